@@ -1,0 +1,1 @@
+"""External DNS servers as seen from the master: drivers, and how a host becomes one."""

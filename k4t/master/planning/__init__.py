@@ -1,0 +1,1 @@
+"""Pure decisions: (desired, observed, now) to a plan. Nothing here does I/O or reads a clock."""

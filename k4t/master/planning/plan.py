@@ -1,0 +1,177 @@
+"""The plan: a graph of steps, each one external call with its cause; what is unsafe; what can't be placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from k4t.model.participant import Kind
+from k4t.model.spec import App
+
+Action = Literal["pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedImage:
+    """A reference and what it stands for in this revision.
+
+    `digest` is "sha256:…" of the manifest in a registry, or "id:sha256:…" of the image's configuration for an
+    archive or an image that only the nodes have.
+    """
+
+    reference: str
+    digest: str
+    archs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One generation of one replica. Its endpoints are known once its container exists."""
+
+    app: str
+    replica: str
+    generation: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring an image to a node: pulled by digest, or its archive sent."""
+
+    image: ResolvedImage
+    app: str
+    archive: str = ""
+    policy: Literal["missing", "always", "never"] = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """`address`, `ports` come from pins; everything else is allocated on the host, under its lock."""
+
+    name: str
+    app: App
+    slot: Slot
+    image: ResolvedImage
+    revision: int
+    spec: str
+    resources: str
+    address: str = ""
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A container that exists, or will when its create step is done (`id` is then empty)."""
+
+    name: str
+    slot: Slot
+    id: str = ""
+    spec: str = ""
+    grace_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Until the replica is healthy, at most `timeout_s`."""
+
+    name: str
+    slot: Slot
+    app: App
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Resources and restart policy of a running container, changed in place."""
+
+    name: str
+    slot: Slot
+    id: str
+    app: App
+    resources: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """One atomic change to every member of a group.
+
+    `add`, `remove`: slots whose endpoints come and go. `settle`: apps whose routes, checks and records are set
+    as the tree says (or taken away, where the tree no longer has them).
+    """
+
+    kind: Kind
+    group: str
+    add: tuple[Slot, ...] = ()
+    remove: tuple[Slot, ...] = ()
+    settle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let sessions or caches run out."""
+
+    duration_s: float
+
+
+Work = Fetch | Create | Target | Await | Resize | Publish | Pause
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`cause` in words (“image 1.3 → 1.4”). `after`: ids of steps that must have succeeded before."""
+
+    id: str
+    action: Action
+    cause: str
+    work: Work
+    node: str = ""
+    app: str = ""
+    replica: str = ""
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnsafeChange:
+    """`kind` and `name` as in `--allow KIND:NAME`; `detail` says what would happen, with the numbers."""
+
+    kind: str
+    name: str
+    detail: str
+
+    @property
+    def allow(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Unschedulable:
+    """`reasons`: “2 of 3 nodes: not enough memory”."""
+
+    app: str
+    replica: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`scope`: the apps it is about (every app, when it is a whole apply); `unreachable`: hosts left as they are,
+    with the exit status of the reason."""
+
+    cluster: str
+    tree: str
+    serial: int
+    steps: tuple[Step, ...] = ()
+    unsafe: tuple[UnsafeChange, ...] = ()
+    unschedulable: tuple[Unschedulable, ...] = ()
+    warnings: tuple[str, ...] = ()
+    scope: tuple[str, ...] = ()
+    whole: bool = True
+    not_done: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps
+
+    def publications(self) -> tuple[Publish, ...]:
+        return tuple(step.work for step in self.steps if isinstance(step.work, Publish))

@@ -1,0 +1,1 @@
+"""Keeps the members of a group in step: one atomic change to every participant."""

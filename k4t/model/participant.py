@@ -1,0 +1,59 @@
+"""One member of a group as the commit protocol sees it: the contract that every gateway and DNS driver fulfils."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from k4t.model.state import ParticipantState
+from k4t.registrar.document import Document, Epoch
+
+Kind = Literal["gateway", "dns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver can express. `plan` refuses what the weakest member of a group can't, naming it."""
+
+    srv: bool = True
+    ttl_per_record: bool = True
+    routes_l4: bool = True
+    tls: bool = True
+    redirect: bool = True
+    weight: bool = True
+    affinity: bool = True
+    upstream_tls: bool = True
+    addresses_per_name: int = 10_000
+    fenced: bool = True
+
+
+class Participant(Protocol):
+    """Every method may raise ParticipantAway, RegistrarMismatch, ConnectionLost; all can be done twice."""
+
+    kind: Kind
+    name: str
+    group: str
+    driver: str
+    capabilities: Capabilities
+
+    def observe(self) -> ParticipantState:
+        """What it holds and serves now. Changes nothing. Raises nothing: a failure is a state that says so."""
+        ...
+
+    def fence(self, epoch: Epoch) -> None:
+        """From here on nothing older than `epoch` is accepted for this cluster. Raises Overtaken."""
+        ...
+
+    def prepare(self, transaction: str, document: Document) -> None:
+        """Stage: clashes checked, candidate rendered and checked. Raises VendorRefused, Overtaken, StepError."""
+        ...
+
+    def commit(self, transaction: str) -> bool:
+        """Make the staged document live. False: accepted, but the vendor would not take it (see observe)."""
+        ...
+
+    def abort(self, transaction: str) -> None: ...
+
+    def verify(self, document: Document) -> tuple[str, ...]:
+        """Ask the vendor what it serves; the differences from `document` in words. () when it serves it all."""
+        ...

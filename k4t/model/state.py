@@ -1,0 +1,149 @@
+"""What is: observed on hosts, never remembered. What could not be asked is marked unreachable, never left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from k4t.model.spec import Protocol
+from k4t.registrar.document import Document, Epoch
+
+NO_EPOCH = Epoch(0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPort:
+    """A port as the `.ports` label remembers it: `number` is where traffic goes on the container's address."""
+
+    name: str
+    number: int
+    protocol: Protocol = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container with k4t's labels, of this cluster. `state` is Docker's word (running, exited, created …).
+
+    `health` is Docker's own check ("" when it has none). `slot` tells replicas of an app apart; `generation`
+    tells the containers of one replica apart.
+    """
+
+    id: str
+    name: str
+    node: str
+    app: str
+    replica: str
+    generation: int
+    revision: int
+    spec: str
+    resources: str
+    address: str
+    ports: tuple[BoundPort, ...] = ()
+    state: str = "running"
+    status: str = ""
+    health: Literal["", "starting", "healthy", "unhealthy"] = ""
+    image_id: str = ""
+    created_s: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A container that is not this cluster's: another cluster's, or nobody's. Never touched."""
+
+    id: str
+    name: str
+    node: str
+    cluster: str = ""
+    ports: tuple[BoundPort, ...] = ()
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a host reports of itself. `arch` in Docker's words (amd64, arm64 …)."""
+
+    arch: str = ""
+    os: str = "linux"
+    cpus: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One applied state: `tree` is the whole tree's sha256 or "" for a partial apply; `apps` what changed then."""
+
+    serial: int
+    tree: str
+    apps: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC."""
+
+    cluster: str
+    serial: int = 0
+    tree: str = ""
+    revisions: tuple[Revision, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    who: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """`problem` is why a node is unreachable, in words; `exit_status` that problem's."""
+
+    name: str
+    reachable: bool
+    containers: tuple[Container, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
+    facts: Facts = Facts()
+    head: Head | None = None
+    problem: str = ""
+    exit_status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantState:
+    """One gateway or DNS server. `document` is what it holds of this cluster; None: nothing yet.
+
+    `others` are the endpoints' owners of other clusters (app to cluster names); `differences` is what the
+    vendor serves otherwise than it was told, in words.
+    """
+
+    kind: Literal["gateway", "dns"]
+    name: str
+    group: str
+    driver: str
+    reachable: bool
+    epoch: Epoch = NO_EPOCH
+    document: Document | None = None
+    digest: str = ""
+    rendered: bool = True
+    others: tuple[Document, ...] = ()
+    differences: tuple[str, ...] = ()
+    head: Head | None = None
+    problem: str = ""
+    exit_status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything one run saw. Keys are names of the tree."""
+
+    nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    gateways: Mapping[str, ParticipantState] = field(default_factory=dict)
+    dns: Mapping[str, ParticipantState] = field(default_factory=dict)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        hosts: list[NodeState | ParticipantState] = [*self.nodes.values()]
+        hosts += [*self.gateways.values(), *self.dns.values()]
+        return tuple(host.head for host in hosts if host.head is not None)

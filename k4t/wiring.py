@@ -1,0 +1,1 @@
+"""Puts the parts together for `cli`: which driver, which transport."""
