@@ -1,1 +1,191 @@
-"""Puts the parts together for `cli`: which driver, which transport."""
+"""Puts the parts together for `cli`: which driver, which transport, whose lock."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from k4t.dns.dnsmasq import Dnsmasq
+from k4t.errors import Finding, InvalidTree, Usage
+from k4t.gateway.envoy import Envoy
+from k4t.master.deploy import Run
+from k4t.master.fleet import Fleet, Host, hosts_of
+from k4t.master.publication.publish import Publisher
+from k4t.master.status import status
+from k4t.model.events import Emit, silent
+from k4t.model.participant import Kind, Participant
+from k4t.model.spec import Dns, Gateway, Node, Tree
+from k4t.remote import known_hosts, lock
+from k4t.remote.ssh import Connector
+from k4t.tree import create
+from k4t.tree.read import read_tree
+from k4t.tree.secrets import value
+
+if TYPE_CHECKING:
+    from k4t.remote.transport import Transport
+
+T = TypeVar("T")
+WAIT_S = 3600.0
+GATEWAYS = {"envoy": Envoy}
+DNS_SERVERS = {"dnsmasq": Dnsmasq}
+
+
+def read(db: Path) -> Tree:
+    """The tree, whole and checked. Raises InvalidTree, Usage."""
+    return read_tree(db)
+
+
+def thing(things: Mapping[str, T], word: str, name: str) -> T:
+    """The one of that name. Raises Usage with the names there are."""
+    if name not in things:
+        raise Usage(f"the tree has no {word} {name!r}", f"it has: {', '.join(sorted(things)) or 'none'}")
+    return things[name]
+
+
+def chosen(tree: Tree, kind: str, names: Sequence[str]) -> list[Node | Gateway | Dns]:
+    """Things of one kind ("nodes", "gateways", "dns", or "all"), by name, or every one when no name is given."""
+    kinds = ("nodes", "gateways", "dns") if kind == "all" else (kind,)
+    found: dict[str, Any] = {name: one for key in kinds for name, one in getattr(tree, key).items()}
+    return [thing(found, kind.rstrip("s"), name) for name in names] if names else list(found.values())
+
+
+@contextmanager
+def opened(db: Path, emit: Emit = silent, *, wait: bool = False) -> Iterator[Run]:
+    """Everything one run works with. Connections are opened when they are first needed, and closed at the end."""
+    tree = read(db)
+    run_id = secrets.token_hex(8)
+    connector = _connector(db, run_id)
+    participants: dict[tuple[Kind, str], Participant] = {}
+    fleet = Fleet(tree, connector.connect, participants)
+    participants.update(_participants(tree, fleet))
+    publisher = Publisher(list(participants.values()), tree.cluster, run_id)
+    try:
+        yield Run(
+            directory=db, tree=tree, fleet=fleet, publisher=publisher, id=run_id, who=who(), emit=emit,
+            lock=lambda fleet: _locked(db, fleet, run_id, wait_s=WAIT_S if wait else 0.0),
+            logins=_logins(tree, db), at=now(),
+        )  # fmt: skip
+    finally:
+        fleet.close()
+
+
+def who() -> str:
+    """Who runs this, for locks, the head and the audit log: user@host."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _connector(db: Path, run_id: str) -> Connector:
+    user = Path("~/.ssh/known_hosts").expanduser()
+    return Connector([db / "known_hosts", user, Path("/etc/ssh/ssh_known_hosts")], run_id=run_id)
+
+
+def _participants(tree: Tree, fleet: Fleet) -> dict[tuple[Kind, str], Participant]:
+    """A driver for each gateway and DNS server. Raises InvalidTree for drivers that this k4t doesn't have."""
+    found: dict[tuple[Kind, str], Participant] = {}
+    missing = []
+    for gateway in tree.gateways.values():
+        if driver := GATEWAYS.get(gateway.driver):
+            found["gateway", gateway.name] = driver(gateway, tree.cluster, _connect(fleet, gateway))
+        else:
+            missing.append(_unavailable(gateway, GATEWAYS))
+    for dns in tree.dns.values():
+        if server := DNS_SERVERS.get(dns.driver):
+            found["dns", dns.name] = server(dns, tree.cluster, _connect(fleet, dns))
+        else:
+            missing.append(_unavailable(dns, DNS_SERVERS))
+    if missing:
+        raise InvalidTree(missing)
+    return found
+
+
+def _connect(fleet: Fleet, thing: Gateway | Dns) -> Callable[[], Transport]:
+    return lambda: fleet.transport(thing)
+
+
+def _unavailable(thing: Gateway | Dns, drivers: Mapping[str, object]) -> Finding:
+    remedy = f"this version has: {', '.join(sorted(drivers))}"
+    where = thing.where
+    return Finding(where.file, where.line, "driver-unavailable", f"driver {thing.driver} isn't available yet", remedy)
+
+
+@contextmanager
+def _locked(db: Path, fleet: Fleet, run_id: str, *, wait_s: float) -> Iterator[None]:
+    """The tree's own lock, then this cluster's lock on every host that answers. Raises Locked."""
+    holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
+    with lock.LocalLock(db / ".k4t" / "lock", holder, wait_s=wait_s):
+        held = lock.take_all(list(fleet.connected().values()), fleet.tree.cluster.id, holder, wait_s=wait_s)
+        try:
+            yield
+        finally:
+            held.release()
+
+
+def _logins(tree: Tree, db: Path) -> dict[str, tuple[str, str]]:
+    """User and password of each registry that wants a login. Raises K4tError naming the secret, never its value."""
+    return {
+        registry.host: (registry.user, value(tree.secrets[registry.secret], db))
+        for registry in tree.cluster.registries
+        if registry.secret
+    }
+
+
+def look(db: Path) -> dict[str, Any]:
+    """`k4t status`."""
+    with opened(db) as run:
+        holder = None
+        seen = status(run.fleet, now(), holder)
+    return seen
+
+
+def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Callable[[str], None]) -> None:
+    """`k4t trust`: show each host's keys, ask once, write them to the tree's known_hosts."""
+    tree = read(db)
+    connector = _connector(db, secrets.token_hex(8))
+    hosts = _hosts_named(tree, names)
+    found = [(host, connector.scan(host.name, host.ssh, host.address)) for host in hosts]
+    for host, keys in found:
+        for key in keys:
+            say(f"{host.name} ({host.ssh.host or host.address}): {key.kind} {known_hosts.fingerprint(key)}")
+    agree("Are these the hosts' own keys? Enrol them?")
+    for host, keys in found:
+        known_hosts.enrol(db / "known_hosts", host.ssh.host or host.address, host.ssh.port or 22, keys)
+    say(f"enrolled {len(found)} in {db / 'known_hosts'}")
+
+
+def _hosts_named(tree: Tree, names: Sequence[str]) -> list[Host]:
+    hosts = hosts_of(tree)
+    if not names:
+        return list(hosts.values())
+    fleet = Fleet(tree, _connector(Path(), "").connect, {})
+    return [fleet.host_of(one) for one in chosen(tree, "all", names)]
+
+
+def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
+    """`gateway install`, `dns install`: what was done, line by line."""
+    from k4t.dns import install as dns_install
+    from k4t.gateway import install as gateway_install
+
+    if isinstance(thing, Gateway):
+        yield from gateway_install.install(run.fleet.transport(thing), thing, run.tree.cluster)
+    elif isinstance(thing, Dns):
+        yield from dns_install.install(run.fleet.transport(thing), thing, run.tree.cluster)
+
+
+def remove_app(db: Path, name: str) -> str:
+    """Take an app's directory out of the tree; a word about it."""
+    thing(read(db).apps, "app", name)
+    create.remove(db, "apps", name)
+    shutil.rmtree(db / "apps" / name, ignore_errors=True)
+    return f"removed {db / 'apps' / name}"

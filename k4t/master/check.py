@@ -1,0 +1,98 @@
+"""What k4t needs of each host, and what to do where it is missing (the table “a host needs” of design.md)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from k4t.errors import K4tError
+from k4t.master.fleet import Fleet, at_once
+from k4t.model.spec import Dns, Gateway, Node
+from k4t.remote.transport import Transport
+
+Thing = Node | Gateway | Dns
+PROGRAMS = {"flock": "apt-get install util-linux", "timeout": "apt-get install coreutils"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One thing looked at. `exit_status` is what it ends the run with when it is not ok."""
+
+    subject: str
+    what: str
+    ok: bool
+    said: str
+    remedy: str = ""
+    exit_status: int = 1
+
+
+def check(fleet: Fleet, things: Sequence[Thing], *, here: bool) -> list[Checked]:
+    """All checks of all things, hosts at once. `here`: also this machine. Raises nothing."""
+    results = list(_here()) if here else []
+    for found in at_once(lambda thing: list(_thing(fleet, thing)), things):
+        results += found
+    return results
+
+
+def _here() -> Iterator[Checked]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Checked("this machine", "python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+    client = shutil.which("ssh")
+    said = client or "no OpenSSH client: ~/.ssh/config is read without `Include`"
+    yield Checked("this machine", "ssh", client is not None, said, "apt-get install openssh-client")
+
+
+def _thing(fleet: Fleet, thing: Thing) -> Iterator[Checked]:
+    host = fleet.host_of(thing)
+    subject = f"{_kind(thing)} {thing.name} ({thing.ssh.host or thing.address})"
+    try:
+        transport = fleet.connection(host)
+    except K4tError as error:
+        yield Checked(subject, "ssh", False, error.message, error.remedy, error.exit_status)
+        return
+    yield Checked(subject, "ssh", True, "connected and logged in")
+    yield from _programs(subject, transport, thing)
+    if isinstance(thing, Node):
+        yield _engine(fleet, subject, thing)
+    else:
+        yield from _participant(fleet, subject, thing)
+
+
+def _kind(thing: Thing) -> str:
+    return {Node: "node", Gateway: "gateway", Dns: "dns"}[type(thing)]
+
+
+def _programs(subject: str, transport: Transport, thing: Thing) -> Iterator[Checked]:
+    wanted = dict(PROGRAMS)
+    if not isinstance(thing, Node):
+        wanted["python3"] = "apt-get install python3"
+    for program, remedy in wanted.items():
+        try:
+            found = transport.run(["sh", "-c", 'command -v "$1"', "sh", program])
+        except K4tError as error:
+            yield Checked(subject, program, False, error.message, error.remedy, error.exit_status)
+            continue
+        said = found.stdout.decode().strip() or "not installed"
+        yield Checked(subject, program, found.ok, said, remedy)
+
+
+def _engine(fleet: Fleet, subject: str, node: Node) -> Checked:
+    try:
+        version, api = fleet.engine(node.name).version()
+    except K4tError as error:
+        return Checked(subject, "docker", False, error.message, error.remedy, error.exit_status)
+    return Checked(subject, "docker", True, f"Engine {version}, API {api}")
+
+
+def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns) -> Iterator[Checked]:
+    kind = "gateway" if isinstance(thing, Gateway) else "dns"
+    state = fleet.participants[(kind, thing.name)].observe()  # type: ignore[index]
+    if not state.reachable:
+        yield Checked(subject, thing.driver, False, state.problem, "", state.exit_status or 1)
+        return
+    yield Checked(subject, "registrar", True, f"epoch {state.epoch.number}, digest {state.digest[:12] or '-'}")
+    said = "; ".join(state.differences) or "serves what it was told"
+    remedy = "k4t apply puts it right"
+    yield Checked(subject, thing.driver, state.rendered and not state.differences, said, remedy)

@@ -1,0 +1,144 @@
+"""Run a plan's graph on a bounded pool. It decides nothing: a failed step stops what depends on it, nothing else."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from k4t.errors import Interrupted, K4tError
+from k4t.master.planning.plan import Step
+from k4t.model.events import Emit, StepDone, StepFailed, StepSkipped, StepStarted
+
+MAX_STEPS_AT_ONCE = 128
+STEPS_PER_NODE = 4
+WAITING = frozenset({"await", "wait", "drain", "publish"})
+"""Actions that wait for something else than the node's own work: they take no place on their node."""
+
+Perform = Callable[[Step], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    step: Step
+    error: K4tError
+
+
+@dataclass(slots=True)
+class Executed:
+    """What became of a plan. `skipped` names, for each step not begun, the step (or word) that stopped it."""
+
+    done: list[Step] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    skipped: list[tuple[Step, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Execution:
+    """One walk through one graph. `perform` makes a step's external call and returns a word about it."""
+
+    def __init__(self, steps: Sequence[Step], perform: Perform, emit: Emit) -> None:
+        self._perform = perform
+        self._emit = emit
+        self._steps = {step.id: step for step in steps}
+        self._missing = {step.id: sum(1 for id in step.after if id in self._steps) for step in steps}
+        self._dependants: dict[str, list[str]] = {}
+        for step in steps:
+            for id in step.after:
+                self._dependants.setdefault(id, []).append(step.id)
+        self._ready: dict[str, deque[Step]] = {}
+        self._busy: dict[str, int] = {}
+        self._finished: queue.SimpleQueue[tuple[Step, K4tError | None]] = queue.SimpleQueue()
+        self._under_way = 0
+        self._result = Executed()
+        self.stopping = threading.Event()
+
+    def run(self) -> Executed:
+        """Until every step is done, failed or skipped. Ctrl-C lets the steps at hand finish; a second one leaves."""
+        with ThreadPoolExecutor(MAX_STEPS_AT_ONCE, thread_name_prefix="step") as pool:
+            for step in self._steps.values():
+                if self._missing[step.id] == 0:
+                    self._queue(step)
+            self._begin(pool)
+            while self._under_way:
+                try:
+                    self._settle(*self._next())
+                    self._begin(pool)
+                except KeyboardInterrupt:
+                    if self.stopping.is_set():
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
+                    self.stopping.set()
+        self._sweep()
+        return self._result
+
+    def _next(self) -> tuple[Step, K4tError | None]:
+        # A bounded get: a blocking one can't be interrupted by a signal on every platform.
+        while True:
+            try:
+                return self._finished.get(timeout=1.0)
+            except queue.Empty:
+                continue
+
+    def _queue(self, step: Step) -> None:
+        place = step.node if step.action not in WAITING else ""
+        self._ready.setdefault(place, deque()).append(step)
+
+    def _begin(self, pool: ThreadPoolExecutor) -> None:
+        if self.stopping.is_set():
+            return
+        for place, waiting in self._ready.items():
+            while waiting and (place == "" or self._busy.get(place, 0) < STEPS_PER_NODE):
+                step = waiting.popleft()
+                self._busy[place] = self._busy.get(place, 0) + 1
+                self._under_way += 1
+                pool.submit(self._one, step)
+
+    def _one(self, step: Step) -> None:
+        started_s = time.monotonic()
+        self._emit(StepStarted(step.id))
+        error: K4tError | None = None
+        try:
+            word = self._perform(step)
+            self._emit(StepDone(step.id, word, time.monotonic() - started_s))
+        except K4tError as failure:
+            error = failure
+        except Exception as failure:  # noqa: BLE001 - a defect in one step must not lose the account of the others
+            error = K4tError(f"internal error: {type(failure).__name__}: {failure}", "report this as a defect")
+            error.__cause__ = failure
+        if error is not None and not isinstance(error, Interrupted):
+            self._emit(StepFailed(step.id, error.message, error.host or step.node))
+        self._finished.put((step, error))
+
+    def _settle(self, step: Step, error: K4tError | None) -> None:
+        self._under_way -= 1
+        place = step.node if step.action not in WAITING else ""
+        self._busy[place] -= 1
+        if error is None:
+            self._result.done.append(step)
+            for id in self._dependants.get(step.id, ()):
+                self._missing[id] -= 1
+                if self._missing[id] == 0:
+                    self._queue(self._steps[id])
+        elif isinstance(error, Interrupted):
+            self._result.skipped.append((step, "interrupted"))
+        else:
+            self._result.failed.append(Failure(step, error))
+
+    def _sweep(self) -> None:
+        """Name the cause of everything that was never begun."""
+        self._result.interrupted = self.stopping.is_set()
+        ended = {step.id for step in self._result.done}
+        causes = {failure.step.id: failure.step.id for failure in self._result.failed}
+        causes.update({step.id: because for step, because in self._result.skipped})
+        for step in self._steps.values():
+            if step.id in ended or step.id in causes:
+                continue
+            because = next((causes[id] for id in step.after if id in causes), "interrupted")
+            causes[step.id] = because
+            self._result.skipped.append((step, because))
+            self._emit(StepSkipped(step.id, because))

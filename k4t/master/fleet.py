@@ -1,0 +1,128 @@
+"""One run's hands: every host of the tree, connected at most once, with its Engine and its participants."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from k4t.errors import K4tError
+from k4t.model.participant import Kind, Participant
+from k4t.model.spec import Dns, Gateway, Node, Ssh, Tree
+from k4t.node.docker import Engine
+from k4t.remote.transport import Transport
+
+MAX_HOSTS_AT_ONCE = 64
+WITHOUT_SHELL = ("rfc2136",)
+
+T = TypeVar("T")
+R = TypeVar("R")
+Connect = Callable[[str, Ssh, str], Transport]
+Key = tuple[str, int | None, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine of the tree. A node, a gateway and a DNS server may share one: `key` tells machines apart."""
+
+    name: str
+    address: str
+    ssh: Ssh
+
+    @property
+    def key(self) -> Key:
+        return (self.ssh.host or self.address, self.ssh.port, self.ssh.user, self.ssh.jump)
+
+
+def merged(default: Ssh, own: Ssh) -> Ssh:
+    """The cluster's settings with a host's own on top. The host's name never comes from the cluster."""
+    fields = (field.name for field in dataclasses.fields(Ssh))
+    chosen = {name: own_value for name in fields if (own_value := getattr(own, name)) not in ("", None)}
+    return dataclasses.replace(dataclasses.replace(default, host=""), **chosen)
+
+
+def hosts_of(tree: Tree) -> dict[Key, Host]:
+    """Every machine with a shell, once, in the order in which locks are taken (the same in every working copy)."""
+    things: list[Node | Gateway | Dns] = [*tree.nodes.values(), *tree.gateways.values()]
+    things += [dns for dns in tree.dns.values() if dns.driver not in WITHOUT_SHELL]
+    found: dict[Key, Host] = {}
+    for thing in sorted(things, key=lambda thing: (thing.ssh.host or thing.address, thing.name)):
+        host = Host(thing.name, thing.address, merged(tree.cluster.ssh, thing.ssh))
+        found.setdefault(host.key, host)
+    return found
+
+
+def at_once(action: Callable[[T], R], things: Iterable[T]) -> list[R]:
+    """Do something to many hosts at the same time; the results in order. The first error is raised."""
+    listed = list(things)
+    if len(listed) <= 1:
+        return [action(thing) for thing in listed]
+    with ThreadPoolExecutor(max_workers=min(MAX_HOSTS_AT_ONCE, len(listed)), thread_name_prefix="host") as pool:
+        return list(pool.map(action, listed))
+
+
+class Fleet:
+    """Connections are opened when first asked for, once; a host that refused is not asked again in this run."""
+
+    def __init__(self, tree: Tree, connect: Connect, participants: Mapping[tuple[Kind, str], Participant]) -> None:
+        self.tree = tree
+        self.hosts = hosts_of(tree)
+        self.participants = participants
+        self._connect = connect
+        self._connections: dict[Key, Future[Transport]] = {}
+        self._engines: dict[str, Engine] = {}
+        self._guard = threading.Lock()
+
+    def transport(self, thing: Node | Gateway | Dns) -> Transport:
+        """The connection to the host of a node, gateway or DNS server. Raises what connecting raised."""
+        return self.connection(self.host_of(thing))
+
+    def host_of(self, thing: Node | Gateway | Dns) -> Host:
+        key = Host(thing.name, thing.address, merged(self.tree.cluster.ssh, thing.ssh)).key
+        return self.hosts[key]
+
+    def connection(self, host: Host) -> Transport:
+        with self._guard:
+            future = self._connections.get(host.key)
+            mine = future is None
+            if future is None:
+                future = self._connections[host.key] = Future()
+        if mine:
+            self._open(host, future)
+        return future.result()
+
+    def _open(self, host: Host, future: Future[Transport]) -> None:
+        try:
+            future.set_result(self._connect(host.name, host.ssh, host.address))
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, K4tError):
+                raise
+
+    def engine(self, node: str) -> Engine:
+        """The Engine of a node. Raises what connecting raised."""
+        transport = self.transport(self.tree.nodes[node])
+        with self._guard:
+            if node not in self._engines:
+                self._engines[node] = Engine(transport)
+            return self._engines[node]
+
+    def connected(self) -> dict[Key, Transport]:
+        """The hosts that answered so far, in the order of locks."""
+        found = {}
+        for key in self.hosts:
+            future = self._connections.get(key)
+            if future is not None and future.done() and future.exception() is None and future.result().alive:
+                found[key] = future.result()
+        return found
+
+    def close(self) -> None:
+        with self._guard:
+            engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            engine.close()
+        for transport in self.connected().values():
+            transport.close()

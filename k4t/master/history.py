@@ -1,0 +1,77 @@
+"""What this working copy remembers, in `.k4t/` of the tree: the serial it last applied, revisions, the audit log.
+
+Nothing here is needed to go on from another machine: the head on the hosts is. It serves people, and it tells a
+deliberate step back (this copy applied the newest serial) from an old clone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from k4t.errors import K4tError
+from k4t.tree.edit import write_file
+
+
+class WorkingCopy:
+    """The `.k4t/` directory of one tree. Reading a copy that has none answers None or nothing."""
+
+    def __init__(self, tree: Path) -> None:
+        self.directory = tree / ".k4t"
+
+    def prepare(self) -> None:
+        """Make the directory. Raises K4tError when the tree can't be written."""
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise K4tError(
+                f"can't write {self.directory}: {error.strerror}", "apply from a copy of the tree you may write"
+            ) from error
+
+    @property
+    def lock_path(self) -> Path:
+        return self.directory / "lock"
+
+    def base_serial(self) -> int | None:
+        """The serial that this working copy applied last; None when it never did, or forgot."""
+        try:
+            return int((self.directory / "base").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def remember(self, serial: int, revision: Mapping[str, object]) -> None:
+        """Keep a revision and its serial. Raises K4tError naming the path."""
+        revisions = self.directory / "revisions"
+        try:
+            revisions.mkdir(mode=0o700, exist_ok=True)
+            write_file(revisions / f"{serial:06}.json", _line(revision))
+            write_file(self.directory / "base", f"{serial}\n".encode())
+        except OSError as error:
+            raise K4tError(f"can't write {self.directory}: {error.strerror}") from error
+
+    def audit(self, entry: Mapping[str, object]) -> None:
+        """Append one line: who did what, when, why, with which --allow. Lines are chained by sha256."""
+        path = self.directory / "audit.jsonl"
+        try:
+            with path.open("a+b") as log:
+                log.write(_line({**entry, "previous": _last_hash(path)}))
+                log.flush()
+                os.fsync(log.fileno())
+        except OSError as error:
+            raise K4tError(f"can't write {path}: {error.strerror}") from error
+
+
+def _line(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def _last_hash(path: Path) -> str:
+    """sha256 of the last line; of nothing when there is none."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as log:
+        log.seek(max(0, size_bytes - 64 * 1024))
+        lines = log.read().splitlines(keepends=True)
+    return hashlib.sha256(lines[-1] if lines else b"").hexdigest()

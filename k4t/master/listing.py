@@ -1,0 +1,23 @@
+"""The cluster's containers, for `k4t ps`."""
+
+from __future__ import annotations
+
+from k4t.master.fleet import Fleet, at_once
+from k4t.master.observe import observe_node
+from k4t.model.spec import Node
+from k4t.model.state import Container, NodeState
+
+
+def containers(fleet: Fleet, apps: frozenset[str]) -> list[Container | str]:
+    """By node and name; a sentence in place of the containers of a node that can't be asked."""
+    rows: list[Container | str] = []
+
+    def look(node: Node) -> NodeState:
+        return observe_node(fleet, node)
+
+    for state in at_once(look, fleet.tree.nodes.values()):
+        if not state.reachable:
+            rows.append(state.problem)
+        mine = [one for one in state.containers if not apps or one.app in apps]
+        rows += sorted(mine, key=lambda one: (one.app, one.replica.zfill(6), one.generation))
+    return rows

@@ -1,0 +1,122 @@
+"""What is there now, in the form that `k4t status -o json` promises (design.md). Observes; changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k4t.errors import K4tError
+from k4t.master.fleet import Fleet, at_once
+from k4t.master.observe import observe
+from k4t.master.planning import serials
+from k4t.model.spec import App
+from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
+from k4t.node import health
+
+
+def status(fleet: Fleet, observed_at: str, lock: str | None) -> dict[str, Any]:
+    """One look at every host, and one probe of every running replica."""
+    observed = observe(fleet)
+    head = serials.newest(observed.heads)
+    healthy = _healthy(fleet, observed)
+    return {
+        "version": 1,
+        "cluster": fleet.tree.cluster.name,
+        "serial": head.serial if head else 0,
+        "tree": fleet.tree.sha256,
+        "observed_at": observed_at,
+        "lock": lock,
+        "nodes": [_node(fleet, state) for state in observed.nodes.values()],
+        "apps": [_app(app, observed, head, healthy) for app in fleet.tree.apps.values()],
+        "gateways": [_member(state, observed) for state in observed.gateways.values()],
+        "dns": [_member(state, observed) for state in observed.dns.values()],
+        "transactions": [],
+        "backups": [],
+    }
+
+
+def _healthy(fleet: Fleet, observed: Observed) -> frozenset[str]:
+    """Ids of the containers that answer their health check now. An app that the tree lost has none to answer."""
+    running = [
+        one
+        for state in observed.nodes.values()
+        for one in state.containers
+        if one.running and one.app in fleet.tree.apps
+    ]
+
+    def probe(container: Container) -> str:
+        try:
+            transport = fleet.transport(fleet.tree.nodes[container.node])
+            return "" if health.problem(transport, container, fleet.tree.apps[container.app]) else container.id
+        except K4tError:
+            return ""
+
+    return frozenset(at_once(probe, running)) - {""}
+
+
+def _node(fleet: Fleet, state: NodeState) -> dict[str, Any]:
+    node = fleet.tree.nodes[state.name]
+    return {
+        "name": node.name,
+        "address": node.address,
+        "reachable": state.reachable,
+        "availability": node.availability,
+        "container_count": len(state.containers) if state.reachable else None,
+        "problem": state.problem,
+    }
+
+
+def _app(app: App, observed: Observed, head: Head | None, healthy: frozenset[str]) -> dict[str, Any]:
+    containers = [one for state in observed.nodes.values() for one in state.containers if one.app == app.name]
+    running = [one for one in containers if one.running]
+    well = [one for one in running if one.id in healthy]
+    return {
+        "name": app.name,
+        "image": app.image.reference,
+        "digest": head.digests.get(app.image.reference) if head else None,
+        "desired": _desired(app, observed),
+        "running": len(running),
+        "healthy": len(well),
+        "stopped": app.stopped,
+        "held": (head.held.get(app.name) or None) if head else None,
+        "endpoints": [endpoint for one in well for endpoint in _endpoints(one)],
+    }
+
+
+def _desired(app: App, observed: Observed) -> int:
+    if app.stopped:
+        return 0
+    return len(observed.nodes) if app.replicas is None else app.replicas
+
+
+def _endpoints(container: Container) -> list[dict[str, Any]]:
+    return [
+        {
+            "ip": container.address,
+            "port": port.number,
+            "port_name": port.name,
+            "node": container.node,
+            "replica": serials.replica_value(container.replica),
+        }
+        for port in container.ports
+    ]
+
+
+def _member(state: ParticipantState, observed: Observed) -> dict[str, Any]:
+    peers = observed.gateways if state.kind == "gateway" else observed.dns
+    newest = max(
+        (peer.document.version for peer in peers.values() if peer.group == state.group and peer.document), default=None
+    )
+    version = state.document.version if state.document else None
+    in_step = state.reachable and state.rendered and not state.differences and version == newest
+    return {
+        "name": state.name,
+        "group": state.group,
+        "driver": state.driver,
+        "reachable": state.reachable,
+        "in_step": in_step,
+        "epoch": state.epoch.number,
+        "seq": state.document.seq if state.document else 0,
+        "digest": state.digest,
+        "problem": state.problem,
+        "differences": list(state.differences),
+    }

@@ -1,1 +1,0 @@
-"""What people see: plans, tables, progress, JSON."""

@@ -1,0 +1,143 @@
+"""A plan as a good diff: grouped by app and node, the cause on each line, counts at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from k4t.master.planning.plan import Fetch, Pause, Plan, Publish, Resize, Slot, Step
+from k4t.render.console import Console, plural
+
+SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">", "resize": "≈", "clean": "-"}
+STYLES = {"+": "green", "~": "yellow", "-": "red", ">": "cyan", "≈": "yellow"}
+VERBS = {"create": "create", "replace": "replace", "remove": "remove", "stop": "stop", "start": "start", "resize": "resize"}
+
+
+@dataclass(slots=True)
+class _Change:
+    """All steps of one replica, as one line: what happens to it, where, why."""
+
+    app: str
+    replica: str
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        actions = {step.action for step in self.steps}
+        for kind, needs in (
+            ("replace", {"create", "remove"}),
+            ("replace", {"create", "stop"}),
+            ("create", {"create"}),
+            ("start", {"start"}),
+            ("remove", {"remove"}),
+            ("stop", {"stop"}),
+            ("resize", {"resize"}),
+        ):
+            if needs <= actions:
+                return kind
+        return ""
+
+    @property
+    def main(self) -> Step:
+        """The step that tells the cause best."""
+        order = ("create", "start", "resize", "remove", "stop")
+        ranked = [step for step in self.steps if step.action in order]
+        return min(ranked, key=lambda step: order.index(step.action))
+
+    @property
+    def nodes(self) -> str:
+        old = [step.node for step in self.steps if step.action in ("stop", "remove")]
+        new = [step.node for step in self.steps if step.action in ("create", "start", "resize")]
+        if old and new and old[0] != new[0]:
+            return f"{old[0]} → {new[0]}"
+        return (new or old)[0]
+
+
+def lines(plan: Plan, console: Console, name: str) -> Iterator[str]:
+    """The whole plan. `name` is the cluster's."""
+    if plan.empty and not plan.unsafe and not plan.unschedulable and not plan.not_done:
+        yield "Nothing to do: what runs is what the tree says."
+    changes = _changes(plan)
+    for app in sorted({step.app for step in plan.steps if step.app}):
+        yield console.style(app, "bold")
+        yield from _app_lines(plan, app, changes, console)
+        yield ""
+    yield from _notes(plan, console)
+    if changes or plan.steps:
+        yield f"Plan for {name}: {_counts(plan, changes)}."
+
+
+def counts(plan: Plan) -> str:
+    return _counts(plan, _changes(plan))
+
+
+def _changes(plan: Plan) -> list[_Change]:
+    found: dict[tuple[str, str], _Change] = {}
+    for step in plan.steps:
+        if step.replica and step.action in ("create", "start", "stop", "remove", "resize"):
+            found.setdefault((step.app, step.replica), _Change(step.app, step.replica)).steps.append(step)
+    return [change for change in found.values() if change.kind]
+
+
+def _app_lines(plan: Plan, app: str, changes: list[_Change], console: Console) -> Iterator[str]:
+    mine = sorted((change for change in changes if change.app == app), key=lambda one: (one.nodes, _order(one.replica)))
+    node = None
+    for change in mine:
+        if change.nodes != node:
+            node = change.nodes
+            yield f"  {node}"
+        sign = SIGNS[change.kind]
+        text = f"    {sign} {VERBS[change.kind]:<8} {app}.{change.replica}"
+        yield f"{console.style(text, STYLES[sign])}  {console.style(change.main.cause, 'dim')}"
+    for step in plan.steps:
+        if step.app == app and isinstance(step.work, Publish):
+            yield f"    {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(step.cause, 'dim')}"
+
+
+def _publication(work: Publish) -> str:
+    parts = [sign + ", ".join(map(_slot, slots)) for sign, slots in (("+", work.add), ("-", work.remove)) if slots]
+    what = " ".join(parts) or "routes and records"
+    return f"publish  {work.kind} group {work.group}: {what}"
+
+
+def _slot(slot: Slot) -> str:
+    return f"{slot.app}.{slot.replica}@{slot.node}"
+
+
+def _notes(plan: Plan, console: Console) -> Iterator[str]:
+    for item in plan.unschedulable:
+        yield console.style(f"! {item.app}.{item.replica} fits nowhere: {'; '.join(item.reasons)}", "red")
+    for sentence in plan.not_done:
+        yield console.style(f"! {sentence}", "red")
+    for change in plan.unsafe:
+        yield console.style(f"! unsafe: {change.detail}  (--allow {change.allow})", "red")
+    for warning in plan.warnings:
+        yield console.style(f"! {warning}", "yellow")
+
+
+def _counts(plan: Plan, changes: list[_Change]) -> str:
+    kinds = [change.kind for change in changes]
+    parts = [f"{kinds.count(kind)} to {kind}" for kind in ("create", "replace", "start", "resize", "stop", "remove")]
+    parts = [part for part in parts if not part.startswith("0 ")]
+    publications = {(step.work.kind, step.work.group, step.app) for step in plan.steps if isinstance(step.work, Publish)}
+    if publications:
+        parts.append(plural(len(publications), "publication"))
+    return ", ".join(parts) or plural(len(plan.steps), "step")
+
+
+def _order(replica: str) -> tuple[int, str]:
+    return (int(replica), "") if replica.isdigit() else (-1, replica)
+
+
+def describe(step: Step) -> str:
+    """A step in a few words, for progress."""
+    work = step.work
+    if isinstance(work, Publish):
+        return _publication(work)
+    if isinstance(work, Fetch):
+        return f"{'send' if work.archive else 'pull'} {work.image.reference}"
+    if isinstance(work, Pause):
+        return f"{step.app}: {step.action} {work.duration_s:g} s"
+    if isinstance(work, Resize):
+        return f"resize {work.name}"
+    return f"{step.action} {work.name}"

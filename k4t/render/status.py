@@ -1,0 +1,61 @@
+"""The whole cluster on one screen, from the JSON of `k4t status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from k4t.render.console import Console, table
+
+
+def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
+    yield f"{console.style(status['cluster'], 'bold')}  serial {status['serial']}  tree {status['tree'][:12]}"
+    if status["lock"]:
+        yield console.style(f"! locked: {status['lock']}", "yellow")
+    yield ""
+    yield from table(
+        ("NODE", "ADDRESS", "STATE", "CONTAINERS"),
+        [(one["name"], one["address"], _node(one), _count(one["container_count"])) for one in status["nodes"]],
+        console,
+    )
+    yield ""
+    yield from table(
+        ("APP", "IMAGE", "WANTED", "RUNNING", "HEALTHY", "ENDPOINTS"), [_app(one) for one in status["apps"]], console
+    )
+    for kind in ("gateways", "dns"):
+        if status[kind]:
+            yield ""
+            yield from table(
+                (kind.upper().rstrip("S") if kind == "gateways" else "DNS", "GROUP", "DRIVER", "STATE", "EPOCH", "SEQ"),
+                [_member(one) for one in status[kind]],
+                console,
+            )
+
+
+def _node(one: dict[str, Any]) -> str:
+    return one["availability"] if one["reachable"] else f"unreachable: {one['problem']}"
+
+
+def _count(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _app(one: dict[str, Any]) -> tuple[str, ...]:
+    endpoints = [f"{_host(end['ip'])}:{end['port']}" for end in one["endpoints"]]
+    shown = " ".join(endpoints[:4]) + (f" +{len(endpoints) - 4}" if len(endpoints) > 4 else "")
+    state = " (stopped)" if one["stopped"] else ""
+    return (
+        one["name"] + state, one["image"], str(one["desired"]), str(one["running"]), str(one["healthy"]), shown or "-"
+    )  # fmt: skip
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _member(one: dict[str, Any]) -> tuple[str, ...]:
+    if not one["reachable"]:
+        state = f"unreachable: {one['problem']}"
+    else:
+        state = "in step" if one["in_step"] else "differs: " + "; ".join(one["differences"][:2])
+    return (one["name"], one["group"], one["driver"], state, str(one["epoch"]), str(one["seq"]))
