@@ -1,0 +1,74 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both need root on Debian 12.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+# What the lab and the tests run for real. On a machine that has them, nothing is installed.
+PACKAGES := python3-venv docker.io docker-registry openssh-server openssh-client iproute2 iptables busybox-static \
+            dnsmasq-base procps util-linux
+
+.PHONY: help
+help:
+	@echo 'make demo        bring up a lab of real hosts and run the main job on it'
+	@echo 'make demo-down   take the lab away again, whole'
+	@echo 'make test        format, lint, types, layers, then every test (needs root)'
+	@echo 'make check       format, lint, types, layers alone'
+	@echo 'make bench       measure, beside the physical limit'
+	@echo 'make docs        write the generated pages of docs/'
+	@echo 'make lock        resolve the dependencies anew (needs uv)'
+
+.PHONY: demo demo-down
+demo: $(VENV)/installed
+	@$(BIN)/python -m tests.lab.demo up
+
+demo-down: $(VENV)/installed
+	@$(BIN)/python -m tests.lab.demo down
+
+.PHONY: test check
+test: check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timing
+	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations k4t/registrar
+
+.PHONY: bench
+bench: $(VENV)/installed
+	$(BIN)/python -m tests.bench
+
+.PHONY: docs
+docs: $(VENV)/installed
+	$(BIN)/python -m k4t.tree.reference > docs/tree.md
+	$(BIN)/python -m tests.docs.commands > docs/commands.md
+
+.PHONY: lock
+lock:
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    pyproject.toml --output-file requirements/run.txt
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	    --extra dev pyproject.toml --output-file requirements/dev.txt
+
+# --- set-up -------------------------------------------------------------------------------------------------
+
+.PHONY: system
+system:
+	@missing=; for package in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then \
+	    echo "installing Debian packages:$$missing"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(VENV)/installed: requirements/dev.txt pyproject.toml | system
+	@echo "installing Python packages into $(VENV) (requirements/dev.txt, by hash)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "k4t needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
