@@ -6,8 +6,23 @@
 By hand: ``python -m tests.lab up --nodes 4`` … ``down``. Needs root and Debian 12's packages; no image registry is reached.
 """
 
-from tests.lab.errors import LabError
-from tests.lab.host import Host
-from tests.lab.lab import Lab
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.lab.errors import LabError
+    from tests.lab.host import Host
+    from tests.lab.lab import Lab
 
 __all__ = ["Host", "Lab", "LabError"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because `boot` and `reaper` are run from this package and are to start at once.
+    if name not in __all__:
+        raise AttributeError(name)
+    import importlib
+
+    module = {"Host": "host", "Lab": "lab", "LabError": "errors"}[name]
+    return getattr(importlib.import_module(f"tests.lab.{module}"), name)

@@ -119,3 +119,18 @@ def run(
         said = err.strip() or out.strip() or "nothing"
         raise LabError(f"{where}: `{' '.join(argv)}` ended with {process.returncode} and said: {said}")
     return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+
+
+_kept: list[subprocess.Popen[bytes]] = []
+
+
+def keep(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Remember a child that outlives its caller, so that it is reaped when it ends and never warned about."""
+    reap()
+    _kept.append(process)
+    return process
+
+
+def reap() -> None:
+    """Collect the children that have ended."""
+    _kept[:] = [process for process in _kept if process.poll() is None]

@@ -31,7 +31,9 @@ class Spec:
     directory: str
     hosts: dict[str, int] = field(default_factory=dict)
     registry: bool = True
+    id: str = ""  # random: tells this lab from a later one of the same name
     by_hand: bool = False
+    ready: bool = False
     owner_pid: int = 0
     owner_started: int = 0
 
@@ -72,7 +74,7 @@ def name_hosts(nodes: int, gateways: int, dns: int, registry: bool, extra: tuple
     hosts |= {f"gw{i}": 200 + i for i in range(1, gateways + 1)}
     hosts |= {f"dns{i}": 210 + i for i in range(1, dns + 1)}
     for i, name in enumerate(extra):
-        if not NAME.fullmatch(name) or len(name) > 12 or name in hosts or name == "reg":
+        if not NAME.fullmatch(name) or len(name) > 12 or name in hosts or name in ("reg", "switch", "machine"):
             raise LabError(f"extra host {name!r}: take another name of at most 12 of a-z, 0-9 and -, used once")
         hosts[name] = EXTRA_LAST + i
     return hosts | ({"reg": REGISTRY_LAST} if registry else {})

@@ -1,0 +1,162 @@
+"""The tiny image, built without Docker: one layer with busybox-static and a web server, pushed by HTTP or saved as an archive.
+
+Formats: Docker image manifest v2, schema 2; registry HTTP API v2; the archive is what `docker save` writes.
+Everything in it is fixed, so a variant has the same digest in every lab.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import os
+import tarfile
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.lab.errors import LabError
+from tests.lab.processes import run
+
+BUSYBOX = Path("/bin/busybox")
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+# Writes nothing but /dev/shm, so that it runs with a read-only root and as any user; `rm /www/healthz` makes it unhealthy.
+RUN = """\
+#!/bin/sh
+# PORT (8080), BIND, VER; FAIL=1: exit at once; DELAY=n: listen after n seconds; UNHEALTHY=1: 503 on /healthz
+if [ -n "$FAIL" ]; then echo "tiny: FAIL=$FAIL, so this ends at once" >&2; exit 1; fi
+trap 'kill $child 2>/dev/null; exit 0' TERM INT
+if [ -n "$DELAY" ]; then sleep "$DELAY" & child=$!; wait $child; fi
+port=${PORT:-8080}
+echo "node=${NODE:-$(hostname)} port=$port version=${VER:-1}" >/dev/shm/index.html
+echo "I:index.html" >/dev/shm/httpd.conf
+if [ -n "$UNHEALTHY" ]; then echo "P:/healthz:${BIND:-127.0.0.1}:$port/cgi-bin/unhealthy" >>/dev/shm/httpd.conf; fi
+echo "tiny: version ${VER:-1} listens on ${BIND:-}:$port"
+httpd -f -p "${BIND:+$BIND:}$port" -h /www -c /dev/shm/httpd.conf & child=$!
+wait $child
+"""
+UNHEALTHY = "#!/bin/sh\nprintf 'Status: 503 Service Unavailable\\r\\nContent-Type: text/plain\\r\\n\\r\\nunhealthy\\n'\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One image: a tag and what it changes of the plain one."""
+
+    tag: str
+    env: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ("/run",)
+    healthcheck: tuple[str, ...] | None = None
+
+    def config(self) -> bytes:
+        """The image's configuration, whose sha256 is the image's id."""
+        env = {"PATH": "/bin", "VER": "1", **self.env}
+        runtime: dict[str, Any] = {"Env": [f"{k}={v}" for k, v in env.items()], "Cmd": list(self.command), "WorkingDir": "/"}
+        if self.healthcheck:
+            second = 1_000_000_000
+            runtime["Healthcheck"] = {"Test": list(self.healthcheck), "Interval": second, "Timeout": second, "Retries": 2}
+        config = {
+            "architecture": ARCHITECTURES.get(os.uname().machine, "amd64"),
+            "os": "linux",
+            "created": "2024-01-01T00:00:00Z",
+            "config": runtime,
+            "rootfs": {"type": "layers", "diff_ids": [digest(layer())]},
+            "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "tests.lab"}],
+        }
+        return json.dumps(config, sort_keys=True).encode()
+
+    def manifest(self) -> bytes:
+        packed = packed_layer()
+        described = [{"mediaType": LAYER, "size": len(packed), "digest": digest(packed)}]
+        config = {"mediaType": CONFIG, "size": len(self.config()), "digest": digest(self.config())}
+        return json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described}).encode()
+
+
+def digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+@cache
+def layer() -> bytes:
+    """The root file system as an uncompressed tar."""
+    busybox = BUSYBOX.read_bytes()
+    if b"ld-linux" in busybox[:4096]:
+        raise LabError(f"{BUSYBOX} is not static; apt-get install busybox-static")
+    applets = run([str(BUSYBOX), "--list"]).stdout.split()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("www", 0o755), ("www/cgi-bin", 0o755), ("root", 0o700), ("tmp", 0o1777)):
+            _add(tar, name, tarfile.DIRTYPE, mode)
+        _add(tar, "bin/busybox", tarfile.REGTYPE, 0o755, busybox)
+        for applet in sorted(set(applets) - {"busybox"}):
+            _add(tar, f"bin/{applet}", tarfile.SYMTYPE, 0o777, link="busybox")
+        _add(tar, "etc/passwd", tarfile.REGTYPE, 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/sh\n")
+        _add(tar, "etc/group", tarfile.REGTYPE, 0o644, b"root:x:0:\nnogroup:x:65534:\n")
+        _add(tar, "run", tarfile.REGTYPE, 0o755, RUN.encode())
+        _add(tar, "www/healthz", tarfile.REGTYPE, 0o644, b"ok\n")
+        _add(tar, "www/index.html", tarfile.SYMTYPE, 0o777, link="../dev/shm/index.html")
+        _add(tar, "www/cgi-bin/unhealthy", tarfile.REGTYPE, 0o755, UNHEALTHY.encode())
+    return out.getvalue()
+
+
+@cache
+def packed_layer() -> bytes:
+    return gzip.compress(layer(), compresslevel=1, mtime=0)
+
+
+def write_archive(variant: Variant, reference: str, path: Path) -> Path:
+    """A `docker save` archive of a variant under `reference`."""
+    config, identity = variant.config(), digest(variant.config()).removeprefix("sha256:")
+    manifest = [{"Config": f"{identity}.json", "RepoTags": [reference], "Layers": ["layer/layer.tar"]}]
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        _add(tar, f"{identity}.json", tarfile.REGTYPE, 0o644, config)
+        _add(tar, "layer", tarfile.DIRTYPE, 0o755)
+        _add(tar, "layer/layer.tar", tarfile.REGTYPE, 0o644, layer())
+        _add(tar, "manifest.json", tarfile.REGTYPE, 0o644, json.dumps(manifest).encode())
+    return path
+
+
+def push(variant: Variant, registry: str) -> str:
+    """Upload a variant to REGISTRY/tiny:TAG over plain HTTP; returns its manifest's digest."""
+    connection = http.client.HTTPConnection(registry, timeout=10)
+    try:
+        for blob in (packed_layer(), variant.config()):
+            _push_blob(connection, registry, blob)
+        manifest = variant.manifest()
+        _request(connection, registry, "PUT", f"/v2/tiny/manifests/{variant.tag}", manifest, {"Content-Type": MANIFEST}, {201})
+        return digest(manifest)
+    finally:
+        connection.close()
+
+
+def _push_blob(connection: http.client.HTTPConnection, registry: str, blob: bytes) -> None:
+    name = digest(blob)
+    if _request(connection, registry, "HEAD", f"/v2/tiny/blobs/{name}", b"", {}, {200, 404}).status == 200:
+        return
+    started = _request(connection, registry, "POST", "/v2/tiny/blobs/uploads/", b"", {}, {202})
+    place = (started.getheader("Location") or "").removeprefix(f"http://{registry}")
+    join = "&" if "?" in place else "?"
+    _request(connection, registry, "PUT", f"{place}{join}digest={name}", blob, {"Content-Type": "application/octet-stream"}, {201})
+
+
+def _request(
+    connection: http.client.HTTPConnection, registry: str, verb: str, path: str, body: bytes, headers: dict[str, str], good: set[int]
+) -> http.client.HTTPResponse:
+    connection.request(verb, path, body=body, headers={"Content-Length": str(len(body)), **headers})
+    response = connection.getresponse()
+    said = response.read()
+    if response.status not in good:
+        raise LabError(f"registry {registry}: {verb} {path} answered {response.status}: {said[:300].decode(errors='replace')}")
+    return response
+
+
+def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: bytes = b"", link: str = "") -> None:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(content), link
+    tar.addfile(entry, io.BytesIO(content) if content else None)
