@@ -1,0 +1,185 @@
+"""What a host keeps for one driver: each cluster's fence, live and staged document; manual entries; withdrawals.
+
+One directory a driver, shared by all clusters, under ROOT/var/lib/k4t/registrar/DRIVER:
+
+    state.json                    {"format", "id": random, written once; a blank replacement has another}
+    config.json                   how the vendor was set up here (see the vendor's file)
+    clusters/CLUSTER/fence.json   {"format", "epoch": [number, run]}
+    clusters/CLUSTER/live.json    {"format", "transaction", "zone", "sha256", "document"}
+    clusters/CLUSTER/staged.json  the same; a commit renames it to live.json, so it either happened or not
+    manual.json  withdrawals.json rendered.json
+
+Every file carries `format`. This version writes FORMAT and reads what READS says; a newer one is refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+from typing import Any, ContextManager, Dict, List, Optional, Tuple
+
+from . import files
+from .document import BadDocument, Document, Endpoint, Epoch, from_json, to_json
+from .errors import BadRequest, Damaged, Newer
+
+FORMAT = 1
+READS = (1,)  # N and N-1, once there is a 2
+CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+DRIVER = re.compile(r"[a-z0-9]{1,20}\Z")
+NO_EPOCH = Epoch(0, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Holding:
+    """One cluster's document as it is kept here; `zone` is where a DNS server puts its relative names."""
+
+    document: Document
+    transaction: str
+    zone: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Withdrawal:
+    """An endpoint taken out before its cluster's next document says so: by whom and why."""
+
+    cluster: str
+    ip: str
+    port: int
+    container: str
+    by: str
+    why: str
+
+
+class Store:
+    def __init__(self, root: str, driver: str) -> None:
+        if not DRIVER.match(driver):
+            raise BadRequest("no such driver: %r" % driver[:40])
+        self.home = os.path.join(root, "var/lib/k4t")
+        self.directory = os.path.join(self.home, "registrar", driver)
+
+    def locked(self) -> ContextManager[None]:
+        return files.locked(os.path.join(self.home, "host.lock"))
+
+    # --- plain files ---------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> Optional[Dict[str, Any]]:
+        """Raises Damaged, Newer."""
+        path = os.path.join(self.directory, name)
+        value = files.read_json(path)
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("format"), int):
+            raise Damaged("%s is damaged: it has no format" % path)
+        if value["format"] > FORMAT:
+            raise Newer(
+                "%s was written by a newer registrar (format %d; this one reads up to %d)"
+                % (path, value["format"], FORMAT)
+            )
+        if value["format"] not in READS:
+            raise Damaged("%s has format %d, too old for this registrar" % (path, value["format"]))
+        return value
+
+    def write(self, name: str, **content: Any) -> None:
+        path = os.path.join(self.directory, name)
+        files.make_directory(os.path.dirname(path), 0o700)
+        files.write_json(path, dict(content, format=FORMAT))
+
+    # --- the host ------------------------------------------------------------------------------------------
+
+    def id(self) -> str:
+        """Random, made when the driver is set up here; "" before. A host that was replaced has another one."""
+        return str((self.read("state.json") or {}).get("id", ""))
+
+    def make_id(self) -> None:
+        if not self.id():
+            self.write("state.json", id=os.urandom(8).hex())
+
+    def config(self) -> Optional[Dict[str, Any]]:
+        return self.read("config.json")
+
+    # --- clusters ------------------------------------------------------------------------------------------
+
+    def clusters(self) -> List[str]:
+        directory = os.path.join(self.directory, "clusters")
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(name for name in os.listdir(directory) if CLUSTER.match(name))
+        return []
+
+    def epoch(self, cluster: str) -> Epoch:
+        fence = self.read(self._file(cluster, "fence"))
+        if fence is None:
+            return NO_EPOCH
+        number, run = fence["epoch"]
+        return Epoch(int(number), str(run))
+
+    def raise_fence(self, cluster: str, epoch: Epoch) -> None:
+        self.write(self._file(cluster, "fence"), epoch=[epoch.number, epoch.run])
+
+    def live(self, cluster: str) -> Optional[Holding]:
+        return self._holding(cluster, "live")
+
+    def staged(self, cluster: str) -> Optional[Holding]:
+        return self._holding(cluster, "staged")
+
+    def stage(self, cluster: str, holding: Holding) -> None:
+        self.write(
+            self._file(cluster, "staged"),
+            transaction=holding.transaction,
+            zone=holding.zone,
+            sha256=holding.document.sha256,
+            document=to_json(holding.document),
+        )
+
+    def unstage(self, cluster: str) -> None:
+        files.remove(os.path.join(self.directory, self._file(cluster, "staged")))
+
+    def make_live(self, cluster: str) -> None:
+        staged, live = (os.path.join(self.directory, self._file(cluster, kind)) for kind in ("staged", "live"))
+        files.rename(staged, live)
+
+    def _file(self, cluster: str, kind: str) -> str:
+        if not CLUSTER.match(cluster):
+            raise BadRequest("no cluster id: %r" % cluster[:80])
+        return "clusters/%s/%s.json" % (cluster, kind)
+
+    def _holding(self, cluster: str, kind: str) -> Optional[Holding]:
+        name = self._file(cluster, kind)
+        value = self.read(name)
+        if value is None:
+            return None
+        path = os.path.join(self.directory, name)
+        try:
+            document = from_json(value.get("document"))
+        except BadDocument as error:
+            raise Damaged("%s is damaged: %s" % (path, error)) from error
+        if document.sha256 != value.get("sha256") or document.cluster != cluster:
+            raise Damaged("%s is damaged: its checksum or cluster is wrong" % path)
+        return Holding(document, str(value.get("transaction", "")), str(value.get("zone", "")))
+
+    # --- by hand -------------------------------------------------------------------------------------------
+
+    def manual(self) -> Tuple[Endpoint, ...]:
+        value = self.read("manual.json") or {"entries": []}
+        return tuple(sorted(Endpoint(**entry) for entry in value["entries"]))
+
+    def set_manual(self, entries: List[Endpoint]) -> None:
+        self.write("manual.json", entries=[dataclasses.asdict(entry) for entry in sorted(set(entries))])
+
+    def withdrawals(self) -> Tuple[Withdrawal, ...]:
+        value = self.read("withdrawals.json") or {"withdrawals": []}
+        return tuple(Withdrawal(**entry) for entry in value["withdrawals"])
+
+    def set_withdrawals(self, entries: List[Withdrawal]) -> None:
+        self.write("withdrawals.json", withdrawals=[dataclasses.asdict(entry) for entry in entries])
+
+    # --- what was rendered ---------------------------------------------------------------------------------
+
+    def problem(self) -> str:
+        """Why the vendor would not take the last rendering; "" when it did."""
+        return str((self.read("rendered.json") or {}).get("problem", ""))
+
+    def set_problem(self, problem: str) -> None:
+        if problem != self.problem():
+            self.write("rendered.json", problem=problem)
