@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,3 +55,20 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise StepError(f"{argv[0]} took longer than {timeout_s:g} s") from error
     return Completed(done.returncode, done.stdout, done.stderr)
+
+
+def connect(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A program whose input and output are one socket (a proxy). Raises StepError when it isn't there."""
+    ours, theirs = socket.socketpair()
+    try:
+        process = subprocess.Popen(
+            list(argv), stdin=theirs.fileno(), stdout=theirs.fileno(), env=env, start_new_session=True
+        )
+    except OSError as error:
+        ours.close()
+        raise StepError(f"can't run {argv[0]}: {error.strerror}") from error
+    finally:
+        theirs.close()
+    return ours, process
