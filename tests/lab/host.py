@@ -44,7 +44,16 @@ class Host:
 
     def enter(self) -> list[str]:
         """The command that runs another one inside the host."""
-        environment = ["env", "-i", "-C", "/", "HOME=/root", f"PATH={PATH}", "LANG=C.UTF-8", f"TERM={os.environ.get('TERM', 'dumb')}"]
+        environment = [
+            "env",
+            "-i",
+            "-C",
+            "/",
+            "HOME=/root",
+            f"PATH={PATH}",
+            "LANG=C.UTF-8",
+            f"TERM={os.environ.get('TERM', 'dumb')}",
+        ]
         return ["nsenter", "-t", str(self._pid()), "-m", "-n", "-p", "-u", "-i", "--root", "--wd=/", *environment]
 
     def docker(
@@ -73,7 +82,9 @@ class Host:
             raise LabError(f"{self.name}: {name} did not start within 5 s")
         process = Process.of(child_of(entered.pid) or 0)
         if process is None:
-            raise LabError(f"{self.name}: {name} ended at once: {self.log(name).read_text()[-500:].strip() or 'it said nothing'}")
+            raise LabError(
+                f"{self.name}: {name} ended at once: {self.log(name).read_text()[-500:].strip() or 'it said nothing'}"
+            )
         process.save(self._file(name))
         return process.pid
 
@@ -124,13 +135,18 @@ class Host:
         for service in root.services(self.name):
             if not wait_until(answers[service], timeout_s=timeout_s):
                 tail = self.log(service).read_text()[-1500:] if self.log(service).exists() else "(no log)"
-                raise LabError(f"{self.name}: {service} does not answer after {timeout_s} s; the end of {self.log(service)}:\n{tail}")
+                raise LabError(
+                    f"{self.name}: {service} does not answer after {timeout_s} s; the end of {self.log(service)}:\n{tail}"
+                )
 
     # Docker's daemon
 
     def stop_docker(self) -> None:
         """Stop the daemon in an orderly way; like `systemctl stop docker`, this stops the containers too."""
-        self.exec(["sh", "-c", 'p=$(cat /run/docker.pid) && kill "$p" && while kill -0 "$p" 2>&-; do sleep 0.05; done'], timeout_s=60)
+        self.exec(
+            ["sh", "-c", 'p=$(cat /run/docker.pid) && kill "$p" && while kill -0 "$p" 2>&-; do sleep 0.05; done'],
+            timeout_s=60,
+        )
 
     def start_docker(self) -> None:
         self.exec([root.INIT, "start", "dockerd"])
@@ -205,7 +221,9 @@ class Host:
         process = Process.of(int(pid)) if pid and not fault else None
         if process is None:
             said = fault or self.log("boot").read_text()[-1500:].strip()
-            raise LabError(f"{self.name} did not boot: {said}. The lab needs root with all capabilities of a plain machine")
+            raise LabError(
+                f"{self.name} did not boot: {said}. The lab needs root with all capabilities of a plain machine"
+            )
         return process
 
     def _ssh_answers(self) -> bool:
@@ -228,5 +246,3 @@ def _answers(address: tuple[str, int] | str, request: bytes, begins: bytes) -> b
             return connection.recv(64).startswith(begins)
         except OSError:
             return False
-
-

@@ -42,7 +42,9 @@ echo "tiny: version ${VER:-1} listens on ${BIND:-}:$port"
 httpd -f -p "${BIND:+$BIND:}$port" -h /www -c /dev/shm/httpd.conf & child=$!
 wait $child
 """
-UNHEALTHY = "#!/bin/sh\nprintf 'Status: 503 Service Unavailable\\r\\nContent-Type: text/plain\\r\\n\\r\\nunhealthy\\n'\n"
+UNHEALTHY = (
+    "#!/bin/sh\nprintf 'Status: 503 Service Unavailable\\r\\nContent-Type: text/plain\\r\\n\\r\\nunhealthy\\n'\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,19 @@ class Variant:
     def config(self) -> bytes:
         """The image's configuration, whose sha256 is the image's id."""
         env = {"PATH": "/bin", "VER": "1", **self.env}
-        runtime: dict[str, Any] = {"Env": [f"{k}={v}" for k, v in env.items()], "Cmd": list(self.command), "WorkingDir": "/"}
+        runtime: dict[str, Any] = {
+            "Env": [f"{k}={v}" for k, v in env.items()],
+            "Cmd": list(self.command),
+            "WorkingDir": "/",
+        }
         if self.healthcheck:
             second = 1_000_000_000
-            runtime["Healthcheck"] = {"Test": list(self.healthcheck), "Interval": second, "Timeout": second, "Retries": 2}
+            runtime["Healthcheck"] = {
+                "Test": list(self.healthcheck),
+                "Interval": second,
+                "Timeout": second,
+                "Retries": 2,
+            }
         config = {
             "architecture": ARCHITECTURES.get(os.uname().machine, "amd64"),
             "os": "linux",
@@ -91,12 +102,25 @@ def layer() -> bytes:
     applets = run([str(BUSYBOX), "--list"]).stdout.split()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, mode in (("bin", 0o755), ("etc", 0o755), ("www", 0o755), ("www/cgi-bin", 0o755), ("root", 0o700), ("tmp", 0o1777)):
+        for name, mode in (
+            ("bin", 0o755),
+            ("etc", 0o755),
+            ("www", 0o755),
+            ("www/cgi-bin", 0o755),
+            ("root", 0o700),
+            ("tmp", 0o1777),
+        ):
             _add(tar, name, tarfile.DIRTYPE, mode)
         _add(tar, "bin/busybox", tarfile.REGTYPE, 0o755, busybox)
         for applet in sorted(set(applets) - {"busybox"}):
             _add(tar, f"bin/{applet}", tarfile.SYMTYPE, 0o777, link="busybox")
-        _add(tar, "etc/passwd", tarfile.REGTYPE, 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/sh\n")
+        _add(
+            tar,
+            "etc/passwd",
+            tarfile.REGTYPE,
+            0o644,
+            b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/sh\n",
+        )
         _add(tar, "etc/group", tarfile.REGTYPE, 0o644, b"root:x:0:\nnogroup:x:65534:\n")
         _add(tar, "run", tarfile.REGTYPE, 0o755, RUN.encode())
         _add(tar, "www/healthz", tarfile.REGTYPE, 0o644, b"ok\n")
@@ -129,7 +153,15 @@ def push(variant: Variant, registry: str) -> str:
         for blob in (packed_layer(), variant.config()):
             _push_blob(connection, registry, blob)
         manifest = variant.manifest()
-        _request(connection, registry, "PUT", f"/v2/tiny/manifests/{variant.tag}", manifest, {"Content-Type": MANIFEST}, {201})
+        _request(
+            connection,
+            registry,
+            "PUT",
+            f"/v2/tiny/manifests/{variant.tag}",
+            manifest,
+            {"Content-Type": MANIFEST},
+            {201},
+        )
         return digest(manifest)
     finally:
         connection.close()
@@ -142,17 +174,33 @@ def _push_blob(connection: http.client.HTTPConnection, registry: str, blob: byte
     started = _request(connection, registry, "POST", "/v2/tiny/blobs/uploads/", b"", {}, {202})
     place = (started.getheader("Location") or "").removeprefix(f"http://{registry}")
     join = "&" if "?" in place else "?"
-    _request(connection, registry, "PUT", f"{place}{join}digest={name}", blob, {"Content-Type": "application/octet-stream"}, {201})
+    _request(
+        connection,
+        registry,
+        "PUT",
+        f"{place}{join}digest={name}",
+        blob,
+        {"Content-Type": "application/octet-stream"},
+        {201},
+    )
 
 
 def _request(
-    connection: http.client.HTTPConnection, registry: str, verb: str, path: str, body: bytes, headers: dict[str, str], good: set[int]
+    connection: http.client.HTTPConnection,
+    registry: str,
+    verb: str,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    good: set[int],
 ) -> http.client.HTTPResponse:
     connection.request(verb, path, body=body, headers={"Content-Length": str(len(body)), **headers})
     response = connection.getresponse()
     said = response.read()
     if response.status not in good:
-        raise LabError(f"registry {registry}: {verb} {path} answered {response.status}: {said[:300].decode(errors='replace')}")
+        raise LabError(
+            f"registry {registry}: {verb} {path} answered {response.status}: {said[:300].decode(errors='replace')}"
+        )
     return response
 
 

@@ -37,7 +37,9 @@ class Lab:
         extra: tuple[str, ...] = (),
     ) -> None:
         if not state.NAME.fullmatch(name):
-            raise LabError(f"lab name {name!r}: at most 24 of a-z, 0-9 and -, beginning and ending with a letter or digit")
+            raise LabError(
+                f"lab name {name!r}: at most 24 of a-z, 0-9 and -, beginning and ending with a letter or digit"
+            )
         hosts = state.name_hosts(nodes, gateways, dns, registry, tuple(extra))
         self._spec = Spec(name, -1, str(state.default_directory(name)), hosts, registry)
         self._reaper: subprocess.Popen[bytes] | None = None
@@ -56,7 +58,9 @@ class Lab:
     def __enter__(self) -> Self:
         return self.up()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.down()
 
     # Life
@@ -176,7 +180,12 @@ class Lab:
     def pull(self, reference: str | None = None) -> None:
         """Let every node that is on have an image (default: the tiny one) before the work begins."""
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda node: node.docker(["pull", "-q", reference or self.image]), [n for n in self.nodes if n.is_on]))
+            list(
+                pool.map(
+                    lambda node: node.docker(["pull", "-q", reference or self.image]),
+                    [n for n in self.nodes if n.is_on],
+                )
+            )
 
     def _reference(self, tag: str) -> str:
         return f"{self.registry}/tiny:{tag}" if self.registry else f"tiny:{tag}"
@@ -192,7 +201,11 @@ class Lab:
         with ThreadPoolExecutor(max(len(spec.hosts), 1)) as pool:
             switch = pool.submit(network.build_switch, spec)
             client = pool.submit(keys.client_key, spec)
-            list(pool.map(lambda pair: keys.host_key(spec, *pair), [(h, k) for h in spec.hosts for k in keys.HOST_KEY_KINDS]))
+            list(
+                pool.map(
+                    lambda pair: keys.host_key(spec, *pair), [(h, k) for h in spec.hosts for k in keys.HOST_KEY_KINDS]
+                )
+            )
             client.result()
             switch.result()
             list(pool.map(self._start, spec.hosts))

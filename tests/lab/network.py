@@ -30,7 +30,10 @@ def build_switch(spec: Spec) -> None:
     _ip(
         spec,
         SWITCH,
-        [f"link add p-machine type veth peer name {spec.interface} netns {os.getpid()}", "link set p-machine master br0 up"],
+        [
+            f"link add p-machine type veth peer name {spec.interface} netns {os.getpid()}",
+            "link set p-machine master br0 up",
+        ],
     )
     _ip(spec, None, _addresses(spec, spec.interface, state.MACHINE_LAST) + _neighbours(spec, spec.interface, None))
 
@@ -122,7 +125,12 @@ def _neighbours(spec: Spec, interface: str, me: str | None) -> list[str]:
 def _ip(spec: Spec, host: str | None, lines: list[str], *, check: bool = True) -> None:
     # nsenter --net, not `ip netns exec`: the latter remounts /sys and so hides /sys/fs/cgroup
     prefix = [] if host is None else enter(spec, host)
-    run([*prefix, "ip", "-batch", "-"], input="\n".join(lines) + "\n", check=check, where=f"network of {host or 'the machine'}")
+    run(
+        [*prefix, "ip", "-batch", "-"],
+        input="\n".join(lines) + "\n",
+        check=check,
+        where=f"network of {host or 'the machine'}",
+    )
 
 
 def _new_namespace(file: Path, *, bridge_filter: bool = True) -> None:
@@ -146,4 +154,6 @@ def _new_namespace(file: Path, *, bridge_filter: bool = True) -> None:
     thread.start()
     thread.join()
     if failed:
-        raise LabError(f"no network namespace for {file.name}: {failed[0]}; the lab needs a machine that permits them") from failed[0]
+        raise LabError(
+            f"no network namespace for {file.name}: {failed[0]}; the lab needs a machine that permits them"
+        ) from failed[0]

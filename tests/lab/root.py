@@ -103,7 +103,11 @@ def binds(spec: Spec, host: str) -> list[list[str]]:
     """
     shared = [spec.path, REPOSITORY]
     root_device = os.stat("/").st_dev
-    shared += [p for p in map(Path, (sys.prefix, sys.base_prefix, "/usr", "/opt")) if p.exists() and p.stat().st_dev != root_device]
+    shared += [
+        p
+        for p in map(Path, (sys.prefix, sys.base_prefix, "/usr", "/opt"))
+        if p.exists() and p.stat().st_dev != root_device
+    ]
     pairs = [[str(path), str(path)] for path in shared]
     pairs.append([str(spec.path / "authorized"), "/etc/k4t-lab"])
     pairs.append([str(home(spec, host) / "docker"), "/var/lib/docker"])
@@ -157,7 +161,9 @@ def _own_directory(upper: Path, path: str) -> None:
     try:
         os.setxattr(directory, "trusted.overlay.opaque", b"y")
     except OSError as error:
-        raise LabError(f"{directory}: no trusted attributes here ({error}); set TMPDIR to a directory on ext4, xfs or tmpfs") from error
+        raise LabError(
+            f"{directory}: no trusted attributes here ({error}); set TMPDIR to a directory on ext4, xfs or tmpfs"
+        ) from error
 
 
 def _hide(upper: Path, path: str) -> None:

@@ -67,7 +67,12 @@ def address_v6(number: int, last: int) -> str:
 
 def name_hosts(nodes: int, gateways: int, dns: int, registry: bool, extra: tuple[str, ...]) -> dict[str, int]:
     """Names and last numbers: n1 is .11, gw1 .201, dns1 .211, the first extra host .221, reg .250."""
-    for what, count, limit in (("nodes", nodes, 180), ("gateways", gateways, 10), ("dns", dns, 10), ("extra", len(extra), 20)):
+    for what, count, limit in (
+        ("nodes", nodes, 180),
+        ("gateways", gateways, 10),
+        ("dns", dns, 10),
+        ("extra", len(extra), 20),
+    ):
         if not 0 <= count <= limit:
             raise LabError(f"{count} {what}: a lab has 0 to {limit}")
     hosts = {f"n{i}": 10 + i for i in range(1, nodes + 1)}
