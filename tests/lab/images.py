@@ -36,15 +36,26 @@ trap 'kill $child 2>/dev/null; exit 0' TERM INT
 if [ -n "$DELAY" ]; then sleep "$DELAY" & child=$!; wait $child; fi
 port=${PORT:-8080}
 echo "node=${NODE:-$(hostname)} port=$port version=${VER:-1}" >/dev/shm/index.html
-echo "I:index.html" >/dev/shm/httpd.conf
-if [ -n "$UNHEALTHY" ]; then echo "P:/healthz:${BIND:-127.0.0.1}:$port/cgi-bin/unhealthy" >>/dev/shm/httpd.conf; fi
 echo "tiny: version ${VER:-1} listens on ${BIND:-}:$port"
-httpd -f -p "${BIND:+$BIND:}$port" -h /www -c /dev/shm/httpd.conf & child=$!
+if [ -n "$UNHEALTHY" ]; then
+  nc -ll -p "$port" -e /unhealthy & child=$!  # on all addresses: this nc knows no other
+else
+  httpd -f -p "${BIND:+$BIND:}$port" -h /www & child=$!
+fi
 wait $child
 """
-UNHEALTHY = (
-    "#!/bin/sh\nprintf 'Status: 503 Service Unavailable\\r\\nContent-Type: text/plain\\r\\n\\r\\nunhealthy\\n'\n"
-)
+# One connection: the page as usual, but 503 on /healthz, which busybox's httpd can't be told to answer.
+UNHEALTHY = """\
+#!/bin/sh
+read -r verb path rest
+while read -r line && [ "$line" != "$(printf '\\r')" ]; do :; done
+case $path in
+  /healthz) status='503 Service Unavailable' body=unhealthy ;;
+  *) status='200 OK' body=$(cat /dev/shm/index.html) ;;
+esac
+printf 'HTTP/1.1 %s\\r\\nContent-Type: text/html\\r\\nContent-Length: %s\\r\\nConnection: close\\r\\n\\r\\n%s\\n' \\
+  "$status" "$((${#body} + 1))" "$body"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,6 @@ def layer() -> bytes:
             ("bin", 0o755),
             ("etc", 0o755),
             ("www", 0o755),
-            ("www/cgi-bin", 0o755),
             ("root", 0o700),
             ("tmp", 0o1777),
         ):
@@ -125,7 +135,7 @@ def layer() -> bytes:
         _add(tar, "run", tarfile.REGTYPE, 0o755, RUN.encode())
         _add(tar, "www/healthz", tarfile.REGTYPE, 0o644, b"ok\n")
         _add(tar, "www/index.html", tarfile.SYMTYPE, 0o777, link="../dev/shm/index.html")
-        _add(tar, "www/cgi-bin/unhealthy", tarfile.REGTYPE, 0o755, UNHEALTHY.encode())
+        _add(tar, "unhealthy", tarfile.REGTYPE, 0o755, UNHEALTHY.encode())
     return out.getvalue()
 
 

@@ -41,13 +41,13 @@ http: {addr: ":5000"}
 
 INIT_SCRIPT = """\
 #!/bin/sh
-# One host's services. `boot` is run by PID 1; the others start one service in the foreground.
+# One host's services. `boot` is run by PID 1; `start` leaves a service to PID 1, which reaps it; the rest run one.
 cd / || exit 1
 ulimit -n "$(ulimit -Hn)"
 case $1 in
   boot)
     mkdir -p /run/sshd /run/lock /run/lab
-    for service in {services}; do "$0" "$service" >>{logs}.$service.log 2>&1 </dev/null & done
+    for service in {services}; do "$0" start "$service"; done
     exec sleep infinity ;;
   start) setsid "$0" "$2" >>{logs}.$2.log 2>&1 </dev/null & ;;
   sshd) exec /usr/sbin/sshd -D -e ;;
