@@ -1,0 +1,161 @@
+"""Checked items → the values of the model: the cluster and its hosts. Apps are built in `build_app`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k4t.model import spec
+from k4t.tree.check import Item
+
+
+def cluster(item: Item) -> spec.Cluster:
+    values: dict[str, Any] = item.values
+    publication = item.one("publication")
+    safety, power = item.one("safety"), item.one("power")
+    return spec.Cluster(
+        name=values["name"],
+        id=values["id"],
+        format=int(values["format"]),
+        ssh=ssh(item.one("ssh")),
+        variables=variables(item),
+        registries=tuple(_registry(one) for one in item.all("registry")),
+        backups=tuple(_backup(one) for one in item.all("backup")),
+        when_unreachable=_get(publication, "when-unreachable") if publication else "refuse",
+        safety=spec.Safety(_get(safety, "withdraw"), _get(safety, "min")) if safety else spec.Safety(),
+        power=_power(power, after_apply=_get(power, "after-apply")) if power else None,
+        where=item.where,
+    )
+
+
+def variables(item: Item) -> dict[str, str]:
+    return {_get(one, "name"): str(one.text) for one in item.all("variable") if one.text is not None}
+
+
+def _get(item: Item, name: str) -> Any:
+    return item.values[name]
+
+
+def _registry(item: Item) -> spec.Registry:
+    values: dict[str, Any] = item.values
+    return spec.Registry(values["host"], values["user"] or "", values["secret"] or "", item.where)
+
+
+def _backup(item: Item) -> spec.Backup:
+    values: dict[str, Any] = item.values
+    return spec.Backup(
+        node=values["node"] or "",
+        host=values["host"] or "",
+        every_s=values["every"],
+        keep=values["keep"],
+        keep_daily=values["keep-daily"],
+        where=item.where,
+    )
+
+
+def _power(item: Item | None, after_apply: Any = "stay") -> spec.Power | None:
+    if item is None:
+        return None
+    values: dict[str, Any] = item.values
+    return spec.Power(values.get("host") or "", values["on"] or "", values["off"] or "", after_apply)
+
+
+def ssh(item: Item | None, address: str = "") -> spec.Ssh:
+    if item is None:
+        return spec.Ssh(host=address)
+    values: dict[str, Any] = item.values
+    return spec.Ssh(
+        host=values["host"] or address,
+        port=values["port"],
+        user=values["user"] or "",
+        key=values["key"] or "",
+        jump=values["jump"] or "",
+        sudo=values["sudo"],
+        connect_timeout_s=values["connect-timeout"],
+    )
+
+
+def node(name: str, item: Item) -> spec.Node:
+    values: dict[str, Any] = item.values
+    address, address6 = values["address"]
+    ports, addresses = item.one("ports"), item.one("addresses")
+    return spec.Node(
+        name=name,
+        address=address,
+        address6=address6,
+        availability=values["availability"],
+        ssh=ssh(item.one("ssh"), address),
+        labels={_get(one, "name"): str(one.text) for one in item.all("label")},
+        capacity=_capacity(item.one("capacity")),
+        port_range=_get(ports, "range") if ports else (20000, 29999),
+        pool=_pool(addresses) if addresses else None,
+        power=_power(item.one("power")),
+        where=item.where,
+    )
+
+
+def _capacity(item: Item | None) -> spec.Capacity:
+    if item is None:
+        return spec.Capacity()
+    values: dict[str, Any] = item.values
+    return spec.Capacity(values["cpus"], values["memory"], values["reserve-memory"])
+
+
+def _pool(item: Item) -> spec.AddressPool:
+    values: dict[str, Any] = item.values
+    first, last = values["range"]
+    return spec.AddressPool(first, last, values["interface"], values["subnet"], values["gateway"] or "")
+
+
+def _scripts(item: Item) -> tuple[spec.Script, ...]:
+    return tuple(spec.Script(_get(one, "verb"), args(one)) for one in item.all("script"))
+
+
+def args(item: Item) -> tuple[str, ...]:
+    return tuple(str(one.text) for one in item.all("arg"))
+
+
+def gateway(name: str, item: Item) -> spec.Gateway:
+    values: dict[str, Any] = item.values
+    return spec.Gateway(
+        name=name,
+        driver=values["driver"],
+        address=values["address"],
+        group=values["group"],
+        http=values["http"],
+        https=values["https"],
+        ssh=ssh(item.one("ssh"), values["address"]),
+        scripts=_scripts(item),
+        where=item.where,
+    )
+
+
+def dns(name: str, item: Item) -> spec.Dns:
+    values: dict[str, Any] = item.values
+    return spec.Dns(
+        name=name,
+        driver=values["driver"],
+        address=values["address"],
+        zone=values["zone"],
+        group=values["group"],
+        port=values["port"],
+        key_name=values["key-name"] or "",
+        secret=values["secret"] or "",
+        ssh=ssh(item.one("ssh"), values["address"]),
+        scripts=_scripts(item),
+        where=item.where,
+    )
+
+
+def certificate(name: str, item: Item) -> spec.Certificate:
+    values: dict[str, Any] = item.values
+    chosen = {key.replace("-", "_"): values[key] or "" for key in ("chain", "key-secret", "chain-path", "key-path")}
+    return spec.Certificate(name, **chosen, where=item.where)
+
+
+def secret(name: str, item: Item) -> spec.SecretRef:
+    values: dict[str, Any] = item.values
+    if values["environment"]:
+        return spec.SecretRef(name, "environment", values["environment"], item.where)
+    if values["command"]:
+        return spec.SecretRef(name, "command", values["command"], item.where)
+    return spec.SecretRef(name, "file", values["file"] or "", item.where)

@@ -1,0 +1,71 @@
+"""The table: monitor.xml. Nothing of it has an effect yet."""
+
+from __future__ import annotations
+
+from k4t.tree import values as v
+from k4t.tree.table import attribute, element
+
+THRESHOLD = element(
+    "threshold",
+    "When a measured value is worth a warning, and when it is critical.",
+    attribute(
+        "of",
+        v.choice(
+            "disk", "docker-disk", "memory", "cpu", "load", "clock-skew", "restarts", "backup-age", "lock-age",
+            "certificate-expiry", "transaction-age",
+        ),
+        "What is measured.",
+        required=True,
+    ),
+    attribute("warning", v.TEXT, "A share, a number or a duration."),
+    attribute("critical", v.TEXT, "A share, a number or a duration."),
+    attribute("after", v.POSITIVE, "So many checks …", "3"),
+    attribute("of-last", v.POSITIVE, "… of the last so many.", "5"),
+    many=True,
+    key="of",
+)  # fmt: skip
+
+POLICY = element(
+    "policy",
+    "What the monitor does by itself; each is off unless it is switched on.",
+    attribute(
+        "when",
+        v.choice("node-gone", "node-back", "app-unhealthy", "disk-full", "nodes-short", "nodes-idle"),
+        "What it reacts to.",
+        required=True,
+    ),
+    attribute("enabled", v.BOOLEAN, "Whether it acts.", "false"),
+    attribute("dry-run", v.BOOLEAN, "It only says what it would do.", "false"),
+    attribute("after", v.POSITIVE, "After so many checks in a row.", "3"),
+    attribute("per-hour", v.POSITIVE, "At most so often an hour.", "2"),
+    attribute("max-nodes", v.PERCENT, "Never more than this share of the nodes at once.", "20%"),
+    attribute("keep-nodes", v.COUNT, "Never fewer nodes than this.", "1"),
+    many=True,
+    key="when",
+)
+
+ALERT = element(
+    "alert",
+    "Who is told; exactly one of the three ways.",
+    attribute("command", v.COMMAND, "A program that reads the alert on its standard input."),
+    attribute("webhook", v.URL, "An address that gets it as JSON."),
+    attribute("mail", v.EMAIL, "An e-mail address."),
+    attribute("smtp", v.JUMP, "`mail` only: the mail server.", "localhost:25"),
+    attribute("from", v.EMAIL, "`mail` only: the sender."),
+    attribute("secret", v.NAMED, "The secret for the webhook or the mail server.", refers="secrets"),
+    attribute("level", v.choice("warning", "critical"), "From which level on.", "warning"),
+    attribute("group", v.DURATION, "How long to wait for more, to tell it together.", "30s"),
+    attribute("repeat", v.PERIOD, "How often it is told again while it lasts.", "4h"),
+    attribute("all-clear", v.BOOLEAN, "Whether the end is told too.", "true"),
+    many=True,
+)
+
+MONITOR = element(
+    "monitor",
+    "Thresholds, policies, alerts.",
+    attribute("interval", v.PERIOD, "Between two checks.", "10s"),
+    THRESHOLD,
+    POLICY,
+    ALERT,
+    effect=False,
+)

@@ -1,0 +1,271 @@
+"""What must hold between the things of a tree: names that must exist, addresses, cycles, routes. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from k4t.errors import Finding
+from k4t.model.spec import App, Certificate, Cluster, Dns, Gateway, Node, SecretRef, Where
+from k4t.tree.check import Reference
+from k4t.tree.nearest import did_you_mean
+from k4t.tree.semantics_app import finding
+
+Findings = Iterator[Finding]
+OWN_LABELS = ("node", "os", "arch")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What could be built. `names` holds, by kind, also those whose file is wrong, so that one error is told once."""
+
+    cluster: Cluster | None = None
+    nodes: dict[str, Node] = field(default_factory=dict)
+    apps: dict[str, App] = field(default_factory=dict)
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    dns: dict[str, Dns] = field(default_factory=dict)
+    certificates: dict[str, Certificate] = field(default_factory=dict)
+    secrets: dict[str, SecretRef] = field(default_factory=dict)
+    names: dict[str, set[str]] = field(default_factory=dict)
+    references: list[Reference] = field(default_factory=list)
+    certificate_files: set[str] = field(default_factory=set)
+
+
+def check_tree(reading: Reading) -> Findings:
+    yield from _references(reading)
+    yield from _node_addresses(reading.nodes)
+    yield from _pools(reading.nodes)
+    yield from _node_labels(reading.nodes)
+    yield from _participants(reading)
+    yield from _scripts(reading)
+    yield from _cluster(reading.cluster)
+    yield from _certificates(reading)
+    yield from _secrets(reading.secrets)
+    yield from _cycles(reading)
+    yield from _routes(reading)
+    yield from _records(reading)
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+_WORDS = {"apps": "app", "nodes": "node", "secrets": "secret", "certificates": "certificate"}
+_PLACES = {"apps": "apps/{}/app.xml", "nodes": "nodes/{}.xml", "certificates": "certificates/{}.xml"}
+
+
+def _references(reading: Reading) -> Findings:
+    known = dict(reading.names)
+    known["label"] = {label for node in reading.nodes.values() for label in node.labels} | set(OWN_LABELS)
+    told: set[tuple[str, str, Where]] = set()
+    for reference in reading.references:
+        kind, name, where = reference.kind, reference.name, reference.where
+        if kind == "port" or kind.endswith(" group") or name in known.get(kind, ()) or (kind, name, where) in told:
+            continue
+        told.add((kind, name, where))
+        if kind == "label":
+            if len(reading.nodes) == len(known.get("nodes", ())) > 0:
+                remedy = did_you_mean(name, known[kind], 'add <label name="…"> to nodes')
+                yield finding(where, "unknown-label", f"no node has the label {name!r}", remedy)
+        else:
+            place = _PLACES.get(kind, "secrets/{}.xml").format(name)
+            remedy = did_you_mean(name, known.get(kind, ()), f"write {place}")
+            yield finding(where, f"unknown-{_WORDS[kind]}", f"no {_WORDS[kind]} {name!r}", remedy)
+
+
+# --- hosts -------------------------------------------------------------------------------------------------
+
+
+def _node_addresses(nodes: Mapping[str, Node]) -> Findings:
+    taken: dict[str, Node] = {}
+    hosts: dict[tuple[str, int], Node] = {}
+    for node in nodes.values():
+        for address in filter(None, (node.address, node.address6)):
+            if (other := taken.setdefault(address, node)) is not node:
+                message = f"{node.name} has the address {address}, and so has {other.name} ({other.where})"
+                yield finding(node.where, "duplicate-address", message, "give each node its own")
+                break
+        else:
+            other = hosts.setdefault((node.ssh.host, node.ssh.port or 22), node)
+            if other is not node:
+                message = f"{node.name} is reached at {node.ssh.host}, and so is {other.name} ({other.where})"
+                yield finding(node.where, "duplicate-host", message, "two nodes can't be one host")
+
+
+def _pools(nodes: Mapping[str, Node]) -> Findings:
+    pooled = any(node.pool for node in nodes.values())
+    service = [(ipaddress.ip_address(a), n) for n in nodes.values() for a in (n.address, n.address6) if a and pooled]
+    ranges: list[tuple[int, int, int, Node]] = []
+    for node in nodes.values():
+        if (pool := node.pool) is None:
+            continue
+        first, last = ipaddress.ip_address(pool.first), ipaddress.ip_address(pool.last)
+        subnet = ipaddress.ip_network(pool.subnet)
+        if first not in subnet or last not in subnet:
+            yield finding(
+                node.where, "pool", f"addresses {first}-{last} are not all in {subnet}", "correct one of them"
+            )
+        if pool.gateway and ipaddress.ip_address(pool.gateway) not in subnet:
+            yield finding(node.where, "pool", f"gateway {pool.gateway} is not in {subnet}", "correct one of them")
+        own = [(ipaddress.ip_address(pool.gateway), node)] if pool.gateway else []
+        for found, owner in (*service, *own):
+            if found.version == first.version and int(first) <= int(found) <= int(last):
+                message = f"addresses {first}-{last} hold {found} ({owner.where})"
+                yield finding(node.where, "pool", message, "leave it out of the range")
+        ranges.append((first.version, int(first), int(last), node))
+    ranges.sort(key=lambda one: one[:3])
+    for (version, _, last_number, node), (version2, first2, _, node2) in pairwise(ranges):
+        if version == version2 and first2 <= last_number:
+            message = f"{node2.name}'s addresses overlap {node.name}'s ({node.where})"
+            yield finding(node2.where, "pool", message, "give each node a range of its own")
+
+
+def _node_labels(nodes: Mapping[str, Node]) -> Findings:
+    for node in nodes.values():
+        for label in OWN_LABELS:
+            if label in node.labels:
+                yield finding(node.where, "reserved-label", f"the label {label!r} comes by itself", "remove it")
+
+
+def _participants(reading: Reading) -> Findings:
+    gateways: dict[tuple[str, str], Gateway] = {}
+    for gateway in reading.gateways.values():
+        other = gateways.setdefault((gateway.address, gateway.driver), gateway)
+        if other is not gateway:
+            message = f"{gateway.name} has the address {gateway.address}, and so has {other.name} ({other.where})"
+            yield finding(gateway.where, "duplicate-address", message, "one host holds one gateway of a driver")
+        if gateway.http and gateway.http == gateway.https:
+            yield finding(gateway.where, "port-clash", f"http and https are both {gateway.http}", "change one of them")
+    servers: dict[tuple[str, int, str], Dns] = {}
+    for server in reading.dns.values():
+        same = servers.setdefault((server.address, server.port, server.zone), server)
+        if same is not server:
+            message = f"{server.name} is zone {server.zone} at {server.address}, and so is {same.name} ({same.where})"
+            yield finding(server.where, "duplicate-address", message, "keep one of them")
+        if bool(server.key_name) != bool(server.secret):
+            yield finding(server.where, "tsig", "key-name and secret go together", "write both, or none")
+
+
+def _scripts(reading: Reading) -> Findings:
+    participants: list[Gateway | Dns] = [*reading.gateways.values(), *reading.dns.values()]
+    for one in participants:
+        if one.driver == "script" and not one.scripts:
+            yield finding(one.where, "script", 'driver="script" needs <script> elements', 'write <script verb="add">')
+        if one.driver != "script" and one.scripts:
+            yield finding(one.where, "script", f'driver="{one.driver}" runs no scripts', "remove <script>")
+        for script in one.scripts:
+            if not script.args:
+                yield finding(one.where, "script", f"<script verb={script.verb!r}> holds no <arg>", "write the program")
+
+
+# --- cluster, certificates, secrets ------------------------------------------------------------------------
+
+
+def _cluster(cluster: Cluster | None) -> Findings:
+    if cluster is None:
+        return
+    for backup in cluster.backups:
+        if bool(backup.node) == bool(backup.host):
+            yield finding(backup.where, "backup", "a backup has either node or host", "write exactly one of them")
+    for name, text in cluster.variables.items():
+        if "${" in text:
+            message = f"variable {name} holds ${{: variables don't use each other"
+            yield finding(cluster.where, "variable", message, "write its value out")
+
+
+def _certificates(reading: Reading) -> Findings:
+    used: set[str] = set()
+    for one in reading.certificates.values():
+        given = tuple(bool(part) for part in (one.chain, one.key_secret, one.chain_path, one.key_path))
+        if given not in ((True, True, False, False), (False, False, True, True)):
+            message = "a certificate has chain and key-secret, or chain-path and key-path"
+            yield finding(one.where, "certificate", message, "write one of the pairs")
+        if one.chain:
+            used.add(one.chain)
+            if one.chain not in reading.certificate_files:
+                remedy = did_you_mean(one.chain, reading.certificate_files, "put it into certificates/")
+                yield finding(one.where, "missing-file", f"chain {one.chain}: no such file in certificates/", remedy)
+    if len(reading.certificates) == len(reading.names.get("certificates", ())):
+        for name in sorted(reading.certificate_files - used):
+            message = "no certificate names it as its chain"
+            yield Finding(f"certificates/{name}", 0, "unknown-file", message, "remove it, or write its certificate")
+
+
+def _secrets(secrets: Mapping[str, SecretRef]) -> Findings:
+    for one in secrets.values():
+        if not one.source and one.kind != "age":
+            message = "a secret has exactly one of environment, command and file"
+            yield finding(one.where, "secret", message, "write one of them")
+
+
+# --- apps --------------------------------------------------------------------------------------------------
+
+
+def _cycles(reading: Reading) -> Findings:
+    """Each cycle of <depends> is told once, at its app that comes first."""
+    done: set[str] = set()
+    lines = {(r.where.file, r.name): r.where for r in reading.references if r.kind == "apps"}
+    for start in reading.apps:
+        path: list[str] = []
+        on_path: set[str] = {start}
+        stack: list[tuple[str, Iterator[str]]] = (
+            [(start, iter(reading.apps[start].depends))] if start not in done else []
+        )
+        if stack:
+            path.append(start)
+        while stack:
+            step = next((name for name in stack[-1][1] if name in reading.apps and name not in done), None)
+            if step is None:
+                done.add(stack.pop()[0])
+                on_path.discard(path.pop())
+            elif step in on_path:
+                cycle = [*path[path.index(step) :], step]
+                where = lines.get((reading.apps[path[-1]].where.file, step), reading.apps[path[-1]].where)
+                message = f"apps wait for each other: {' → '.join(cycle)}"
+                yield finding(where, "cycle", message, "remove one <depends>")
+            else:
+                path.append(step)
+                on_path.add(step)
+                stack.append((step, iter(reading.apps[step].depends)))
+
+
+def _routes(reading: Reading) -> Findings:
+    taken: dict[tuple[object, ...], tuple[str, Where]] = {}
+    ports = {(g.group, number): g for g in reading.gateways.values() for number in (g.http, g.https) if number}
+    for app in reading.apps.values():
+        for route in app.routes:
+            for key, shown in _route_keys(route.group, route.domains, route.prefix, route.listen):
+                name, other = taken.setdefault(key, (app.name, route.where))
+                if other is not route.where:
+                    message = f"{shown} already goes to {name} ({other})"
+                    yield finding(route.where, "duplicate-route", message, "change domain or prefix of one")
+            yield from _group(reading, "gateway", "gateway", route.group, route.where)
+            if route.listen is not None and (gateway := ports.get((route.group, route.listen))):
+                message = f"listen {route.listen} is {gateway.name}'s port for HTTP ({gateway.where})"
+                yield finding(route.where, "port-clash", message, "choose another port")
+
+
+def _group(reading: Reading, kind: str, what: str, group: str, where: Where) -> Findings:
+    known = reading.names.get(f"{kind} group", set())
+    if group not in known:
+        remedy = did_you_mean(group, known, f"`k4t {kind} add` makes one")
+        yield finding(where, "unknown-group", f"no {what} is in the group {group!r}", remedy)
+
+
+def _route_keys(
+    group: str, domains: Sequence[str], prefix: str, listen: int | None
+) -> Iterable[tuple[tuple[object, ...], str]]:
+    if listen is not None:
+        return [((group, listen), f"port {listen} of group {group}")]
+    return [((group, domain, prefix), f"{domain}{prefix}" if domain else prefix) for domain in domains or ("",)]
+
+
+def _records(reading: Reading) -> Findings:
+    taken: dict[tuple[str, str, str], tuple[str, Where]] = {}
+    for app in reading.apps.values():
+        for record in app.records:
+            yield from _group(reading, "dns", "DNS server", record.group, record.where)
+            name, other = taken.setdefault((record.group, record.name, record.type), (app.name, record.where))
+            if other is not record.where:
+                message = f"the {record.type} record {record.name} is already {name}'s ({other})"
+                yield finding(record.where, "duplicate-record", message, "give one another name")

@@ -1,0 +1,250 @@
+"""What must hold within one app, beyond what the table says. Pure; each check yields findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from k4t.errors import Finding
+from k4t.model.spec import App, ExecProbe, HttpProbe, Port, Route, TcpProbe, Where
+from k4t.tree.check import Item, Reference
+from k4t.tree.nearest import did_you_mean
+
+Findings = Iterator[Finding]
+
+
+def check_app(app: App, item: Item, references: Sequence[Reference]) -> Findings:
+    for check in _CHECKS:
+        yield from check(app, item)
+    names = [port.name for port in app.ports]
+    for reference in references:
+        if reference.kind == "port" and reference.name not in names:
+            remedy = did_you_mean(reference.name, names, f"its ports: {', '.join(names) or 'none'}")
+            yield finding(reference.where, "unknown-port", f"{app.name} has no port {reference.name!r}", remedy)
+
+
+def finding(where: Where, code: str, message: str, remedy: str) -> Finding:
+    return Finding(where.file, where.line, code, message, remedy)
+
+
+def fixed_number(port: Port, mode: str) -> int | None:
+    """The number that this port takes on its node, where it is known before placement."""
+    if mode in ("host", "bridge"):
+        if isinstance(port.host, int):
+            return port.host
+        if mode == "host" and port.host is None:
+            return port.container
+    return None
+
+
+def _ports(app: App, _item: Item) -> Findings:
+    mode = app.network.mode
+    for port in app.ports:
+        if mode == "none":
+            yield finding(port.where, "port-mode", 'network mode="none" has no ports', "remove the port, or the mode")
+        elif mode == "host" and (port.container is None) == (port.host is None):
+            message = 'in network mode="host" a port has either container or host'
+            remedy = 'container="8080" when it listens there by itself, host="auto" when PORT tells it'
+            yield finding(port.where, "port-mode", message, remedy)
+        elif mode == "bridge" and (port.container is None or port.host is None):
+            message = 'in network mode="bridge" a port has both container and host'
+            yield finding(port.where, "port-mode", message, 'write container="8080" host="auto"')
+        elif mode in ("macvlan", "ipvlan") and (port.container is None or port.host is not None):
+            message = f'in network mode="{mode}" a port has container and no host'
+            yield finding(port.where, "port-mode", message, "the container has an address of its own")
+
+
+def _port_numbers(app: App, _item: Item) -> Findings:
+    taken: dict[tuple[str, str, int], Port] = {}
+    for port in app.ports:
+        numbers = {("container", port.container), ("host", fixed_number(port, app.network.mode))}
+        for kind, number in sorted(numbers, key=str):
+            if number is None:
+                continue
+            other = taken.setdefault((port.protocol, kind, number), port)
+            if other is not port:
+                message = f"port {number}/{port.protocol} is also {other.name!r}'s, on line {other.where.line}"
+                yield finding(port.where, "port-clash", message, "give one another number")
+                break
+
+
+def _env(app: App, item: Item) -> Findings:
+    for one in _envs(item):
+        if one.values["secret"] and one.text:
+            message = f"env {one.values['name']} has both a text and a secret"
+            yield finding(one.where, "env-source", message, "keep one of them")
+    told = {"PORT"} if any(port.host is not None for port in app.ports) else set()
+    told |= {f"PORT_{port.name.upper().replace('-', '_')}" for port in app.ports if port.host is not None}
+    if app.network.mode == "host":
+        for one in item.all("env"):
+            if one.values["name"] in told:
+                message = f"k4t itself sets {one.values['name']}: the port has host, so it is told where to listen"
+                yield finding(one.where, "env-port", message, "remove the variable, or write container instead of host")
+
+
+def _envs(item: Item) -> Iterator[Item]:
+    yield from item.all("env")
+    for job in item.all("job"):
+        yield from job.all("env")
+
+
+def _labels(_app: App, item: Item) -> Findings:
+    for one in item.all("label"):
+        if str(one.values["name"]).lower().startswith("io.k4t."):
+            yield finding(one.where, "reserved-label", f"label {one.values['name']} is k4t's own", "use another name")
+
+
+def _files(_app: App, item: Item) -> Findings:
+    for one in item.all("file"):
+        if bool(one.values["source"]) == bool(one.values["secret"]):
+            yield finding(one.where, "file-source", "a file has either source or secret", "write exactly one of them")
+        elif one.values["secret"] and one.values["expand"]:
+            yield finding(one.where, "file-source", "a secret is not expanded", 'remove expand="true"')
+
+
+def _targets(_app: App, item: Item) -> Findings:
+    taken: dict[str, Where] = {}
+    for one in (*item.all("file"), *item.all("volume")):
+        target = str(one.values["target"]).rstrip("/") or "/"
+        if ".." in target.split("/") or target == "/":
+            yield finding(one.where, "target", f"target {target} can't be mounted", "name a path below /, without ..")
+        elif (other := taken.setdefault(target, one.where)) is not one.where:
+            yield finding(
+                one.where, "repeated", f"target {target} is also mounted on line {other.line}", "keep one of them"
+            )
+
+
+def _volumes(_app: App, item: Item) -> Findings:
+    for one in item.all("volume"):
+        source = one.values["source"]
+        if (
+            isinstance(source, tuple)
+            and source[0] == "tmpfs"
+            and ("scope" in one.given or one.values["shared-writers"])
+        ):
+            message = "a tmpfs is each container's own: scope and shared-writers mean nothing"
+            yield finding(one.where, "volume", message, "remove them")
+        elif isinstance(source, tuple) and source[0] == "path" and ".." in str(source[1]).split("/"):
+            yield finding(one.where, "volume", f"source {source[1]} holds ..", "write the path without it")
+
+
+def _health(app: App, item: Item) -> Findings:
+    if app.health is None:
+        return
+    probe, where = app.health.probe, item.children["health"][0].where
+    if isinstance(probe, ExecProbe) and not probe.args:
+        yield finding(where, "health", "<exec> holds no <arg>", "write the command, one <arg> a word")
+    if isinstance(probe, (HttpProbe, TcpProbe)):
+        port = app.port(probe.port)
+        if not app.ports:
+            message = f"{app.name} has no port to probe"
+            yield finding(where, "health", message, "add a <port>, or probe with <exec>")
+        elif port and port.protocol == "udp":
+            yield finding(where, "health", f"port {port.name!r} is udp; it can't be probed so", "name a tcp port")
+    if app.health.timeout_s > app.health.interval_s:
+        message = f"timeout {app.health.timeout_s:g}s is longer than interval {app.health.interval_s:g}s"
+        yield finding(where, "health", message, "make it shorter")
+
+
+def _placement(app: App, item: Item) -> Findings:
+    placement = item.one("placement")
+    if placement is None:
+        return
+    for pin in placement.all("pin"):
+        values, where = pin.values, pin.where
+        if not any(values[key] for key in ("node", "address", "port")):
+            yield finding(where, "pin", "a pin needs node, address or port", "write one of them")
+        if app.per_node:
+            yield finding(
+                where, "pin", "a per-node app can't be pinned", "remove the pin, or give a number of replicas"
+            )
+        elif app.scale is None and int(str(values["replica"])) >= (app.replicas or 0):
+            last = (app.replicas or 0) - 1
+            yield finding(where, "pin", f"no replica {values['replica']}: they are 0 to {last}", "name one of them")
+        if values["address"] and app.network.mode not in ("macvlan", "ipvlan"):
+            message = f'network mode="{app.network.mode}": a replica has no address of its own'
+            yield finding(where, "pin", message, "pin its node instead")
+        if values["port"] and not any(port.host is not None for port in app.ports):
+            yield finding(where, "pin", "there is no host port to pin", 'write host="auto" in the <port>')
+    for avoid in placement.all("avoid"):
+        if avoid.values["app"] == app.name:
+            yield finding(avoid.where, "avoid", "an app can't avoid itself", 'write <spread by="node" max="1"/>')
+
+
+def _update(app: App, item: Item) -> Findings:
+    update, found = app.update, item.one("update")
+    where = found.where if found else app.where
+    rolling = update.strategy == "rolling"
+    if rolling and not any(share.count or share.percent for share in (update.max_surge, update.max_unavailable)):
+        message = "max-surge and max-unavailable are both 0: nothing could ever be replaced"
+        yield finding(where, "update", message, 'write max-unavailable="1"')
+    if app.recycle_every_s is not None and not rolling:
+        where = item.children["recycle"][0].where
+        yield finding(where, "recycle", "recycle never goes with recreate: every replacement is an outage", "remove it")
+
+
+def _scale(app: App, item: Item) -> Findings:
+    found = item.one("scale")
+    if app.scale is None or found is None:
+        return
+    if "replicas" in item.given:
+        message = "<scale> says how many replicas there are, and so does replicas"
+        yield finding(found.where, "scale", message, "remove one of them")
+    if app.scale.min > app.scale.max:
+        message = f"min {app.scale.min} is more than max {app.scale.max}"
+        yield finding(found.where, "scale", message, "swap them")
+    if not any(found.values[key] for key in ("cpu", "memory", "requests", "command")):
+        yield finding(found.where, "scale", "<scale> has nothing to go by", "write cpu, memory, requests or command")
+
+
+def _jobs(_app: App, item: Item) -> Findings:
+    for job in item.all("job"):
+        if bool(job.values["before"]) == bool(job.values["schedule"]):
+            yield finding(job.where, "job", "a job has either before or schedule", "write exactly one of them")
+
+
+def _routes(app: App, item: Item) -> Findings:
+    for one, route in zip(item.all("route"), app.routes, strict=True):
+        if not app.ports:
+            yield finding(one.where, "route", f"{app.name} has no port to send to", "add a <port>")
+        if route.listen is not None and ("domain" in one.given or "prefix" in one.given):
+            message = "a route has either listen or domain and prefix"
+            yield finding(one.where, "route", message, "keep one of them")
+        yield from _route_protocol(app, route)
+
+
+def _route_protocol(app: App, route: Route) -> Findings:
+    port = app.port(route.port)
+    if port and port.protocol == "udp" and route.listen is None:
+        message = f"port {port.name!r} is udp; HTTP needs a tcp one"
+        yield finding(route.where, "route", message, "name a tcp port, or route with listen")
+
+
+def _records(app: App, _item: Item) -> Findings:
+    for record in app.records:
+        port = app.port(record.port)
+        if record.to and record.type == "srv":
+            message = "an srv record names endpoints; gateways' addresses have no port"
+            yield finding(record.where, "record", message, 'write to="endpoints" or type="address"')
+        elif not record.to and not app.ports:
+            yield finding(record.where, "record", f"{app.name} has no port, so no endpoints", "add a <port>")
+        elif not record.to and record.type == "address" and port and port.host == "auto":
+            message = f"an address record can't tell that port {port.name!r} is chosen by k4t"
+            yield finding(record.where, "record-auto-port", message, 'write type="srv", or give the port a number')
+
+
+_CHECKS: tuple[Callable[[App, Item], Findings], ...] = (
+    _ports,
+    _port_numbers,
+    _env,
+    _labels,
+    _files,
+    _targets,
+    _volumes,
+    _health,
+    _placement,
+    _update,
+    _scale,
+    _jobs,
+    _routes,
+    _records,
+)
