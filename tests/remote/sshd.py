@@ -110,6 +110,7 @@ def _config(directory: Path, port: int, options: Sequence[str]) -> str:
     lines = [*options, f"Port {port}", "ListenAddress 127.0.0.1", "PidFile none", "UsePAM no", "StrictModes no"]
     lines += [f"HostKey {directory}/host_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
     lines += [f"AuthorizedKeysFile {directory}/authorized_keys", "PasswordAuthentication no", "PermitRootLogin yes"]
+    lines += ["SetEnv SHLVL=2"]  # bash reads no ~/.bashrc of the machine that runs the tests
     return "\n".join(lines) + "\n"
 
 

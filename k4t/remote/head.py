@@ -1,0 +1,106 @@
+"""The head: the cluster's newest serial and what goes with it, kept on every host as one small JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from k4t.errors import K4tError
+from k4t.model.state import Head, Revision
+from k4t.remote.transport import Transport
+
+FORMAT = 1
+MAX_REVISIONS = 100
+
+
+def path(cluster_id: str) -> str:
+    return f"/var/lib/k4t/{cluster_id}/head"
+
+
+def encode(head: Head) -> bytes:
+    """The newest 100 revisions go along."""
+    newest = sorted(head.revisions, key=lambda revision: revision.serial)[-MAX_REVISIONS:]
+    content = {
+        "format": FORMAT,
+        "cluster": head.cluster,
+        "serial": head.serial,
+        "tree": head.tree,
+        "revisions": [{"serial": r.serial, "tree": r.tree, "apps": dict(r.apps)} for r in newest],
+        "held": dict(head.held),
+        "digests": dict(head.digests),
+        "who": head.who,
+        "at": head.at,
+    }
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def parse(data: bytes) -> Head | None:
+    """None for what is no head (empty, cut, garbage): as if there were none. Raises K4tError for a newer format."""
+    try:
+        found = json.loads(data)
+        written = int(found["format"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if written > FORMAT:
+        raise K4tError(f"the head is of format {written}, this k4t reads up to {FORMAT}", "update k4t")
+    try:
+        return _head(found)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _head(found: Mapping[str, object]) -> Head:
+    return Head(
+        cluster=_text(found["cluster"]),
+        serial=_number(found["serial"]),
+        tree=_text(found.get("tree", "")),
+        revisions=tuple(_revision(item) for item in _list(found.get("revisions", []))),
+        held=_texts(found.get("held", {})),
+        digests=_texts(found.get("digests", {})),
+        who=_text(found.get("who", "")),
+        at=_text(found.get("at", "")),
+    )
+
+
+def read(transport: Transport, cluster_id: str) -> Head | None:
+    """The host's head of this cluster, or None. Raises as the transport does, and K4tError for a newer format."""
+    data = transport.get(path(cluster_id))
+    try:
+        head = None if data is None else parse(data)
+    except K4tError as error:
+        raise K4tError(error.message, error.remedy, host=transport.host) from error
+    return head if head is not None and head.cluster == cluster_id else None
+
+
+def write(transport: Transport, head: Head) -> None:
+    transport.put(path(head.cluster), encode(head))
+
+
+def _revision(item: object) -> Revision:
+    if not isinstance(item, dict):
+        raise TypeError(item)
+    return Revision(_number(item["serial"]), _text(item.get("tree", "")), _texts(item.get("apps", {})))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return value
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return {_text(key): _text(text) for key, text in value.items()}
