@@ -325,7 +325,7 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-ExecStart=%s -c %s --log-level warning
+ExecStart=%s -c %s --log-level warning --disable-hot-restart
 Restart=always
 RestartSec=1
 LimitNOFILE=1048576

@@ -1,0 +1,24 @@
+"""dnsmasq by its hosts directory, through the registrar on its host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from k4t.model.participant import Capabilities
+from k4t.model.spec import Cluster, Dns
+from k4t.remote.registrar import RegistrarParticipant
+
+if TYPE_CHECKING:
+    from k4t.remote.transport import Transport
+
+
+class Dnsmasq(RegistrarParticipant):
+    """Implements k4t.model.participant.Participant. All names have one TTL (30 s), set where it is installed."""
+
+    kind = "dns"
+    driver = "dnsmasq"
+    capabilities = Capabilities(srv=False, ttl_per_record=False)
+
+    def __init__(self, dns: Dns, cluster: Cluster, connect: Callable[[], Transport]) -> None:
+        super().__init__(dns.name, dns.group, cluster.id, connect, zone=dns.zone)

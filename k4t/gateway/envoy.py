@@ -1,0 +1,26 @@
+"""Envoy by files, through the registrar on its host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from k4t.model.participant import Capabilities
+from k4t.model.spec import Cluster, Gateway
+from k4t.remote.registrar import RegistrarParticipant
+
+if TYPE_CHECKING:
+    from k4t.remote.transport import Transport
+
+
+class Envoy(RegistrarParticipant):
+    """Implements k4t.model.participant.Participant."""
+
+    kind = "gateway"
+    driver = "envoy"
+    capabilities = Capabilities(
+        routes_l4=False, tls=False, redirect=False, weight=False, affinity=False, upstream_tls=False
+    )
+
+    def __init__(self, gateway: Gateway, cluster: Cluster, connect: Callable[[], Transport]) -> None:
+        super().__init__(gateway.name, gateway.group, cluster.id, connect)
