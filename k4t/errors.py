@@ -19,8 +19,11 @@ K4tError                     1   failed; what served before still serves
 ├── Partial                  3   done in part; what is not is named
 ├── Interrupted            130   stopped by the operator
 └── StepError                1   one external call did not do what it should
+    ├── EngineRefused        1   the Docker Engine said no
     ├── ImageNotFound        1
     ├── PullFailed           1
+    │   ├── RegistryAway     1   the registry does not answer
+    │   └── RegistryRefused  1   the registry wants another login
     ├── PortTaken            1
     ├── NameTaken            1   the container's name is held by one that is not ours
     ├── Unhealthy            1   it runs, and does not get healthy
@@ -146,11 +149,27 @@ class StepError(K4tError):
     pass
 
 
+class EngineRefused(StepError):
+    """`status` is the HTTP status of the Engine's answer."""
+
+    def __init__(self, message: str, remedy: str = "", *, host: str = "", status: int = 500) -> None:
+        super().__init__(message, remedy, host=host)
+        self.status = status
+
+
 class ImageNotFound(StepError):
     pass
 
 
 class PullFailed(StepError):
+    pass
+
+
+class RegistryAway(PullFailed):
+    pass
+
+
+class RegistryRefused(PullFailed):
     pass
 
 

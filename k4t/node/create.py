@@ -1,0 +1,178 @@
+"""The create step: files, ports under the host's lock, the call, and what to do when its reply is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from k4t.errors import ConnectionLost, DockerUnavailable, EngineRefused, ImageNotFound, StepError
+from k4t.model.spec import App, Node
+from k4t.model.state import BoundPort, Container
+from k4t.node import labels
+from k4t.node.allocate import Key, allocate, held_ports, needs_host_ports
+from k4t.node.allocator import Locker
+from k4t.node.body import Given, body
+from k4t.node.docker import Engine
+from k4t.node.files import files_needed, make_volumes, put_files
+from k4t.node.lifecycle import name_taken
+from k4t.node.listing import container_of, name_of
+from k4t.remote.lock import port_holder
+from k4t.remote.transport import Transport
+
+LOOKS = 5
+LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One container to make. `image`: what the Engine finds it by. `ports`: pinned numbers by port name.
+
+    `secrets`: values by the secret's name; `contents`: of files, by target.
+    """
+
+    cluster_id: str
+    name: str
+    app: App
+    replica: str
+    generation: int
+    image: str
+    revision: int
+    spec: str
+    resources: str = ""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def create(engine: Engine, node: Node, order: Order, lock: Locker) -> Container:
+    """Make the container, or find the one that an earlier try has made.
+
+    Ports are taken under the host's allocation lock (`lock` makes it: k4t.remote.lock.host_lock), which other
+    clusters and other masters respect too.
+    Raises PortTaken, NameTaken, ImageNotFound, HostFull, and what the Engine raises.
+    """
+    files = put_files(engine.transport, files_needed(order.app, order.cluster_id, order.contents))
+    make_volumes(engine, order.cluster_id, order.app)
+    if not needs_host_ports(order.app):
+        return _make(engine, node, order, (), files)
+    with engine.allocator.hold(lock) as held:
+        return _with_ports(engine, node, order, held.listening, files)
+
+
+def _with_ports(
+    engine: Engine, node: Node, order: Order, sockets: frozenset[Key], files: Mapping[str, str]
+) -> Container:
+    allocator = engine.allocator
+    with allocator.choosing:
+        entries = engine.list_containers()
+        there = _named(entries, order.name)
+        if there is not None:
+            return _same(node, order, there)
+        holders = {**allocator.in_flight, **held_ports(entries, node.address)}
+        listening = _listening(engine.transport, order, holders, sockets)
+        ports = allocate(order.app, node, holders, listening, order.ports)
+        keys = [(port.protocol, port.number) for port in ports]
+        allocator.in_flight.update(dict.fromkeys(keys, f"container {order.name}"))
+    try:
+        return _make(engine, node, order, ports, files)
+    finally:
+        with allocator.choosing:
+            for key in keys:
+                allocator.in_flight.pop(key, None)
+
+
+def _make(
+    engine: Engine, node: Node, order: Order, ports: tuple[BoundPort, ...], files: Mapping[str, str]
+) -> Container:
+    address = "" if order.app.network.mode == "none" else node.address
+    marks = labels.Labels(
+        order.cluster_id,
+        order.app.name,
+        order.replica,
+        order.generation,
+        order.revision,
+        order.spec,
+        order.resources,
+        tuple(sorted(ports, key=lambda port: port.name)),
+        address,
+    )
+    numbers = {port.name: port.number for port in ports}
+    given = Given(labels.build(marks), numbers, address, order.secrets, files)
+    made = _create(engine, node, order, body(order.app, order.image, given))
+    if isinstance(made, Container):
+        return made
+    entry = {"Id": made, "Names": [f"/{order.name}"], "State": "created"}
+    return container_of(node.name, entry, marks)
+
+
+def _create(engine: Engine, node: Node, order: Order, content: Mapping[str, Any]) -> str | Container:
+    """The new container's id, or the container that is there: ours from a try whose reply was lost."""
+    try:
+        return engine.create(order.name, content)
+    except (ConnectionLost, DockerUnavailable):
+        if not engine.transport.alive:
+            raise
+        found = _look(engine, order.name, LOOKS)
+        return _again(engine, node, order, content) if found is None else _same(node, order, found)
+    except EngineRefused as error:
+        return _refused(engine, node, order, error)
+
+
+def _again(engine: Engine, node: Node, order: Order, content: Mapping[str, Any]) -> str | Container:
+    """The first try left nothing behind. Should it still be at work, the name decides."""
+    try:
+        return engine.create(order.name, content)
+    except EngineRefused as error:
+        return _refused(engine, node, order, error)
+
+
+def _refused(engine: Engine, node: Node, order: Order, error: EngineRefused) -> Container:
+    if error.status == 404 and "no such image" in error.message.lower():
+        raise ImageNotFound(
+            f"image {order.app.image.reference} ({order.image}) is not on the node", "apply again", host=node.name
+        ) from error
+    if error.status == 409 and (found := _look(engine, order.name, LOOKS)) is not None:
+        return _same(node, order, found)
+    raise error
+
+
+def _look(engine: Engine, name: str, times: int) -> Mapping[str, Any] | None:
+    """A create that Docker is still working on takes a moment to be listed."""
+    for attempt in range(times):
+        if attempt:
+            time.sleep(LOOK_EVERY_S)
+        found = _named(engine.list_containers(), name)
+        if found is not None:
+            return found
+    return None
+
+
+def _named(entries: list[dict[str, Any]], name: str) -> Mapping[str, Any] | None:
+    return next((entry for entry in entries if name_of(entry) == name), None)
+
+
+def _same(node: Node, order: Order, entry: Mapping[str, Any]) -> Container:
+    """The container there, when it is the one that was ordered."""
+    ours = labels.parse(entry.get("Labels"))
+    if ours is None or ours.cluster != order.cluster_id:
+        raise name_taken(node.name, order.name, entry)
+    is_it = (ours.app, ours.replica, ours.generation) == (order.app.name, order.replica, order.generation)
+    if not is_it or ours.spec != order.spec:
+        raise StepError(
+            f"{order.name} is there already, made from another spec ({ours.spec[:15]}…)", "apply again", host=node.name
+        )
+    return container_of(node.name, entry, ours)
+
+
+def _listening(
+    transport: Transport, order: Order, holders: Mapping[Key, str], sockets: frozenset[Key]
+) -> dict[Key, str]:
+    """The listening sockets, with the owner of one that stands in the way of a fixed port."""
+    owners = dict.fromkeys(sockets, "")
+    for port in order.app.ports:
+        number = order.ports.get(port.name, port.host if port.host is not None else port.container)
+        if isinstance(number, int) and (port.protocol, number) in owners and (port.protocol, number) not in holders:
+            owners[port.protocol, number] = port_holder(transport, port.protocol, number)
+    return owners
