@@ -69,7 +69,8 @@ def eventually_fetch(host: Host, path: str = "/", port: int = 8080, timeout_s: f
 
 def traces(name: str) -> list[str]:
     """Whatever of a lab can be seen on the machine."""
-    found = [str(path) for root in Path("/sys/fs/cgroup").glob("*") for path in root.glob(f"*{name}*")]
+    cgroups = Path("/sys/fs/cgroup")
+    found = [str(path) for pattern in (f"k4t-lab-{name}", f"*/k4t-lab-{name}") for path in cgroups.glob(pattern)]
     found += [str(path) for path in (Path("/run/k4t-lab") / f"{name}.json", state_directory(name)) if path.exists()]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"k4t-lab-{name}" in line]
     found += [line for line in os.listdir("/sys/class/net") if line.startswith("k4l") and name in line]
@@ -155,7 +156,7 @@ def test_failed_command_names_the_host(lab: Lab) -> None:
 
 
 def test_container_survives_a_power_cycle(lab: Lab) -> None:
-    """A container with a restart policy serves again, and files are still there; its docker.sock answers the machine."""
+    """A container with a restart policy serves again, files are still there, and docker.sock is at hand."""
     node = lab.host("n1")
     node.exec(["sh", "-c", "echo kept >/etc/kept"])
     node.docker(
@@ -191,6 +192,13 @@ def test_cut_network_is_silent(lab: Lab) -> None:
         node.restore()
     with socket.create_connection((node.address, 22), timeout=10):
         pass
+
+
+def test_k4t_can_run_in_a_host(lab: Lab) -> None:
+    """The repository, its Python and the lab's files are the same in a host: it can be the master."""
+    code = f"import os, paramiko; os.stat({str(lab.key)!r}); print(os.getcwd())"
+    seen = lab.host("m1").exec(["env", "-C", str(REPOSITORY), sys.executable, "-c", code])
+    assert seen.stdout == f"{REPOSITORY}\n"
 
 
 def test_image_variants(lab: Lab) -> None:

@@ -3,12 +3,12 @@
     with Lab(name="t1", nodes=2, gateways=1) as lab:
         lab.host("n1").docker(["ps"])
 
-By hand: ``python -m tests.lab up --nodes 4`` … ``down``. Needs root and Debian 12's packages; no image registry is reached.
+By hand: ``python -m tests.lab up --nodes 4`` … ``down``. Needs root and Debian 12's packages, and no network.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.lab.errors import LabError
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Host", "Lab", "LabError"]
 
 
-def __getattr__(name: str) -> Any:
-    # Late, because `boot` and `reaper` are run from this package and are to start at once.
-    if name not in __all__:
-        raise AttributeError(name)
-    import importlib
+if not TYPE_CHECKING:
 
-    module = {"Host": "host", "Lab": "lab", "LabError": "errors"}[name]
-    return getattr(importlib.import_module(f"tests.lab.{module}"), name)
+    def __getattr__(name: str) -> object:
+        # Late, because `boot` and `reaper` are run from this package and are to start at once.
+        if name not in __all__:
+            raise AttributeError(name)
+        import importlib
+
+        module = {"Host": "host", "Lab": "lab", "LabError": "errors"}[name]
+        return getattr(importlib.import_module(f"tests.lab.{module}"), name)

@@ -7,11 +7,16 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tests.lab import state
 from tests.lab.errors import LabError
 from tests.lab.host import Host
 from tests.lab.lab import Lab
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = verbs.add_parser("up", help="bring a lab up; it stays until `down`")
+    up.add_argument("--name", default="lab", help="which lab (default: lab)")
     up.add_argument("--nodes", type=int, default=2, metavar="N", help="Docker hosts n1… (default 2)")
     up.add_argument("--gateways", type=int, default=0, metavar="N", help="hosts gw1… with envoy and dnsmasq on PATH")
     up.add_argument("--dns", type=int, default=0, metavar="N", help="hosts dns1…, likewise")
@@ -56,13 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     net.add_argument("host")
     push = _verb(verbs, "push", _push, "make a variant of the tiny image available: push 2 VER=2", "tag")
     push.add_argument("variables", nargs="*", metavar="NAME=VALUE")
-    for verb in verbs.choices.values():
-        if not any(action.dest == "name" for action in verb._actions):
-            verb.add_argument("--name", default="lab", help="which lab (default: lab)")
     return parser
 
 
-def _verb(verbs, name, run, text, *arguments, default_name="lab"):  # type: ignore[no-untyped-def]
+def _verb(
+    verbs: Verbs,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    text: str,
+    *arguments: str,
+    default_name: str | None = "lab",
+) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=text)
     verb.add_argument("--name", default=default_name, help="which lab (default: lab)")
     for argument in arguments:
@@ -79,7 +89,14 @@ def _host(options: argparse.Namespace) -> Host:
 
 
 def _up(options: argparse.Namespace) -> None:
-    lab = Lab(options.name, options.nodes, options.gateways, options.dns, options.registry, tuple(options.extra))
+    lab = Lab(
+        options.name,
+        nodes=options.nodes,
+        gateways=options.gateways,
+        dns=options.dns,
+        registry=options.registry,
+        extra=tuple(options.extra),
+    )
     lab.up(by_hand=True)
     _print(lab)
     print(f"image {lab.image}; keys and logs in {lab.directory}; the machine itself is {lab.address}")

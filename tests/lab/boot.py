@@ -60,7 +60,7 @@ def main() -> None:
         enter_root(build_root(config["home"], config["binds"]))
         os.write(report, outer_pid.encode())
         environment = {"HOME": "/root", "PATH": PATH, "LANG": "C.UTF-8"}
-        os.execve("/usr/bin/docker-init", ["docker-init", "-s", "--", *config["init"]], environment)
+        os.execve("/usr/bin/docker-init", ["docker-init", "-s", "--", *config["init"]], environment)  # noqa: S606 - this is to be PID 1
     except OSError as error:
         os.write(report, f" {error}".encode())
         raise

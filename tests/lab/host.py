@@ -68,7 +68,7 @@ class Host:
         return Path(f"/proc/{self._pid()}/root/run/docker.sock")
 
     def spawn(self, name: str, argv: Sequence[str]) -> int:
-        """Start a background process in the host; its log is LAB/run/HOST.NAME.log. Returns the pid the machine sees."""
+        """Start a background process; its log is LAB/run/HOST.NAME.log. Returns the pid that the machine sees."""
         if self._load(name) is not None:
             raise LabError(f"{self.name}: {name} runs already; stop it first")
         with self.log(name).open("ab") as log:
@@ -136,7 +136,7 @@ class Host:
             if not wait_until(answers[service], timeout_s=timeout_s):
                 tail = self.log(service).read_text()[-1500:] if self.log(service).exists() else "(no log)"
                 raise LabError(
-                    f"{self.name}: {service} does not answer after {timeout_s} s; the end of {self.log(service)}:\n{tail}"
+                    f"{self.name}: {service} does not answer after {timeout_s} s; {self.log(service)}:\n{tail}"
                 )
 
     # Docker's daemon

@@ -1,4 +1,4 @@
-"""The tiny image, built without Docker: one layer with busybox-static and a web server, pushed by HTTP or saved as an archive.
+"""The tiny image, built without Docker: busybox-static and a web server in one layer, pushed by HTTP or saved.
 
 Formats: Docker image manifest v2, schema 2; registry HTTP API v2; the archive is what `docker save` writes.
 Everything in it is fixed, so a variant has the same digest in every lab.
@@ -27,7 +27,7 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
-# Writes nothing but /dev/shm, so that it runs with a read-only root and as any user; `rm /www/healthz` makes it unhealthy.
+# Writes only to /dev/shm: runs with a read-only root, as any user. `rm /www/healthz` makes a running one unhealthy.
 RUN = """\
 #!/bin/sh
 # PORT (8080), BIND, VER; FAIL=1: exit at once; DELAY=n: listen after n seconds; UNHEALTHY=1: 503 on /healthz
@@ -158,63 +158,44 @@ def write_archive(variant: Variant, reference: str, path: Path) -> Path:
 
 def push(variant: Variant, registry: str) -> str:
     """Upload a variant to REGISTRY/tiny:TAG over plain HTTP; returns its manifest's digest."""
-    connection = http.client.HTTPConnection(registry, timeout=10)
+    client = _Client(registry, http.client.HTTPConnection(registry, timeout=10))
     try:
         for blob in (packed_layer(), variant.config()):
-            _push_blob(connection, registry, blob)
+            client.push_blob(blob)
         manifest = variant.manifest()
-        _request(
-            connection,
-            registry,
-            "PUT",
-            f"/v2/tiny/manifests/{variant.tag}",
-            manifest,
-            {"Content-Type": MANIFEST},
-            {201},
-        )
+        client.request("PUT", f"/v2/tiny/manifests/{variant.tag}", manifest, kind=MANIFEST, good={201})
         return digest(manifest)
     finally:
-        connection.close()
+        client.connection.close()
 
 
-def _push_blob(connection: http.client.HTTPConnection, registry: str, blob: bytes) -> None:
-    name = digest(blob)
-    if _request(connection, registry, "HEAD", f"/v2/tiny/blobs/{name}", b"", {}, {200, 404}).status == 200:
-        return
-    started = _request(connection, registry, "POST", "/v2/tiny/blobs/uploads/", b"", {}, {202})
-    place = (started.getheader("Location") or "").removeprefix(f"http://{registry}")
-    join = "&" if "?" in place else "?"
-    _request(
-        connection,
-        registry,
-        "PUT",
-        f"{place}{join}digest={name}",
-        blob,
-        {"Content-Type": "application/octet-stream"},
-        {201},
-    )
+@dataclass(frozen=True, slots=True)
+class _Client:
+    registry: str
+    connection: http.client.HTTPConnection
+
+    def push_blob(self, blob: bytes) -> None:
+        name = digest(blob)
+        if self.request("HEAD", f"/v2/tiny/blobs/{name}", good={200, 404}).status == 200:
+            return
+        started = self.request("POST", "/v2/tiny/blobs/uploads/", good={202})
+        place = (started.getheader("Location") or "").removeprefix(f"http://{self.registry}")
+        join = "&" if "?" in place else "?"
+        self.request("PUT", f"{place}{join}digest={name}", blob, good={201})
+
+    def request(
+        self, verb: str, path: str, body: bytes = b"", *, kind: str = "application/octet-stream", good: set[int]
+    ) -> http.client.HTTPResponse:
+        headers = {"Content-Length": str(len(body)), "Content-Type": kind}
+        self.connection.request(verb, path, body=body, headers=headers)
+        response = self.connection.getresponse()
+        said = response.read()
+        if response.status not in good:
+            raise LabError(f"registry {self.registry}: {verb} {path}: {response.status} {said[:300]!r}")
+        return response
 
 
-def _request(
-    connection: http.client.HTTPConnection,
-    registry: str,
-    verb: str,
-    path: str,
-    body: bytes,
-    headers: dict[str, str],
-    good: set[int],
-) -> http.client.HTTPResponse:
-    connection.request(verb, path, body=body, headers={"Content-Length": str(len(body)), **headers})
-    response = connection.getresponse()
-    said = response.read()
-    if response.status not in good:
-        raise LabError(
-            f"registry {registry}: {verb} {path} answered {response.status}: {said[:300].decode(errors='replace')}"
-        )
-    return response
-
-
-def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: bytes = b"", link: str = "") -> None:
+def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: bytes = b"", *, link: str = "") -> None:
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(content), link
     tar.addfile(entry, io.BytesIO(content) if content else None)

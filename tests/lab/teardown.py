@@ -1,4 +1,4 @@
-"""Takes a lab away, in whatever state it is. Run by its owner, by the reaper, by `down`, and by the next `up` of that name."""
+"""Takes a lab away, in whatever state: for its owner, the reaper, `down`, and the next `up` of that name."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ def remove_directory(directory: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """rmtree that survives a namespace which is just being taken apart (files that vanish, busy overlay work directories)."""
+    """rmtree that bears with a namespace still being taken apart: files that vanish, busy work directories."""
     for attempt in range(50):
         try:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            return
         except FileNotFoundError:
             continue
         except OSError:
             if attempt == 49:
                 raise
             time.sleep(0.05)
+        else:
+            return
 
 
 def _end_processes(spec: Spec) -> None:
