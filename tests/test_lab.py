@@ -282,6 +282,24 @@ def test_killed_owner_leaves_nothing() -> None:
     assert wait_for_no_traces("lab-test3") == []
 
 
+def test_remains_are_cleaned_by_the_next_up() -> None:
+    """Owner and reaper killed both: the next lab of that name removes what they left, and comes up."""
+    script = (
+        "import time; from tests.lab import Lab\n"
+        "lab = Lab(name='lab-test5', nodes=1, registry=False).up()\n"
+        "print(lab._reaper.pid, flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        os.kill(int(owner.stdout.readline()), signal.SIGKILL)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert traces("lab-test5")
+    with Lab(name="lab-test5", nodes=0, gateways=1, registry=False) as lab:
+        assert [host.name for host in lab.hosts if host.is_on] == ["gw1"]
+    assert traces("lab-test5") == []
+
+
 def test_by_hand() -> None:
     """`up` leaves a lab for later processes, `down` takes it away."""
 

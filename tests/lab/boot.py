@@ -52,6 +52,7 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     report = config["report"]
     os.set_inheritable(report, False)
+    os.umask(0o022)
     # The old /proc is still there and names us by the pid that the machine sees.
     outer_pid = os.readlink("/proc/self")
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.lab.boot import PATH
 from tests.lab.errors import LabError
+from tests.lab.processes import run
 from tests.lab.root import find_envoy
 from tests.lab.state import Spec
 from tests.lab.teardown import cgroup_roots
@@ -23,7 +24,7 @@ PACKAGES = {
     "docker-init": "docker.io",
     "iptables": "iptables",
     "docker-registry": "docker-registry",
-    "dnsmasq": "dnsmasq",
+    "dnsmasq": "dnsmasq-base",
 }
 
 
@@ -44,5 +45,9 @@ def check_machine(spec: Spec) -> None:
             raise LabError(f"{root} is read-only: run the lab on a machine or in a VM, not in a container")
     if not cgroup_roots():
         raise LabError("no cgroup hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup")
-    if "overlay" not in Path("/proc/filesystems").read_text():
-        raise LabError("the kernel has no overlayfs: modprobe overlay")
+    if not _has_overlay() and (run(["modprobe", "overlay"], check=False).returncode != 0 or not _has_overlay()):
+        raise LabError("this kernel has no overlayfs, and `modprobe overlay` does not bring it")
+
+
+def _has_overlay() -> bool:
+    return "\toverlay\n" in Path("/proc/filesystems").read_text()

@@ -254,8 +254,14 @@ def _free_number(name: str) -> int:
 
 def _make_directory(spec: Spec) -> None:
     remove_directory(spec.path)  # from before a reboot: /run forgot it, the disk did not
-    spec.path.mkdir(mode=0o755)
+    try:
+        spec.path.mkdir(mode=0o755)
+    except OSError as error:
+        raise LabError(f"{spec.path}: {error.strerror}; set TMPDIR to a directory on ext4, xfs or tmpfs") from error
     (spec.path / MARKER).touch()
     for name in ("key", "hostkeys", "run", "hosts", "authorized"):
         (spec.path / name).mkdir()
     (spec.path / "authorized" / "authorized_keys").touch()
+    # sshd reads no keys from what others may write, and their umask may be any
+    (spec.path / "authorized").chmod(0o755)
+    (spec.path / "authorized" / "authorized_keys").chmod(0o644)

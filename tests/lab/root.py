@@ -79,8 +79,6 @@ def prepare(spec: Spec, host: str) -> None:
         _own_directory(upper, path)
     for path in ("var/lib/k4t", "etc/envoy", "etc/machine-id"):
         _hide(upper, path)
-    (upper / "root").chmod(0o700)
-    (upper / "root/.ssh").chmod(0o700)
     _write_ssh(spec, host, upper)
     _write(upper, "etc/hostname", f"{host}\n")
     _write(upper, "etc/hosts", _hosts_file(spec))
@@ -93,6 +91,7 @@ def prepare(spec: Spec, host: str) -> None:
         cgroup=f"/{spec.cgroup}/{host}",
     )
     _write(upper, INIT.lstrip("/"), init, mode=0o755)
+    _set_directory_modes(upper)
 
 
 def binds(spec: Spec, host: str) -> list[list[str]]:
@@ -152,6 +151,14 @@ def _write(upper: Path, path: str, text: str, mode: int = 0o644) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     file.chmod(mode)
+
+
+def _set_directory_modes(upper: Path) -> None:
+    """A directory here hides the machine's in all but content: give it the same mode, whatever our umask is."""
+    for directory in (upper, *(path for path in upper.rglob("*") if path.is_dir())):
+        lower = Path("/", directory.relative_to(upper))
+        directory.chmod(stat.S_IMODE(lower.stat().st_mode) if lower.is_dir() else 0o755)
+    (upper / "root/.ssh").chmod(0o700)
 
 
 def _own_directory(upper: Path, path: str) -> None:
