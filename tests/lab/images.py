@@ -2,6 +2,7 @@
 
 Formats: Docker image manifest v2, schema 2; registry HTTP API v2; the archive is what `docker save` writes.
 Everything in it is fixed, so a variant has the same digest in every lab.
+Debian's static busybox has no `wget -T` (it crashes) and no address option for `nc -l`; use `timeout 3 wget …`.
 """
 
 from __future__ import annotations
