@@ -26,7 +26,8 @@ class Container:
     """One container with k4t's labels, of this cluster. `state` is Docker's word (running, exited, created …).
 
     `health` is Docker's own check ("" when it has none). `slot` tells replicas of an app apart; `generation`
-    tells the containers of one replica apart.
+    tells the containers of one replica apart. `resources` is what holds now: the label's, or where that differs
+    from the wanted one, the same form made from what was inspected. `image` is the reference it was created from.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Container:
     health: Literal["", "starting", "healthy", "unhealthy"] = ""
     image_id: str = ""
     created_s: int = 0
+    image: str = ""
 
     @property
     def running(self) -> bool:

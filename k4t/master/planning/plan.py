@@ -27,12 +27,21 @@ class ResolvedImage:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One generation of one replica. Its endpoints are known once its container exists."""
+    """One generation of one replica. Its endpoints are known once its container exists.
+
+    `container` is the id of a container that existed when the plan was made, else "". An endpoint that is
+    published and whose container is gone has generation 0.
+    """
 
     app: str
     replica: str
     generation: int
     node: str
+    container: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.app}.{self.replica}.{self.generation}@{self.node}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,11 @@ Work = Fetch | Create | Target | Await | Resize | Publish | Pause
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`cause` in words (“image 1.3 → 1.4”). `after`: ids of steps that must have succeeded before."""
+    """`cause` in words (“image 1.3 → 1.4”). `after`: ids of steps that must have succeeded before.
+
+    `awaits` (of a publish): ids of steps that must have ended, well or not. The publication leaves out the
+    additions that failed; when any of these failed it takes nothing out either, and then counts as failed itself.
+    """
 
     id: str
     action: Action
@@ -129,6 +142,7 @@ class Step:
     app: str = ""
     replica: str = ""
     after: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +169,8 @@ class Unschedulable:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`scope`: the apps it is about (every app, when it is a whole apply); `unreachable`: hosts left as they are,
-    with the exit status of the reason."""
+    """`scope`: the apps it is about (every app, when it is a whole apply). Sentences: `not_done`, what is left
+    because a node is unreachable (exit 3); `refused`, apps left alone because a group can't be published to (69)."""
 
     cluster: str
     tree: str
@@ -168,6 +182,7 @@ class Plan:
     scope: tuple[str, ...] = ()
     whole: bool = True
     not_done: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -175,3 +190,18 @@ class Plan:
 
     def publications(self) -> tuple[Publish, ...]:
         return tuple(step.work for step in self.steps if isinstance(step.work, Publish))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`named`: what the command itself asked for, as in `--allow` (“remove-app:web”, “withdraw”): not unsafe then.
+
+    `base_serial`: the newest serial that this working copy applied or started from; None without `.k4t/`.
+    `fenced`: nodes declared dead that are known to be off.
+    """
+
+    named: frozenset[str] = frozenset()
+    degraded: bool = False
+    base_serial: int | None = None
+    fenced: frozenset[str] = frozenset()
+    now_s: float = 0.0

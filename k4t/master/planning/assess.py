@@ -1,0 +1,255 @@
+"""One app: what is kept, what is missing, what must be replaced, what is too much, what can't be known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from k4t.master.planning import causes
+from k4t.master.planning.placement import Board, forbids, pin_of, pinned_ports
+from k4t.master.planning.plan import ResolvedImage
+from k4t.master.planning.specs import resources_label, spec_hash
+from k4t.master.planning.standing import Standing
+from k4t.master.planning.survey import Survey, replica_key
+from k4t.model.spec import App
+from k4t.model.state import Container
+
+BEYOND_STARTING = ("dead", "removing")
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A container that stays. `action`: "" when it serves, else what brings it into service.
+
+    `leftovers`: older or failed generations of the same replica, to go once this one serves.
+    """
+
+    container: Container
+    action: str = ""
+    cause: str = ""
+    leftovers: tuple[Container, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A replica that wants a new container, in the place of `old` if there is one.
+
+    `extra`: other generations, which go first, so that there are never three. `bound_to`: the node with its data.
+    """
+
+    replica: str
+    cause: str
+    generation: int
+    old: Container | None = None
+    extra: tuple[Container, ...] = ()
+    bound_to: str = ""
+
+
+@dataclass(slots=True)
+class Assessment:
+    """`surplus`: containers that no replica wants, each with its cause. `unknown`: replicas that may exist on a node
+    that doesn't answer ("" when it could be any of these). `doomed`: on a node that is declared dead."""
+
+    name: str
+    app: App
+    image: ResolvedImage | None
+    spec: str
+    resources: str
+    desired: int = 0
+    keeps: list[Keep] = field(default_factory=list)
+    needs: list[Need] = field(default_factory=list)
+    surplus: list[tuple[Container, str]] = field(default_factory=list)
+    doomed: list[Container] = field(default_factory=list)
+    unknown: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exclusive(self) -> bool:
+        """Never two containers of one replica at a time."""
+        return self.app.update.strategy == "recreate" or any(
+            volume.binds_to_node and not volume.shared_writers for volume in self.app.volumes
+        )
+
+    @property
+    def resizes(self) -> list[Container]:
+        kept = [keep.container for keep in self.keeps if keep.container.running]
+        return [container for container in kept if container.resources != self.resources]
+
+    @property
+    def available(self) -> int:
+        running = sum(keep.container.running or any(c.running for c in keep.leftovers) for keep in self.keeps)
+        return running + sum(need.old is not None and need.old.running for need in self.needs)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to create, start, publish or remove."""
+        return not (self.needs or self.surplus or self.doomed) and not any(
+            keep.action or keep.leftovers for keep in self.keeps
+        )
+
+
+def assess(app: App, image: ResolvedImage | None, board: Board, survey: Survey, standing: Standing) -> Assessment:
+    spec = spec_hash(app, image.digest) if image else ""
+    found = Assessment(app.name, app, image, spec, resources_label(app))
+    seen = dict(survey.replicas(app.name))
+    if survey.dead:
+        seen = _without_dead(found, seen, survey)
+    wanted = _wanted(app, image, board, seen)
+    found.desired = len(wanted)
+    numbers = sum(1 for replica in seen if replica.isdigit())
+    for replica in wanted:
+        containers = seen.get(replica, ())
+        if containers:
+            _assess_replica(found, board, standing, containers)
+        else:
+            _assess_missing(found, board, survey, standing, replica=replica, seen_count=numbers)
+    extra = sorted((replica for replica in seen if replica not in wanted), key=replica_key, reverse=True)
+    for replica in extra:
+        cause = _surplus_cause(app, image, board, replica, numbers)
+        found.surplus += [(container, cause) for container in seen[replica]]
+    return found
+
+
+def _without_dead(
+    found: Assessment, seen: Mapping[str, tuple[Container, ...]], survey: Survey
+) -> dict[str, tuple[Container, ...]]:
+    found.doomed += [c for containers in seen.values() for c in containers if c.node in survey.dead]
+    alive = {r: tuple(c for c in containers if c.node not in survey.dead) for r, containers in seen.items()}
+    return {replica: containers for replica, containers in alive.items() if containers}
+
+
+def _wanted(
+    app: App, image: ResolvedImage | None, board: Board, seen: Mapping[str, tuple[Container, ...]]
+) -> dict[str, None]:
+    if app.replicas is not None:
+        return {str(number): None for number in range(app.replicas)}
+    nodes = [
+        host.name
+        for host in board.hosts.values()
+        if not forbids(app, image, host)
+        and (host.node.availability == "active" or (host.node.availability == "cordoned" and host.name in seen))
+    ]
+    return dict.fromkeys(nodes)
+
+
+def _assess_replica(found: Assessment, board: Board, standing: Standing, containers: tuple[Container, ...]) -> None:
+    reasons = {container.id: _unfit(found, board, container) for container in containers}
+    order = sorted(containers, key=lambda c: (bool(reasons[c.id]), not c.running, -c.generation, c.node, c.id))
+    main, rest = order[0], tuple(order[1:])
+    if reasons[main.id]:
+        _need(found, main, rest, reasons[main.id], containers)
+        return
+    action, cause = _into_service(main, standing)
+    if rest and not action:
+        # The newer one may never have been healthy: asked before the older one goes.
+        action, cause = "await", "was left by an unfinished update"
+    found.keeps.append(Keep(main, action, cause, rest))
+
+
+def _need(
+    found: Assessment, old: Container, extra: tuple[Container, ...], cause: str, all_of_it: tuple[Container, ...]
+) -> None:
+    bound = old.node if any(volume.binds_to_node for volume in found.app.volumes) else ""
+    generation = max(container.generation for container in all_of_it) + 1
+    found.needs.append(Need(old.replica, cause, generation, old, extra, bound))
+
+
+def _into_service(container: Container, standing: Standing) -> tuple[str, str]:
+    if container.state in ("exited", "created"):
+        return "start", causes.of_state(container)
+    if container.state == "restarting":
+        return "await", "keeps restarting"
+    if container.running and standing.wanted:
+        lacking = standing.lacking(container)
+        if lacking:
+            return "await", "is not published in " + ", ".join(f"{kind} group {group}" for kind, group in lacking)
+    return "", ""
+
+
+def _unfit(found: Assessment, board: Board, container: Container) -> str:
+    """Why this container can't be the one that is wanted, in words; "" when it can."""
+    host = board.hosts[container.node]
+    if host.node.availability == "drained":
+        return f"{host.name} is drained"
+    if container.spec != found.spec:
+        return causes.of_spec(container, found.image) if found.image else "spec changed"
+    if container.state in BEYOND_STARTING:
+        return f"is {container.state}"
+    forbidden = forbids(found.app, found.image, host)
+    if forbidden:
+        return f"{host.name}: {forbidden}"
+    return _moved_away(found.app, board, container)
+
+
+def _moved_away(app: App, board: Board, container: Container) -> str:
+    """Of pins and of the node's own address, which a container is told when it is created."""
+    node = board.hosts[container.node].node
+    if app.network.mode in ("host", "bridge") and container.address not in ("", node.address, node.address6):
+        return f"address of {node.name} {container.address} → {node.address}"
+    pin = pin_of(app, container.replica) if app.placement.pins else None
+    if pin is None:
+        return ""
+    if pin.node and pin.node != container.node:
+        return f"pinned to {pin.node}"
+    if pin.address and container.address and pin.address != container.address:
+        return f"pinned address {container.address} → {pin.address}"
+    bound = {port.name: port.number for port in container.ports}
+    for name, number in pinned_ports(app, pin).items():
+        if bound.get(name) not in (None, number):
+            return f"pinned port {bound[name]} → {number}"
+    return ""
+
+
+def _assess_missing(
+    found: Assessment, board: Board, survey: Survey, standing: Standing, *, replica: str, seen_count: int
+) -> None:
+    if survey.unknown:
+        somewhere = _perhaps_on(found, board, survey, replica)
+        if somewhere is not None:
+            found.unknown.append((replica, somewhere))
+            return
+    bound = standing.homes.get(replica, "") if any(v.binds_to_node for v in found.app.volumes) else ""
+    cause = _missing_cause(found.app, survey, standing, replica, seen_count)
+    found.needs.append(Need(replica, cause, 1, bound_to=bound))
+
+
+def _perhaps_on(found: Assessment, board: Board, survey: Survey, replica: str) -> str | None:
+    """The unreachable node that may hold this unseen replica ("" for any of them); None when it can't be on one."""
+    app = found.app
+    known = survey.elsewhere.get((app.name, replica))
+    if known is not None:
+        return known
+    if app.per_node:
+        return replica if replica in survey.unknown else None
+    if survey.never_applied(app.name):
+        return None
+    if not any(not forbids(app, found.image, board.hosts[name]) for name in survey.unknown):
+        return None
+    # What serves is in some document: a replica that none names isn't running there (or not yet, and is tidied up
+    # later). Where that could mean two at once on the same data, only knowing will do.
+    if survey.publishing(app.name) and not found.exclusive:
+        return None
+    return ""
+
+
+def _missing_cause(app: App, survey: Survey, standing: Standing, replica: str, seen_count: int) -> str:
+    if replica in standing.homes:
+        home = standing.homes[replica]
+        return f"{home} is dead" if home in survey.dead else "container was removed"
+    if not survey.replicas(app.name):
+        return "new app" if not survey.publishing(app.name) else "no container"
+    if app.replicas is None:
+        return f"no container on {replica}"
+    if int(replica) >= seen_count:
+        return causes.of_count(seen_count, app.replicas)
+    return "container was removed"
+
+
+def _surplus_cause(app: App, image: ResolvedImage | None, board: Board, replica: str, seen_count: int) -> str:
+    if app.replicas is not None:
+        return causes.of_count(seen_count, app.replicas) if replica.isdigit() else "replicas are numbered now"
+    host = board.hosts.get(replica)
+    if host is None:
+        return "one on each node now"
+    if host.node.availability != "active":
+        return f"{replica} is {host.node.availability}"
+    return f"{replica}: {forbids(app, image, host)}"

@@ -1,0 +1,291 @@
+"""The graph of steps while it grows: ids, fetches that are shared, the order of one app's waves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from k4t.master.planning.placement import pin_of, pinned_ports
+from k4t.master.planning.plan import (
+    Action,
+    Await,
+    Create,
+    Fetch,
+    Pause,
+    Publish,
+    Resize,
+    ResolvedImage,
+    Slot,
+    Step,
+    Target,
+    Work,
+)
+from k4t.master.planning.standing import GroupKey, Standing
+from k4t.master.planning.survey import slot_of
+from k4t.model.participant import Kind
+from k4t.model.spec import App
+from k4t.model.state import Container
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What comes into service: a new container (`container` is None), or one that exists. `after`: what its create
+    (or start) waits for by itself; `start_after`: what only its start waits for."""
+
+    slot: Slot
+    cause: str
+    container: Container | None = None
+    action: str = "create"
+    after: tuple[str, ...] = ()
+    start_after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What new containers of an app are made from. An app gone from the tree is not `present`, and has defaults."""
+
+    app: App
+    image: ResolvedImage
+    spec: str = ""
+    resources: str = ""
+    present: bool = True
+
+
+@dataclass(slots=True)
+class Wave:
+    """`bring` comes into service, then `out` goes. `flush`: `out` is gone before the next wave begins; else its last
+    publication is shared with the next wave's first. `remove` False: stopped, and kept. `number`: given by `run`."""
+
+    bring: Sequence[Entry] = ()
+    out: Sequence[Container] = ()
+    cause: str = ""
+    flush: bool = False
+    remove: bool = True
+    number: int = 0
+
+
+def removal_of(container: Container) -> str:
+    """The id of the step after which nothing of the container is left."""
+    return f"remove:{slot_of(container).label}"
+
+
+class Graph:
+    """All steps of a plan, in an order in which they could be done one by one."""
+
+    def __init__(self, cluster: str, serial: int) -> None:
+        self.cluster, self.serial = cluster, serial
+        self.steps: dict[str, Step] = {}
+        self.heals: dict[GroupKey, str] = {}
+
+    def add(
+        self,
+        id: str,
+        action: Action,
+        cause: str,
+        work: Work,
+        *,
+        slot: Slot | None = None,
+        app: str = "",
+        node: str = "",
+        after: Iterable[str] = (),
+        awaits: Iterable[str] = (),
+    ) -> str:
+        if slot is not None:
+            step = Step(id, action, cause, work, slot.node, slot.app, slot.replica, tuple(after), tuple(awaits))
+        else:
+            step = Step(id, action, cause, work, node, app, "", tuple(after), tuple(awaits))
+        self.steps[id] = step
+        return id
+
+    def fetch(self, app: App, image: ResolvedImage, node: str, cause: str) -> str:
+        """One for each image and node, whichever apps want it."""
+        action: Action = "load" if app.image.archive else "pull"
+        id = f"{action}:{image.reference}@{node}"
+        known = self.steps.get(id)
+        if known is not None and isinstance(known.work, Fetch) and known.work.image.digest != image.digest:
+            id = f"{action}:{image.reference}#{app.name}@{node}"
+        if id not in self.steps:
+            work = Fetch(image, app.name, app.image.archive, app.image.pull)
+            self.add(id, action, cause, work, app=app.name, node=node)
+        return id
+
+
+class Track:
+    """The steps of one app: what comes in, what is published where, what goes."""
+
+    def __init__(self, graph: Graph, recipe: Recipe, standing: Standing) -> None:
+        self.graph, self.recipe, self.standing = graph, recipe, standing
+        self.name = recipe.app.name
+        self.numbers: dict[GroupKey, int] = {}
+        self.waves = 0
+        self.taken_out: set[tuple[GroupKey, Slot]] = set()
+        # Where some of a removed app's endpoints must stay, what leads to them stays too.
+        self.unsettled = set(standing.unsettled) if recipe.present or not standing.remote else set()
+
+    def clear_stale(self) -> None:
+        """Dead endpoints go at once, and wait for nobody."""
+        for key, slots in sorted(self.standing.stale.items()):
+            cause = "container is gone"
+            self._publish_one(key, (), slots, cause=cause, settle=not self.standing.misplaced.get(key))
+
+    def run(self, waves: Sequence[Wave], after: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Returns what must have succeeded before anything that relies on all of it."""
+        gate = after
+        held: Wave | None = None
+        held_after: tuple[str, ...] = ()
+        for place, wave in enumerate(waves):
+            self.waves += 1
+            wave.number = self.waves
+            awaits = tuple(self.bring(entry, gate) for entry in wave.bring)
+            removed, ready = (held.out, held_after) if held else ((), ())
+            added = self._publish("gateway", wave.bring, removed, after=ready, awaits=awaits, cause=wave.cause)
+            if held:
+                self._dispose(held, added or ready)
+            earlier = () if wave.bring else gate
+            named = self._publish(
+                "dns", wave.bring, wave.out, after=earlier, awaits=(*added, *awaits), cause=wave.cause
+            )
+            gate = named or added or awaits or gate
+            held = None
+            if wave.out:
+                held, held_after = wave, self._wait(wave, gate)
+            if held and (wave.flush or place == len(waves) - 1 or not self._in_gateway(wave.out)):
+                gone = self._publish("gateway", (), wave.out, after=held_after, cause=wave.cause)
+                self._dispose(wave, gone or held_after)
+                held = None
+        return gate
+
+    def settle(self, after: tuple[str, ...]) -> None:
+        """What no other publication has carried: routes, checks and records, and places it no longer belongs to."""
+        for key in sorted({*self.unsettled, *self.standing.misplaced}):
+            cause = {"gateway": "routes or checks changed", "dns": "records changed"}[key[0]]
+            slots = [slot for slot in self.standing.misplaced.get(key, []) if (key, slot) not in self.taken_out]
+            if not slots and key not in self.unsettled:
+                continue
+            self._publish_one(key, (), slots, after=after, cause="is published elsewhere now" if slots else cause)
+
+    def bring(self, entry: Entry, gate: tuple[str, ...]) -> str:
+        """The id of the step that says it serves."""
+        if entry.container is None:
+            ready: tuple[str, ...] = (self._create(entry, gate), *entry.start_after)
+            target = Target(self._name(entry.slot), entry.slot, "", self.recipe.spec, self.recipe.app.stop.grace_s)
+            ready = (self._step("start", entry, target, ready),)
+        elif entry.action == "start":
+            target = self._target(entry.container, entry.slot)
+            ready = (self._step("start", entry, target, (*gate, *entry.after, *entry.start_after)),)
+        else:
+            ready = (*gate, *entry.after)
+        name = entry.container.name if entry.container else self._name(entry.slot)
+        work = Await(name, entry.slot, self.recipe.app, self.recipe.app.update.timeout_s)
+        return self._step("await", entry, work, ready)
+
+    def resize(self, container: Container) -> None:
+        slot = slot_of(container)
+        work = Resize(container.name, slot, container.id, self.recipe.app, self.recipe.resources)
+        self.graph.add(f"resize:{slot.label}", "resize", "resources changed", work, slot=slot)
+
+    def _create(self, entry: Entry, gate: tuple[str, ...]) -> str:
+        app, image, slot = self.recipe.app, self.recipe.image, entry.slot
+        pin = pin_of(app, slot.replica) if app.placement.pins else None
+        work = Create(
+            name=self._name(slot),
+            app=app,
+            slot=slot,
+            image=image,
+            revision=self.graph.serial,
+            spec=self.recipe.spec,
+            resources=self.recipe.resources,
+            address=pin.address if pin else "",
+            ports=pinned_ports(app, pin),
+        )
+        fetch = self.graph.fetch(app, image, slot.node, entry.cause)
+        return self._step("create", entry, work, (fetch, *gate, *entry.after))
+
+    def _step(self, action: Action, entry: Entry, work: Work, after: tuple[str, ...]) -> str:
+        return self.graph.add(
+            f"{action}:{entry.slot.label}", action, entry.cause, work, slot=entry.slot, after=dict.fromkeys(after)
+        )
+
+    def _name(self, slot: Slot) -> str:
+        return f"{self.graph.cluster}.{slot.app}.{slot.replica}.{slot.generation}"
+
+    def _target(self, container: Container, slot: Slot) -> Target:
+        return Target(container.name, slot, container.id, container.spec, self.recipe.app.stop.grace_s)
+
+    def _in_gateway(self, containers: Iterable[Container]) -> bool:
+        return any(self.standing.holding(container, "gateway") for container in containers)
+
+    def _wait(self, wave: Wave, gate: tuple[str, ...]) -> tuple[str, ...]:
+        """One TTL, when somebody may still have learnt a container's address from DNS."""
+        named = [c for c in wave.out if c.running and self.standing.holding(c, "dns")]
+        if not named or self.standing.ttl_s <= 0:
+            return gate
+        id = f"wait:{self.name}#{wave.number}"
+        work = Pause(self.standing.ttl_s)
+        return (self.graph.add(id, "wait", wave.cause, work, app=self.name, after=gate),)
+
+    def _dispose(self, wave: Wave, after: tuple[str, ...]) -> None:
+        """Drain, stop, remove."""
+        drain_s = self.recipe.app.update.drain_s
+        if drain_s > 0 and self._in_gateway(c for c in wave.out if c.running):
+            id = f"drain:{self.name}#{wave.number}"
+            after = (self.graph.add(id, "drain", wave.cause, Pause(drain_s), app=self.name, after=after),)
+        for container in wave.out:
+            slot = slot_of(container)
+            target, last = self._target(container, slot), after
+            if container.state not in ("exited", "created", "dead"):
+                id = f"stop:{slot.label}"
+                last = (self.graph.add(id, "stop", wave.cause, target, slot=slot, after=after),)
+            if wave.remove:
+                self.graph.add(removal_of(container), "remove", wave.cause, target, slot=slot, after=last)
+
+    def _publish(
+        self,
+        kind: Kind,
+        bring: Sequence[Entry],
+        out: Sequence[Container],
+        *,
+        after: tuple[str, ...] = (),
+        awaits: tuple[str, ...] = (),
+        cause: str,
+    ) -> tuple[str, ...]:
+        """One publication for each group that has something to add or to take out."""
+        done = []
+        for key in self.standing.groups:
+            if key[0] != kind:
+                continue
+            adds = [entry.slot for entry in bring if self._belongs(entry, key)]
+            removes = [slot_of(container) for container in out if key in self.standing.holding(container, kind)]
+            if adds or removes:
+                waits = awaits if adds or kind == "dns" else ()
+                done.append(self._publish_one(key, adds, removes, after=after, awaits=waits, cause=cause))
+        return tuple(done)
+
+    def _belongs(self, entry: Entry, key: GroupKey) -> bool:
+        if entry.container is None:
+            return key in self.standing.wanted
+        return key in self.standing.lacking(entry.container)
+
+    def _publish_one(
+        self,
+        key: GroupKey,
+        adds: Sequence[Slot],
+        removes: Sequence[Slot],
+        *,
+        after: tuple[str, ...] = (),
+        awaits: tuple[str, ...] = (),
+        cause: str,
+        settle: bool = True,
+    ) -> str:
+        kind, group = key
+        self.numbers[key] = self.numbers.get(key, 0) + 1
+        self.taken_out.update((key, slot) for slot in removes)
+        settled: tuple[str, ...] = ()
+        if settle and key in self.unsettled:
+            self.unsettled.discard(key)
+            settled = (self.name,)
+        heal = self.graph.heals.get(key)
+        id = f"publish:{kind}/{group}:{self.name}#{self.numbers[key]}"
+        work = Publish(kind, group, tuple(adds), tuple(removes), settled)
+        after = (*after, heal) if heal else after
+        return self.graph.add(id, "publish", cause, work, app=self.name, after=after, awaits=awaits)

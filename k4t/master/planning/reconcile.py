@@ -1,0 +1,294 @@
+"""From what should be and what is to a plan. Pure: same input, same plan, byte for byte.
+
+`reconcile` goes through the apps in order of dependency. For each it asks what is kept and what is wanted (assess),
+finds places (placement), puts the changes into waves (update), and writes them down as steps (graph).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from k4t.master.planning.assess import Assessment, assess
+from k4t.master.planning.graph import Graph, Recipe, Track, Wave, removal_of
+from k4t.master.planning.placement import Board, Picker
+from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
+from k4t.master.planning.safety import unsafe_changes
+from k4t.master.planning.serials import next_serial
+from k4t.master.planning.standing import GroupKey, standing
+from k4t.master.planning.survey import Group, Survey, replica_key, survey
+from k4t.master.planning.update import Arranged, arrange, early
+from k4t.model.spec import App, Image, Tree
+from k4t.model.state import Container, Observed
+
+NO_OPTIONS = Options()
+NO_IMAGE = ResolvedImage("", "")
+
+
+def reconcile(
+    desired: Tree,
+    observed: Observed,
+    *,
+    images: Mapping[str, ResolvedImage],
+    scope: Collection[str] | None = None,
+    options: Options = NO_OPTIONS,
+) -> Plan:
+    """`images`: of every app in scope that may get a container. `scope`: the apps it is about; None is all of them,
+    and then what the tree no longer has is removed."""
+    return _Run(desired, observed, images, scope, options).plan()
+
+
+class _Run:
+    def __init__(
+        self,
+        desired: Tree,
+        observed: Observed,
+        images: Mapping[str, ResolvedImage],
+        scope: Collection[str] | None,
+        options: Options,
+    ) -> None:
+        self.desired, self.observed, self.images, self.options = desired, observed, images, options
+        self.partial = None if scope is None else frozenset(scope)
+        self.survey = survey(desired, observed)
+        self.board = Board(desired, observed, self.survey)
+        self.graph = Graph(desired.cluster.name, next_serial(self.survey.head))
+        self.apps = _in_order(desired, self._scope())
+        self.standings = {name: standing(desired, self.survey, name) for name in self.apps}
+        self.closed = _closed_groups(desired, self.survey, options)
+        self.unschedulable: list[Unschedulable] = []
+        self.not_done: list[str] = []
+        self.refused: list[str] = []
+        self.warnings = list(desired.no_effect)
+        self.abandoned: list[tuple[str, str, str]] = []
+        self.unknown: dict[str, list[str]] = {}
+        self.first_awaits: dict[str, tuple[str, ...]] = {}
+
+    def plan(self) -> Plan:
+        self._heal()
+        found = {name: self._assess(self.desired.apps[name]) for name in self.apps if name in self.desired.apps}
+        for name in self.apps:
+            if name not in found:
+                self._remove_app(name)
+        kept = {name: one for name, one in found.items() if self._may_publish(one)}
+        tracks = {name: self._begin(one) for name, one in kept.items()}
+        for name, one in kept.items():
+            self._continue(one, tracks[name])
+        self._say_unreachable()
+        steps = tuple(self.graph.steps.values())
+        unsafe = unsafe_changes(
+            self.desired,
+            self.survey,
+            self.options,
+            steps=steps,
+            standings=self.standings,
+            abandoned=self.abandoned,
+            apps=self.partial,
+        )
+        return Plan(
+            cluster=self.desired.cluster.name,
+            tree=self.desired.sha256,
+            serial=self.graph.serial if steps else self.graph.serial - 1,
+            steps=steps,
+            unsafe=unsafe,
+            unschedulable=tuple(self.unschedulable),
+            warnings=tuple(self.warnings),
+            scope=tuple(sorted(self.apps)),
+            whole=self.partial is None,
+            not_done=tuple(self.not_done),
+            refused=tuple(self.refused),
+        )
+
+    def _scope(self) -> Iterable[str]:
+        if self.partial is not None:
+            return self.partial
+        published = {app for group in self.survey.groups.values() for app in (*group.endpoints, *group.settled)}
+        return {*self.desired.apps, *self.survey.containers, *published}
+
+    def _heal(self) -> None:
+        """A member that doesn't hold or serve what its group should gets it before anything else."""
+        touched = {key for standing in self.standings.values() for key in standing.groups}
+        for key, group in self.survey.groups.items():
+            if key in self.closed or (self.partial is not None and key not in touched):
+                continue
+            troubles = group.troubles()
+            if troubles:
+                kind, name = key
+                work = Publish(kind, name)
+                cause = "; ".join(troubles)
+                self.graph.heals[key] = self.graph.add(f"publish:{kind}/{name}:heal", "publish", cause, work)
+
+    def _assess(self, app: App) -> Assessment:
+        return assess(app, self.images.get(app.name), self.board, self.survey, self.standings[app.name])
+
+    def _may_publish(self, found: Assessment) -> bool:
+        """Not when a group that it needs can't be written to; dead endpoints are taken out all the same."""
+        place = self.standings[found.name]
+        for replica, node in found.unknown:
+            self.unknown.setdefault(node, []).append(f"{found.name}.{replica}")
+        barred = [key for key in place.groups if key in self.closed]
+        if not found.app.stopped and found.image is None and (found.needs or not found.idle):
+            self.not_done.append(
+                f"{found.name} is left as it is: its image {found.app.image.reference} is not resolved"
+            )
+            return False
+        if not barred or (self._settled(found) and not (place.unsettled or place.misplaced)):
+            return True
+        self.refused += [f"{found.name} is left as it is: {self.closed[key]}" for key in barred]
+        if place.stale:
+            self._track(found).clear_stale()
+        return False
+
+    def _settled(self, found: Assessment) -> bool:
+        if found.app.stopped:
+            return not any(keep.container.running for keep in found.keeps) and not found.surplus
+        return found.idle
+
+    def _track(self, found: Assessment) -> Track:
+        image = found.image or ResolvedImage(found.app.image.reference, "")
+        return Track(self.graph, Recipe(found.app, image, found.spec, found.resources), self.standings[found.name])
+
+    def _remove_app(self, name: str) -> None:
+        """DNS first, a TTL later the gateways, then it is drained, stopped and removed."""
+        place = self.standings[name]
+        barred = [key for key in place.groups if key in self.closed]
+        track = Track(self.graph, Recipe(App(name, Image("")), NO_IMAGE, present=False), place)
+        if barred:
+            self.refused += [f"{name} is not removed: {self.closed[key]}" for key in barred]
+            track.clear_stale()
+            return
+        containers = _ordered(c for replica in self.survey.replicas(name).values() for c in replica)
+        self._release(containers)
+        cause = "is gone from the tree"
+        track.clear_stale()
+        track.run([Wave((), containers, cause, flush=True)] if containers else [])
+        track.settle(())
+        if place.remote:
+            for node in sorted({n for (app, _), n in self.survey.elsewhere.items() if app == name}):
+                self.unknown.setdefault(node, []).append(name)
+
+    def _begin(self, found: Assessment) -> Track:
+        """Dead endpoints, and what goes before anything comes."""
+        track = self._track(found)
+        track.clear_stale()
+        if found.app.stopped:
+            self._stop(found, track)
+            return track
+        gone: dict[str, list[Container]] = {}
+        for container, cause in early(found):
+            gone.setdefault(cause, []).append(container)
+        for cause, containers in gone.items():
+            self._release(containers)
+            track.run([Wave((), _ordered(containers), cause, flush=True)])
+        return track
+
+    def _stop(self, found: Assessment, track: Track) -> None:
+        mine = [keep.container for keep in found.keeps] + [need.old for need in found.needs if need.old]
+        mine += [c for keep in found.keeps for c in keep.leftovers] + [c for n in found.needs for c in n.extra]
+        running = _ordered(container for container in mine if container.state not in ("exited", "created", "dead"))
+        if running:
+            track.run([Wave((), running, "is stopped", flush=True, remove=False)])
+        surplus = _ordered(container for container, _ in found.surplus)
+        if surplus:
+            track.run([Wave((), surplus, found.surplus[0][1], flush=True)])
+        track.settle(())
+
+    def _continue(self, found: Assessment, track: Track) -> None:
+        if found.app.stopped:
+            return
+        for container in found.resizes:
+            track.resize(container)
+        gate: tuple[str, ...] = ()
+        if found.needs or any(keep.action for keep in found.keeps) or found.surplus:
+            gate = self._change(found, track)
+        track.settle(gate)
+
+    def _change(self, found: Assessment, track: Track) -> tuple[str, ...]:
+        image = found.image or ResolvedImage(found.app.image.reference, "")
+        picker = Picker(self.board, found.app, image)
+        waits = tuple(id for name in found.app.depends for id in self.first_awaits.get(name, ()))
+        arranged = arrange(found, self.board, picker, start_after=waits)
+        picker.close()
+        self._collect(found, arranged)
+        gate = track.run(arranged.waves)
+        self.first_awaits[found.name] = tuple(
+            f"await:{entry.slot.label}" for wave in arranged.waves[:2] for entry in wave.bring
+        )
+        return gate
+
+    def _collect(self, found: Assessment, arranged: Arranged) -> None:
+        self.abandoned += [(found.name, replica, node) for replica, node in arranged.abandoned]
+        self.not_done += arranged.not_done
+        if any(host.known is False for host in self.board.hosts.values()):
+            for one in arranged.unschedulable:
+                self.not_done.append(f"{one.app}.{one.replica} finds no place: {'; '.join(one.reasons)}")
+        else:
+            self.unschedulable += arranged.unschedulable
+
+    def _release(self, containers: Iterable[Container]) -> None:
+        for container in containers:
+            host = self.board.hosts[container.node]
+            host.give_back(container.app, self.board.demand_of(container), removal_of(container))
+
+    def _say_unreachable(self) -> None:
+        for node in sorted(self.survey.unknown):
+            state = self.observed.nodes.get(node)
+            problem = (state.problem if state else "") or "it was not asked"
+            replicas = self.unknown.get(node, [])
+            if replicas:
+                self.not_done.append(f"{node} is unreachable ({problem}): {_few(replicas)} stays as it is")
+            else:
+                self.warnings.append(f"{node} is unreachable ({problem})")
+        if self.unknown.get(""):
+            nodes = ", ".join(sorted(self.survey.unknown))
+            self.not_done.append(f"{_few(self.unknown[''])} is not seen and may be on {nodes}, unreachable")
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def _ordered(containers: Iterable[Container]) -> list[Container]:
+    """Highest replica first."""
+    return sorted(containers, key=lambda c: (replica_key(c.replica), c.generation, c.node, c.id), reverse=True)
+
+
+def _in_order(desired: Tree, names: Iterable[str]) -> list[str]:
+    """By name, but each after what it depends on. A cycle (the tree's checker refuses it) is cut."""
+    wanted, done = set(names), dict[str, None]()
+
+    def needed(name: str) -> Iterator[str]:
+        return iter(sorted(desired.apps[name].depends) if name in desired.apps else ())
+
+    def visit(name: str) -> None:
+        stack = [(name, needed(name))]
+        seen = {name}
+        while stack:
+            current, rest = stack[-1]
+            following = next((one for one in rest if one in wanted and one not in seen and one not in done), None)
+            if following is None:
+                done[current] = None
+                stack.pop()
+            else:
+                seen.add(following)
+                stack.append((following, needed(following)))
+
+    for name in sorted(wanted):
+        if name not in done:
+            visit(name)
+    return list(done)
+
+
+def _closed_groups(desired: Tree, survey: Survey, options: Options) -> dict[GroupKey, str]:
+    """Groups that may not be written to now, and why."""
+    degrade = options.degraded or desired.cluster.when_unreachable == "degrade"
+    return {key: _why_closed(group) for key, group in survey.groups.items() if _is_closed(group, degrade=degrade)}
+
+
+def _is_closed(group: Group, *, degrade: bool) -> bool:
+    return bool(group.away) and (not degrade or len(group.away) == len(group.members))
+
+
+def _why_closed(group: Group) -> str:
+    away = ", ".join(f"{m.name} ({m.problem})" if m.problem else m.name for m in group.away)
+    remedy = "" if len(group.away) == len(group.members) else "; --degraded publishes to the others"
+    return f"{group.kind} group {group.name}: unreachable {away}{remedy}"

@@ -1,0 +1,114 @@
+"""How one app stands in the groups: what is published, what should be, and what is neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from k4t.master.planning.endpoints import dns_groups, endpoints_of, gateway_groups, wanted_of
+from k4t.master.planning.plan import Slot
+from k4t.master.planning.survey import Group, Survey, slot_of
+from k4t.model.participant import Kind
+from k4t.model.spec import App, Tree
+from k4t.model.state import Container
+from k4t.registrar.document import Endpoint, Record
+
+GroupKey = tuple[Kind, str]
+_NONE: frozenset[Endpoint] = frozenset()
+
+
+@dataclass(slots=True)
+class Standing:
+    """`wanted`: groups that should hold its endpoints. `stale`: published, and their container is gone.
+
+    `misplaced`: published in a group that the app no longer is in. `unsettled`: groups whose routes, checks or
+    records differ. `homes`: the node that a vanished container of a replica was published from. `remote`: some
+    endpoint is on a node that doesn't answer, and stays.
+    """
+
+    wanted: tuple[GroupKey, ...]
+    live: dict[GroupKey, frozenset[Endpoint]]
+    holders: dict[str, tuple[GroupKey, ...]]
+    stale: dict[GroupKey, list[Slot]] = field(default_factory=dict)
+    misplaced: dict[GroupKey, list[Slot]] = field(default_factory=dict)
+    unsettled: list[GroupKey] = field(default_factory=list)
+    homes: dict[str, str] = field(default_factory=dict)
+    outdated: set[tuple[GroupKey, str]] = field(default_factory=set)
+    remote: bool = False
+    ttl_s: float = 0.0
+
+    @property
+    def groups(self) -> tuple[GroupKey, ...]:
+        return tuple(sorted({*self.wanted, *self.live, *self.unsettled}))
+
+    def holding(self, container: Container, kind: Kind) -> tuple[GroupKey, ...]:
+        return tuple(key for key in self.holders.get(container.id, ()) if key[0] == kind)
+
+    def lacking(self, container: Container) -> tuple[GroupKey, ...]:
+        """The groups that should hold this container's endpoints and don't, or hold other ones."""
+        if not self.wanted:
+            return ()
+        endpoints = endpoints_of(container.app, container)
+        return tuple(
+            key
+            for key in self.wanted
+            if (key, container.id) in self.outdated or not self.live.get(key, _NONE).issuperset(endpoints)
+        )
+
+
+def standing(desired: Tree, survey: Survey, name: str) -> Standing:
+    app = desired.apps.get(name)
+    mentioned = {key: group for key, group in survey.groups.items() if group.mentions(name)}
+    wanted = tuple(key for key in _wanted(app) if key in survey.groups)
+    found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name))
+    for key, group in mentioned.items():
+        _sort_endpoints(found, survey, key, group.endpoints.get(name, ()), key in wanted)
+    for key, group in survey.groups.items():
+        settled = set(group.settled.get(name, ()))
+        if settled != set(wanted_of(app, desired, *key) if app else ()):
+            found.unsettled.append(key)
+    return found
+
+
+def _wanted(app: App | None) -> list[GroupKey]:
+    if app is None:
+        return []
+    keys: list[GroupKey] = [("dns", group) for group in dns_groups(app)]
+    keys += [("gateway", group) for group in gateway_groups(app)]
+    return keys
+
+
+def _ttl_s(app: App | None, mentioned: dict[GroupKey, Group], name: str) -> float:
+    """The longest that a client may remember what DNS says now."""
+    live = (item for group in mentioned.values() for item in group.settled.get(name, ()))
+    told = [item.ttl_s for item in live if isinstance(item, Record)]
+    return float(max(told or [record.ttl_s for record in (app.records if app else ())], default=0))
+
+
+def _sort_endpoints(
+    found: Standing, survey: Survey, key: GroupKey, endpoints: tuple[Endpoint, ...], wanted: bool
+) -> None:
+    found.live[key] = frozenset(endpoints)
+    expected: dict[str, tuple[Endpoint, ...]] = {}
+    for endpoint in endpoints:
+        container = survey.by_id.get(endpoint.container)
+        if container is None:
+            _sort_orphan(found, survey, key, endpoint)
+            continue
+        if container.id not in expected:
+            expected[container.id] = endpoints_of(container.app, container)
+            found.holders[container.id] = (*found.holders.get(container.id, ()), key)
+            if not wanted:
+                found.misplaced.setdefault(key, []).append(slot_of(container))
+        if endpoint not in expected[container.id]:
+            found.outdated.add((key, container.id))
+
+
+def _sort_orphan(found: Standing, survey: Survey, key: GroupKey, endpoint: Endpoint) -> None:
+    if endpoint.node in survey.unknown:
+        found.remote = True
+        return
+    slot = Slot(endpoint.app, endpoint.replica, 0, endpoint.node, endpoint.container)
+    slots = found.stale.setdefault(key, [])
+    if slot not in slots:
+        slots.append(slot)
+    found.homes.setdefault(endpoint.replica, endpoint.node)

@@ -1,0 +1,158 @@
+"""What was observed, indexed for deciding: containers by app and replica, what each group holds, what is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from k4t.master.planning.endpoints import by_app, settled_by_app
+from k4t.master.planning.plan import Slot
+from k4t.master.planning.serials import complete, names_app, newest
+from k4t.model.participant import Kind
+from k4t.model.spec import Tree
+from k4t.model.state import Container, Head, Observed, ParticipantState
+from k4t.registrar.document import Document, Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group of gateways or DNS servers. `live` is the newest document that any reachable member holds."""
+
+    kind: Kind
+    name: str
+    members: tuple[ParticipantState, ...]
+    live: Document | None = None
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+    settled: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+    @property
+    def away(self) -> tuple[ParticipantState, ...]:
+        return tuple(member for member in self.members if not member.reachable)
+
+    def mentions(self, app: str) -> bool:
+        return app in self.endpoints or app in self.settled
+
+    def troubles(self) -> tuple[str, ...]:
+        """Why a reachable member doesn't serve what the group should, in words."""
+        found = [trouble for member in self.members if member.reachable for trouble in self._troubles_of(member)]
+        return tuple(found)
+
+    def _troubles_of(self, member: ParticipantState) -> Iterable[str]:
+        if self.live is not None and member.document is None and not self.live.empty:
+            yield f"{member.name} holds nothing"
+        elif self.live is not None and member.document is not None and member.document.digest != self.live.digest:
+            yield f"{member.name} is not in step"
+        elif not member.rendered:
+            yield f"{member.name} has accepted what it does not serve"
+        elif member.differences:
+            yield f"{member.name} serves something else: {member.differences[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`containers`: app, replica, then newest generation first. `unknown`: nodes of the tree that did not answer.
+
+    `elsewhere`: the unknown node that an unseen replica is published from.
+    """
+
+    containers: Mapping[str, Mapping[str, tuple[Container, ...]]]
+    by_id: Mapping[str, Container]
+    groups: Mapping[tuple[Kind, str], Group]
+    unknown: frozenset[str]
+    dead: frozenset[str]
+    elsewhere: Mapping[tuple[str, str], str]
+    head: Head | None
+
+    def replicas(self, app: str) -> Mapping[str, tuple[Container, ...]]:
+        return self.containers.get(app, {})
+
+    def publishing(self, app: str) -> list[Group]:
+        return [group for group in self.groups.values() if group.mentions(app)]
+
+    def never_applied(self, app: str) -> bool:
+        """Sure of it: nothing of this app is seen, published or remembered."""
+        if self.replicas(app) or self.publishing(app):
+            return False
+        return complete(self.head) and not names_app(self.head, app)
+
+    def published(self, container: Container, kind: Kind) -> list[Group]:
+        """The groups that hold an endpoint of this container."""
+        return [
+            group
+            for group in self.groups.values()
+            if group.kind == kind
+            and any(endpoint.container == container.id for endpoint in group.endpoints.get(container.app, ()))
+        ]
+
+
+def survey(desired: Tree, observed: Observed) -> Survey:
+    dead = frozenset(name for name, node in desired.nodes.items() if node.availability == "dead")
+    unknown = frozenset(
+        name
+        for name in desired.nodes
+        if name not in dead and (name not in observed.nodes or not observed.nodes[name].reachable)
+    )
+    seen = [
+        container
+        for name in sorted(desired.nodes)
+        if name in observed.nodes and observed.nodes[name].reachable
+        for container in observed.nodes[name].containers
+    ]
+    groups = _groups(observed)
+    return Survey(
+        containers=_by_replica(seen),
+        by_id={container.id: container for container in seen},
+        groups=groups,
+        unknown=unknown,
+        dead=dead,
+        elsewhere=_elsewhere(groups.values(), unknown) if unknown else {},
+        head=newest(observed.heads),
+    )
+
+
+def _by_replica(containers: Iterable[Container]) -> dict[str, dict[str, tuple[Container, ...]]]:
+    found: dict[str, dict[str, tuple[Container, ...]]] = {}
+    for container in containers:
+        replicas = found.setdefault(container.app, {})
+        siblings = replicas.get(container.replica)
+        if siblings is None:
+            replicas[container.replica] = (container,)
+        else:
+            newest_first = sorted((*siblings, container), key=lambda one: (-one.generation, one.node, one.id))
+            replicas[container.replica] = tuple(newest_first)
+    return found
+
+
+def _groups(observed: Observed) -> dict[tuple[Kind, str], Group]:
+    members: dict[tuple[Kind, str], list[ParticipantState]] = {}
+    for states in (observed.gateways, observed.dns):
+        for _, state in sorted(states.items()):
+            members.setdefault((state.kind, state.group), []).append(state)
+    return {key: _group(key[0], key[1], tuple(states)) for key, states in sorted(members.items())}
+
+
+def _group(kind: Kind, name: str, members: tuple[ParticipantState, ...]) -> Group:
+    documents = [member.document for member in members if member.reachable and member.document is not None]
+    live = max(documents, key=lambda document: (document.version, document.digest), default=None)
+    if live is None:
+        return Group(kind, name, members)
+    return Group(kind, name, members, live, by_app(live), settled_by_app(live))
+
+
+def _elsewhere(groups: Iterable[Group], unknown: frozenset[str]) -> dict[tuple[str, str], str]:
+    return {
+        (endpoint.app, endpoint.replica): endpoint.node
+        for group in groups
+        if group.live is not None
+        for endpoint in group.live.endpoints
+        if endpoint.node in unknown
+    }
+
+
+def slot_of(container: Container) -> Slot:
+    return Slot(container.app, container.replica, container.generation, container.node, container.id)
+
+
+def replica_key(replica: str) -> tuple[int, str]:
+    """Numbers in their order, then names."""
+    return (int(replica), "") if replica.isdigit() else (1 << 62, replica)

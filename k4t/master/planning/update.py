@@ -1,0 +1,300 @@
+"""The waves of one app: what comes in together, what goes then, and never too little in service.
+
+Promises: no wave lowers the app's availability below min(now, desired - max-unavailable); at most two generations of
+a replica; never two at a time where that could mean two on the same data (`recreate`, writable node volumes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from k4t.master.planning.assess import Assessment, Need
+from k4t.master.planning.graph import Entry, Wave, removal_of
+from k4t.master.planning.placement import Board, Demand, Host, Picker, closed, demand, forbids, pin_of
+from k4t.master.planning.plan import Slot, Unschedulable
+from k4t.master.planning.survey import slot_of
+from k4t.model.state import Container
+
+Pair = tuple[Need, Container]
+
+
+@dataclass(slots=True)
+class Arranged:
+    """`abandoned`: replicas that would start without the data they left on another node: (replica, node)."""
+
+    waves: list[Wave] = field(default_factory=list)
+    unschedulable: list[Unschedulable] = field(default_factory=list)
+    not_done: list[str] = field(default_factory=list)
+    abandoned: list[tuple[str, str]] = field(default_factory=list)
+
+
+def early(found: Assessment) -> list[tuple[Container, str]]:
+    """What goes first, since nothing that serves depends on it: surplus, what stands on dead nodes, extra generations.
+
+    Surplus stays until its successors serve where it is needed to stay above the minimum.
+    """
+    gone = [(container, f"{container.node} is dead") for container in found.doomed]
+    for keep in found.keeps:
+        if found.exclusive or not keep.action:
+            gone += [(container, "was left by an unfinished update") for container in keep.leftovers]
+    gone += [(container, "was left by an unfinished update") for need in found.needs for container in need.extra]
+    return gone + (found.surplus if not keeps_surplus(found) else [])
+
+
+def keeps_surplus(found: Assessment) -> bool:
+    running = sum(container.running for container, _ in found.surplus)
+    now = found.available + running
+    return bool(running) and found.available < min(now, _minimum(found))
+
+
+def _minimum(found: Assessment) -> int:
+    return max(0, found.desired - _unavailable(found))
+
+
+def _unavailable(found: Assessment) -> int:
+    allowed = found.app.update.max_unavailable.of(found.desired, round_up=False)
+    return max(1, allowed) if found.app.update.strategy == "recreate" else allowed
+
+
+def arrange(found: Assessment, board: Board, picker: Picker, *, start_after: tuple[str, ...]) -> Arranged:
+    """`picker` is of this app; `start_after`: steps of the apps it depends on. Early removals are not in it."""
+    result = Arranged()
+    placer = _Placer(found, board, picker, result)
+    missing = [need for need in found.needs if need.old is None]
+    halted = [(need, need.old) for need in found.needs if need.old is not None and not need.old.running]
+    serving = [(need, need.old) for need in found.needs if need.old is not None and need.old.running]
+    before, bring = _first(found, placer, missing, halted, start_after)
+    late = _late(found)
+    if before:
+        result.waves.append(Wave((), before, "does not run", flush=True))
+    if bring or late:
+        result.waves.append(Wave(bring, late, _cause(bring, found)))
+    placer.release(late)
+    _replace(found, placer, serving, available=found.available + len(bring) - _counted_twice(found))
+    return result
+
+
+def _counted_twice(found: Assessment) -> int:
+    """Replicas in service whose newer container is brought in too."""
+    return sum(
+        bool(keep.action) and (keep.container.running or any(c.running for c in keep.leftovers)) for keep in found.keeps
+    )
+
+
+def _late(found: Assessment) -> list[Container]:
+    late = [] if found.exclusive else [c for keep in found.keeps if keep.action for c in keep.leftovers]
+    return late + ([container for container, _ in found.surplus] if keeps_surplus(found) else [])
+
+
+def _cause(bring: Sequence[Entry], found: Assessment) -> str:
+    if bring:
+        return bring[0].cause
+    return found.surplus[0][1] if found.surplus else "was left by an unfinished update"
+
+
+def _first(
+    found: Assessment, placer: _Placer, missing: list[Need], halted: list[Pair], start_after: tuple[str, ...]
+) -> tuple[list[Container], list[Entry]]:
+    """All that adds to what serves. What does not run goes first; its successor waits for that alone."""
+    before: list[Container] = []
+    bring: list[Entry] = []
+    for keep in found.keeps:
+        if keep.action:
+            cleared = tuple(removal_of(c) for c in keep.leftovers) if found.exclusive else ()
+            slot = slot_of(keep.container)
+            bring.append(Entry(slot, keep.cause, keep.container, keep.action, cleared, start_after))
+    for need, old in halted:
+        entry = placer.place(need, instead_of=old)
+        if entry is not None:
+            before.append(old)
+            bring.append(_starting(entry, start_after))
+    pinned = {str(pin.replica) for pin in found.app.placement.pins}
+    for need in sorted(missing, key=lambda need: need.replica not in pinned) if pinned else missing:
+        entry = placer.place(need)
+        if entry is not None:
+            bring.append(_starting(entry, start_after))
+    return before, bring
+
+
+def _starting(entry: Entry, start_after: tuple[str, ...]) -> Entry:
+    if not start_after:
+        return entry
+    return Entry(entry.slot, entry.cause, after=entry.after, start_after=start_after)
+
+
+def _replace(found: Assessment, placer: _Placer, serving: list[Pair], *, available: int) -> None:
+    surge = 0 if found.exclusive else found.app.update.max_surge.of(found.desired, round_up=True)
+    rest = _surge(placer, serving, surge) if surge > 0 else serving
+    allowed = _unavailable(found)
+    now = found.available + sum(container.running for container, _ in found.surplus)
+    budget = min(allowed, available - min(now, found.desired - allowed))
+    if budget > 0:
+        _stop_first(placer, rest, budget)
+        return
+    for need, _ in rest:
+        placer.give_up(need, allowed)
+
+
+def _surge(placer: _Placer, serving: list[Pair], size: int) -> list[Pair]:
+    """New before old, `size` at a time. Returns the replicas that find no second place."""
+    waves, rest = placer.result.waves, list[Pair]()
+    entries: list[Entry] = []
+    olds: list[Container] = []
+
+    def close() -> None:
+        if waves and any(removal_of(old) in entry.after for entry in entries for old in waves[-1].out):
+            waves[-1].flush = True
+        waves.append(Wave(tuple(entries), tuple(olds), entries[0].cause))
+        placer.release(olds)
+        entries.clear()
+        olds.clear()
+
+    for need, old in serving:
+        entry = placer.place(need)
+        if entry is None:
+            rest.append((need, old))
+            continue
+        entries.append(entry)
+        olds.append(old)
+        if len(entries) == size:
+            close()
+    if entries:
+        close()
+    return rest
+
+
+def _stop_first(placer: _Placer, serving: list[Pair], size: int) -> None:
+    """Old before new, `size` at a time: each wave brings in what the one before it made room for."""
+    entries: list[Entry] = []
+    olds: list[Container] = []
+    previous: tuple[Entry, ...] = ()
+    waves = placer.result.waves
+
+    def close() -> None:
+        nonlocal previous
+        if waves:
+            waves[-1].flush = True
+        waves.append(Wave(previous, tuple(olds), entries[0].cause, flush=True))
+        previous = tuple(entries)
+        entries.clear()
+        olds.clear()
+
+    for need, old in serving:
+        entry = placer.place(need, instead_of=old)
+        if entry is None:
+            continue
+        entries.append(entry)
+        olds.append(old)
+        if len(entries) == size:
+            close()
+    if entries:
+        close()
+    if previous:
+        waves.append(Wave(previous, (), previous[0].cause))
+
+
+class _Placer:
+    """Finds places for the replicas of one app, and says which removals a place depends on."""
+
+    def __init__(self, found: Assessment, board: Board, picker: Picker, result: Arranged) -> None:
+        self.found, self.board, self.picker, self.result = found, board, picker, result
+        self.refusal: dict[object, tuple[str, ...]] = {}
+        self.bound_anywhere = any(volume.binds_to_node for volume in found.app.volumes)
+
+    def place(self, need: Need, instead_of: Container | None = None) -> Entry | None:
+        """Takes the place. `instead_of`: a container that is removed before; without it, both stand for a while.
+        When there is none: None, and with `instead_of` or nothing to replace, it is unschedulable."""
+        app = self.found.app
+        wanted = demand(app, need.replica)
+        if instead_of is not None:
+            self._give_back(instead_of)
+        host = self._host(need, wanted)
+        if host is None:
+            if instead_of is not None:
+                self._take_again(instead_of)
+            if instead_of is not None or need.old is None:
+                self.refuse(need, self._reasons(need, wanted))
+            return None
+        if need.bound_to and host.name != need.bound_to:
+            self.result.abandoned.append((need.replica, need.bound_to))
+        after = [removal_of(container) for container in need.extra]
+        after += [removal_of(instead_of)] if instead_of is not None else []
+        after += host.waits_for(wanted)
+        slot = Slot(app.name, need.replica, need.generation, host.name)
+        self.picker.take(host, wanted, f"{app.name}.{need.replica}")
+        return Entry(slot, need.cause, after=tuple(dict.fromkeys(after)))
+
+    def release(self, containers: Sequence[Container]) -> None:
+        for container in containers:
+            self._give_back(container)
+
+    def give_up(self, need: Need, allowed: int) -> None:
+        """No second place for it, and its only one may not be emptied now."""
+        label = f"{self.found.name}.{need.replica}"
+        if self.found.unknown and allowed > 0:
+            away = ", ".join(sorted({node for _, node in self.found.unknown if node})) or "an unreachable node"
+            self.result.not_done.append(
+                f"{label} stays as it is ({need.cause}): what is on {away} counts as unavailable, "
+                f"and max-unavailable allows {allowed}"
+            )
+            return
+        reasons = self._reasons(need, demand(self.found.app, need.replica))
+        self.refuse(
+            need, (*reasons, 'no second place to start before it stops; max-unavailable="1" lets it stop first')
+        )
+
+    def refuse(self, need: Need, reasons: tuple[str, ...]) -> None:
+        self.result.unschedulable.append(Unschedulable(self.found.name, need.replica, reasons))
+
+    def _give_back(self, container: Container) -> None:
+        host = self.board.hosts[container.node]
+        self.picker.give_back(host, self.board.demand_of(container), removal_of(container))
+
+    def _take_again(self, container: Container) -> None:
+        host = self.board.hosts[container.node]
+        self.picker.take(host, self.board.demand_of(container), container.name)
+        host.freed.pop()
+
+    def _host(self, need: Need, wants: Demand) -> Host | None:
+        only = self._only(need)
+        if only is not None:
+            host = self.board.hosts.get(only)
+            return (
+                host if host is not None and not self._bars(host, need) and not self.picker.lacks(host, wants) else None
+            )
+        stay = self.board.hosts.get(need.old.node) if need.old is not None else None
+        if stay is not None and not closed(stay) and not self._bars(stay, need) and not self.picker.lacks(stay, wants):
+            return stay
+        return self.picker.pick(wants)
+
+    def _only(self, need: Need) -> str | None:
+        """The one node that it may go to; None when there is a choice."""
+        app = self.found.app
+        if app.per_node:
+            return need.replica
+        pin = pin_of(app, need.replica) if app.placement.pins else None
+        if pin is not None and pin.node:
+            return pin.node
+        if need.bound_to in self.board.hosts:
+            host = self.board.hosts[need.bound_to]
+            leaves = host.node.availability in ("drained", "dead") or forbids(app, self.found.image, host)
+            return None if leaves else need.bound_to
+        return None
+
+    def _bars(self, host: Host, need: Need) -> str:
+        """A cordoned node takes nothing new, but what belongs there may be replaced there."""
+        why = closed(host)
+        if why == "cordoned" and need.old is not None and need.old.node == host.name:
+            why = ""
+        return why or forbids(self.found.app, self.found.image, host)
+
+    def _reasons(self, need: Need, wants: Demand) -> tuple[str, ...]:
+        only = self._only(need)
+        if only is not None:
+            host = self.board.hosts.get(only)
+            why = "is not in the tree" if host is None else self._bars(host, need) or self.picker.lacks(host, wants)
+            return (f"{only}: {why or 'in use'}",)
+        if wants not in self.refusal:
+            self.refusal[wants] = self.picker.reasons(wants)
+        return self.refusal[wants]

@@ -1,0 +1,259 @@
+"""A small world for the pure core: trees and observations from plain data, and a model that a plan is applied to."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from k4t.master.planning.endpoints import compose
+from k4t.master.planning.plan import Await, Create, Plan, Publish, ResolvedImage, Resize, Slot, Step, Target
+from k4t.master.planning.specs import resources_label, spec_hash
+from k4t.model import spec
+from k4t.model.state import BoundPort, Container, Facts, Head, NodeState, Observed, ParticipantState, Revision
+from k4t.registrar.document import Document, Endpoint, Epoch
+
+CLUSTER = spec.Cluster(name="prod", id="k7f3q2m9")
+DIGESTS: dict[str, str] = {}
+
+
+def value(kind: Any, data: Any) -> Any:
+    """Plain data (of YAML) as the value that a field of this type wants."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
+        return build(typing.cast("type[Any]", kind), data)
+    if kind is spec.Share:
+        return spec.Share(percent=float(data[:-1])) if isinstance(data, str) else spec.Share(data)
+    if kind is spec.Image:
+        return spec.Image(data)
+    if origin is tuple and isinstance(data, list):
+        inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
+        return tuple(value(inner or args[place], item) for place, item in enumerate(data))
+    if args and data is not None and type(None) in args:
+        return value(next(arg for arg in args if arg is not type(None)), data)
+    return data
+
+
+def build(kind: type[Any], data: Mapping[str, Any], **more: Any) -> Any:
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: value(hints[name], item) for name, item in data.items()}, **more)
+
+
+def health(data: Mapping[str, Any] | None) -> spec.Health | None:
+    if data is None:
+        return None
+    rest = dict(data)
+    probe: spec.Probe = spec.ImageProbe()
+    for name, kind in (("http", spec.HttpProbe), ("tcp", spec.TcpProbe), ("exec", spec.ExecProbe)):
+        if name in rest:
+            probe = build(kind, rest.pop(name))
+    return build(spec.Health, rest, probe=probe)  # type: ignore[no-any-return]
+
+
+def app(name: str, data: Mapping[str, Any]) -> spec.App:
+    fields = {"image": f"{name}:1", **data}
+    if fields.get("replicas") == "per-node":
+        fields["replicas"] = None
+    probe = health(fields.pop("health", None))
+    fields["routes"] = [{} if route is None else route for route in fields.get("routes", [])]
+    fields["records"] = [{"name": f"{name}.k4t.lab", **(record or {})} for record in fields.get("records", [])]
+    return build(spec.App, fields, name=name, health=probe)  # type: ignore[no-any-return]
+
+
+def tree(data: Mapping[str, Any]) -> spec.Tree:
+    nodes = {
+        name: build(spec.Node, {"address": f"10.0.0.{number}", **(fields or {})}, name=name)
+        for number, (name, fields) in enumerate(data.get("nodes", {}).items(), 11)
+    }
+    gateways = {
+        name: build(spec.Gateway, {"address": f"10.0.0.{number}", "driver": "envoy", **(fields or {})}, name=name)
+        for number, (name, fields) in enumerate(data.get("gateways", {}).items(), 211)
+    }
+    names = {
+        name: build(spec.Dns, {"address": "10.0.0.250", "driver": "dnsmasq", "zone": "k4t.lab", **(f or {})}, name=name)
+        for name, f in data.get("dns", {}).items()
+    }
+    apps = {name: app(name, fields or {}) for name, fields in data.get("apps", {}).items()}
+    cluster = build(spec.Cluster, {"name": CLUSTER.name, "id": CLUSTER.id, **data.get("cluster", {})})
+    hashes = data.get("app_sha256", {})
+    return spec.Tree(cluster, nodes, apps, gateways, names, sha256=data.get("sha256", "t1"), app_sha256=hashes)
+
+
+def images(desired: spec.Tree, archs: Mapping[str, list[str]] | None = None) -> dict[str, ResolvedImage]:
+    """The digest of a reference is the reference itself, as it were."""
+    return {
+        name: ResolvedImage(
+            one.image.reference,
+            DIGESTS.get(one.image.reference, f"sha256:{one.image.reference}"),
+            tuple((archs or {}).get(name, ())),
+        )
+        for name, one in desired.apps.items()
+    }
+
+
+def empty(desired: spec.Tree, facts: Facts = Facts("amd64", "linux", 4.0, 8 << 30)) -> Observed:
+    return Observed(
+        nodes={name: NodeState(name, True, facts=facts) for name in desired.nodes},
+        gateways={n: ParticipantState("gateway", n, g.group, g.driver, True) for n, g in desired.gateways.items()},
+        dns={n: ParticipantState("dns", n, d.group, d.driver, True) for n, d in desired.dns.items()},
+    )
+
+
+class Model:
+    """Hosts as a plan changes them, step by step. Raises AssertionError where a step can't be right."""
+
+    def __init__(self, desired: spec.Tree, observed: Observed) -> None:
+        self.desired = desired
+        self.observed = observed
+        self.containers = {c.id: c for state in observed.nodes.values() for c in state.containers}
+        self.made: dict[Slot, Container] = {}
+        self.documents = {
+            (state.kind, state.group): state.document
+            for states in (observed.gateways, observed.dns)
+            for state in states.values()
+            if state.document is not None and state.reachable
+        }
+        self.seq = 1 + max((d.seq for d in self.documents.values()), default=0)
+        self.count = 0
+
+    def apply(self, plan: Plan, fail: Iterable[str] = (), upto: int | None = None) -> list[str]:
+        """The ids of what was done, in the plan's order; a failed step stops what depends on it."""
+        done: dict[str, bool] = {}
+        for step in plan.steps[:upto]:
+            for before in (*step.after, *step.awaits):
+                assert before in done, f"{step.id} comes before {before}, which it depends on"
+            ready = all(done[before] for before in step.after) and step.id not in fail
+            if ready and isinstance(step.work, Publish):
+                ready = self._publish(step, done)
+            elif ready:
+                self._do(step)
+            done[step.id] = ready
+        return [id for id, good in done.items() if good]
+
+    def _do(self, step: Step) -> None:
+        work = step.work
+        if isinstance(work, Create):
+            self._create(work)
+        elif isinstance(work, Target):
+            container = self._of(work.slot)
+            state = {"start": "running", "stop": "exited"}.get(step.action)
+            if state is None:
+                del self.containers[container.id]
+            else:
+                self.containers[container.id] = dataclasses.replace(container, state=state)
+        elif isinstance(work, Await):
+            assert self._of(work.slot).running, f"{step.id}: it does not run"
+        elif isinstance(work, Resize):
+            container = self._of(work.slot)
+            self.containers[container.id] = dataclasses.replace(container, resources=work.resources)
+
+    def _create(self, work: Create) -> None:
+        assert not any(c.name == work.name and c.node == work.slot.node for c in self.containers.values()), work.name
+        self.count += 1
+        id = f"{work.slot.app}-{work.slot.replica}-{work.slot.generation}-{self.seq}-{self.count}"
+        container = container_of(self.desired, work.app, work.slot, id=id, ports=work.ports, address=work.address)
+        container = dataclasses.replace(container, spec=work.spec, resources=work.resources, revision=work.revision)
+        self.containers[id] = dataclasses.replace(container, state="created")
+        self.made[work.slot] = self.containers[id]
+
+    def _of(self, slot: Slot) -> Container:
+        return self.containers[slot.container or self.made[slot].id]
+
+    def _publish(self, step: Step, done: Mapping[str, bool]) -> bool:
+        work = step.work
+        assert isinstance(work, Publish)
+        adds = [slot for slot in work.add if done.get(f"await:{slot.label}", True)]
+        whole = all(done[id] for id in step.awaits)
+        for slot in adds:
+            assert self._of(slot).running, f"{step.id} publishes {slot.label}, which does not run"
+        key = (work.kind, work.group)
+        composed = compose(
+            self.documents.get(key),
+            self.desired,
+            work.kind,
+            work.group,
+            add=[(slot, self._of(slot)) for slot in adds],
+            remove=work.remove if whole else (),
+            settle=work.settle,
+        )
+        self.seq += 1
+        self.documents[key] = dataclasses.replace(composed, epoch=Epoch(1, "r"), seq=self.seq)
+        return whole
+
+    def observe(self) -> Observed:
+        nodes = {
+            name: dataclasses.replace(
+                state, containers=tuple(c for _, c in sorted(self.containers.items()) if c.node == name)
+            )
+            if state.reachable
+            else state
+            for name, state in self.observed.nodes.items()
+        }
+
+        def member(state: ParticipantState) -> ParticipantState:
+            document = self.documents.get((state.kind, state.group))
+            return dataclasses.replace(state, document=document, rendered=True, differences=())
+
+        return Observed(
+            nodes=nodes,
+            gateways={name: member(state) for name, state in self.observed.gateways.items()},
+            dns={name: member(state) for name, state in self.observed.dns.items()},
+        )
+
+
+def container_of(
+    desired: spec.Tree,
+    one: spec.App,
+    slot: Slot,
+    *,
+    id: str = "",
+    ports: Mapping[str, int] | None = None,
+    address: str = "",
+    **fields: Any,
+) -> Container:
+    """What Docker would show of a container made from this app."""
+    node = desired.nodes[slot.node]
+    reference = one.image.reference
+    bound = []
+    for place, port in enumerate(one.ports):
+        number = (ports or {}).get(port.name)
+        if number is None:
+            number = port.host if isinstance(port.host, int) else port.container
+        if number is None or (one.network.mode == "bridge" and port.host == "auto"):
+            number = 20000 + 100 * int(slot.replica if slot.replica.isdigit() else 0) + 10 * place + slot.generation
+        bound.append(BoundPort(port.name, number, port.protocol))
+    common: dict[str, Any] = {
+        "id": id or f"{slot.app}-{slot.replica}-{slot.generation}",
+        "name": f"{desired.cluster.name}.{slot.app}.{slot.replica}.{slot.generation}",
+        "revision": 1,
+        "spec": spec_hash(one, f"sha256:{reference}"),
+        "resources": resources_label(one),
+        "address": address or node.address,
+        "ports": tuple(bound),
+        "image": reference,
+    }
+    return Container(
+        node=slot.node, app=slot.app, replica=slot.replica, generation=slot.generation, **{**common, **fields}
+    )
+
+
+def at_rest(desired: spec.Tree, observed: Observed | None = None, scope: Iterable[str] | None = None) -> Observed:
+    """What is there after everything in the tree has been applied."""
+    from k4t.master.planning.reconcile import reconcile  # the model is built with what it tests: cases stay short
+
+    start = observed or empty(desired)
+    model = Model(desired, start)
+    model.apply(reconcile(desired, start, images=images(desired), scope=None if scope is None else list(scope)))
+    return model.observe()
+
+
+def head(data: Mapping[str, Any]) -> Head:
+    revisions = tuple(Revision(r["serial"], r.get("tree", ""), r.get("apps", {})) for r in data.get("revisions", []))
+    return Head(CLUSTER.id, data.get("serial", 0), data.get("tree", ""), revisions)
+
+
+def document(kind: Any, group: str, endpoints: Iterable[Endpoint], **fields: Any) -> Document:
+    return Document(
+        CLUSTER.id, CLUSTER.name, kind, group, Epoch(1, "r"), 1, endpoints=tuple(sorted(endpoints)), **fields
+    )
