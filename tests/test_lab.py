@@ -282,6 +282,25 @@ def test_killed_owner_leaves_nothing() -> None:
     assert wait_for_no_traces("lab-test3") == []
 
 
+@pytest.mark.crash
+def test_owner_killed_while_it_comes_up() -> None:
+    """SIGKILL at any moment of coming up leaves nothing either, not even a host that was just about to boot."""
+    script = (
+        "from tests.lab import Lab\nprint('here', flush=True)\n"
+        "Lab(name='lab-test6', nodes=2, gateways=1).up(); import time; time.sleep(600)\n"
+    )
+    for moment_s in (0.05, 0.12, 0.18, 0.24, 0.3, 0.4, 0.5):
+        with subprocess.Popen(
+            [sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        ) as owner:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "here\n"
+            time.sleep(moment_s)
+            owner.send_signal(signal.SIGKILL)
+            owner.wait()
+        assert wait_for_no_traces("lab-test6") == [], f"killed after {moment_s} s"
+
+
 def test_remains_are_cleaned_by_the_next_up() -> None:
     """Owner and reaper killed both: the next lab of that name removes what they left, and comes up."""
     script = (

@@ -1,8 +1,10 @@
 """Becomes PID 1 of a host: builds its root inside fresh namespaces, moves there and executes tini.
 
 Run by `host.power_on` under `unshare -m -p -u -i -f`, with one argument: a JSON object with `host`, `home` (the host's
-directory), `binds` ([source, target] pairs), `report` (a descriptor on which the outer pid, or the fault, is written)
-and `init` (the command for tini).
+directory), `binds` ([source, target] pairs), `control` (a socket to the owner) and `init` (the command for tini).
+
+On the socket: we say our pid as the machine sees it; the owner writes it down and says go; we say ok, or the fault.
+An owner that dies before it could write the pid down thus leaves no host that nobody knows of.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 
 from tests.lab import kernel
 
+GO, OK = b"go", b"ok"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -50,20 +53,22 @@ def enter_root(root: str) -> None:
 
 def main() -> None:
     config = json.loads(sys.argv[1])
-    report = config["report"]
-    os.set_inheritable(report, False)
+    control = config["control"]
+    os.set_inheritable(control, False)
     os.umask(0o022)
     # The old /proc is still there and names us by the pid that the machine sees.
-    outer_pid = os.readlink("/proc/self")
+    os.write(control, os.readlink("/proc/self").encode())
+    if os.read(control, 16) != GO:
+        sys.exit("the owner is gone")
     try:
         with open("/proc/sys/kernel/hostname", "w") as file:
             file.write(config["host"])
         enter_root(build_root(config["home"], config["binds"]))
-        os.write(report, outer_pid.encode())
+        os.write(control, OK)
         environment = {"HOME": "/root", "PATH": PATH, "LANG": "C.UTF-8"}
         os.execve("/usr/bin/docker-init", ["docker-init", "-s", "--", *config["init"]], environment)  # noqa: S606 - this is to be PID 1
     except OSError as error:
-        os.write(report, f" {error}".encode())
+        os.write(control, str(error).encode())
         raise
 
 

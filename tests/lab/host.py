@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab import network, root
+from tests.lab import boot, network, root
 from tests.lab.boot import PATH
 from tests.lab.errors import LabError
 from tests.lab.processes import Process, child_of, keep, run, wait_until
@@ -118,7 +118,7 @@ class Host:
         if self.is_on:
             raise LabError(f"{self.name} is on already")
         network.plug(self._spec, self.name)
-        self._boot().save(self._file("init"))
+        self._boot()
         if wait:
             self.wait_ready()
 
@@ -188,13 +188,29 @@ class Host:
         process = Process.load(self._file(name))
         return process if process is not None and process.alive() else None
 
-    def _boot(self) -> Process:
-        reader, writer = os.pipe()
+    def _boot(self) -> None:
+        """Start PID 1. Its pid is on disk before it does anything (see `boot`)."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.settimeout(READY_S)
+            with theirs:
+                self._launch(theirs)
+            said = ours.recv(64).decode()
+            process = Process.of(int(said)) if said.isdigit() else None
+            if process is not None:
+                process.save(self._file("init"))
+                ours.send(boot.GO)
+                said = ours.recv(4096).decode()
+        if said != boot.OK.decode():
+            said = said or self.log("boot").read_text()[-1500:].strip()
+            raise LabError(f"{self.name} did not boot: {said}. The lab needs root with all capabilities of a machine")
+
+    def _launch(self, control: socket.socket) -> None:
         config = {
             "host": self.name,
             "home": str(root.home(self._spec, self.name)),
             "binds": root.binds(self._spec, self.name),
-            "report": writer,
+            "control": control.fileno(),
             "init": [root.INIT, "boot"],
         }
         unshare = ["unshare", "-m", "-p", "-u", "-i", "-f", "--propagation", "private", "--"]
@@ -208,23 +224,10 @@ class Host:
                     stderr=log,
                     cwd="/",
                     env={"PATH": PATH, "PYTHONPATH": str(root.REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-                    pass_fds=[writer],
+                    pass_fds=[control.fileno()],
                     start_new_session=True,
                 )
             )
-        os.close(writer)
-        try:
-            # One read, not to the end: unshare, which waits for its child, holds the other end too.
-            pid, _, fault = os.read(reader, 4096).decode().partition(" ")
-        finally:
-            os.close(reader)
-        process = Process.of(int(pid)) if pid and not fault else None
-        if process is None:
-            said = fault or self.log("boot").read_text()[-1500:].strip()
-            raise LabError(
-                f"{self.name} did not boot: {said}. The lab needs root with all capabilities of a plain machine"
-            )
-        return process
 
     def _ssh_answers(self) -> bool:
         return _answers((self.address, 22), b"", b"SSH-")
