@@ -17,7 +17,7 @@ def app(name: str, item: Item) -> spec.App:
     return spec.App(
         name=name,
         image=_image(item),
-        replicas=None if values["replicas"] == "per-node" else values["replicas"],
+        replicas=_replicas(item),
         stopped=values["stopped"],
         restart=values["restart"],
         entrypoint=_optional_args(item.one("entrypoint")),
@@ -48,6 +48,14 @@ def app(name: str, item: Item) -> spec.App:
 
 def _get(item: Item, name: str) -> Any:
     return item.values[name]
+
+
+def _replicas(item: Item) -> int | None:
+    """With `<scale>` its `min` stands until a monitor observes more."""
+    if scale := item.one("scale"):
+        return int(_get(scale, "min"))
+    replicas = _get(item, "replicas")
+    return None if replicas == "per-node" else int(replicas)
 
 
 def _pair(item: Item, name: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ FILES_MAX = 200_000
 DEPTH_MAX = 16
 NAME_MAX_BYTES = 200
 _ROOT_FILES = ("cluster.xml", "monitor.xml", "known_hosts")
-_ROOT_DIRECTORIES = (*DIRECTORIES, "apps", "hooks", ".k4t")
+_ROOT_DIRECTORIES = (*DIRECTORIES, "apps", "hooks")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
@@ -132,14 +132,14 @@ class _Walk:
         self._note("", os.fstat(descriptor))
         for entry in self._entries(descriptor, "."):
             name = entry.name
-            if name == ".k4t" or ignored(name):
+            if ignored(name):
                 continue
             if name in _ROOT_DIRECTORIES:
                 self._enter(descriptor, name, name, entry)
             elif name in _ROOT_FILES:
                 self._read(descriptor, name, name, entry, keep=name != "known_hosts")
             else:
-                self._unknown(name, (*_ROOT_DIRECTORIES[:-1], *_ROOT_FILES))
+                self._unknown(name, (*_ROOT_DIRECTORIES, *_ROOT_FILES))
 
     def _enter(self, parent: int, name: str, path: str, entry: os.DirEntry[str]) -> None:
         with self._opened(parent, name, path, entry) as descriptor:
@@ -185,7 +185,7 @@ class _Walk:
             found = False
             for child in self._entries(descriptor, path):
                 inner, below = child.name, f"{path}/{child.name}"
-                if inner.startswith(".git"):
+                if inner.startswith((".git", ".k4t")):
                     continue
                 if child.is_dir(follow_symlinks=False):
                     self._app(descriptor, inner, below, child, depth + 1)
@@ -313,4 +313,5 @@ class _Walk:
 
 
 def ignored(name: str) -> bool:
-    return name.startswith(("README", ".git"))
+    """Notes, git's own, and k4t's own: `.k4t/`, and `.k4t-…` for files on their way into place."""
+    return name.startswith(("README", ".git", ".k4t"))

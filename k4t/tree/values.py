@@ -293,8 +293,8 @@ def _mac_or_words(text: str) -> str:
     return _words(text)
 
 
-TEXT = Type("a text", "text", _text)
-FREE = Type("a text", "text", str)
+TEXT = Type("any text", "text", _text)
+FREE = Type("any text, also none", "text", str)
 BOOLEAN = Type("true or false", "true", _boolean, choices=("true", "false"))
 NAMED = Type("a name of a-z, 0-9 and - (not at an end)", "web-1", _name, NAME.pattern.replace("?:", "") + "")
 COUNT = whole(0, example="3")
