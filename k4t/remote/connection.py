@@ -18,6 +18,8 @@ from k4t.remote.stream import ChannelStream
 MAX_COMMANDS = 8
 """Commands at once on one connection; sshd's MaxSessions is 10 by default, the rest is for a person."""
 
+OPEN_TRIES = 10
+
 RUN_MARK = "K4T_RUN"
 """In the environment of every command, so that the lock's holder finds all that this run started."""
 
@@ -55,6 +57,7 @@ class SshTransport:
         self.sudo = sudo
         self.run_id = run_id
         self._session = session
+        self._dials_docker = False
         self._commands = threading.BoundedSemaphore(MAX_COMMANDS)
 
     @property
@@ -121,38 +124,51 @@ class SshTransport:
         return ChannelStream(channel)
 
     def connect_docker(self) -> ChannelStream:
-        if not self.sudo:
+        if not self.sudo and not self._dials_docker:
             try:
                 kind = "direct-streamlocal@openssh.com"
                 return ChannelStream(self._session.open(kind, DOCKER_SOCKET, "", 0, timeout_s=CHANNEL_TIMEOUT_S))
             except ChannelRefused:
-                pass
+                pass  # sshd doesn't say whether it may not, or there is nobody
+        if not self._dials_docker:
+            self._check_docker()
+            self._dials_docker = True
         return self._dial_docker()
 
     # --- the Engine where its socket can't be had directly -----------------------------------------------------
 
-    def _dial_docker(self) -> ChannelStream:
-        """Says why there is no Engine; where there should be one, reaches it through a command."""
+    def _check_docker(self) -> None:
+        """Raises DockerUnavailable with the reason, unless a command can reach an Engine that answers."""
         done = self.run(["sh", "-c", DOCKER_SCRIPT], timeout_s=CHANNEL_TIMEOUT_S)
         verdict = done.stdout.strip().decode("ascii", "replace")
         if verdict != "there":
-            raise self._no_docker(verdict, done)
+            raise self._no_docker(verdict, done.words())
+        stream = self._dial_docker()
+        stream.settimeout(CHANNEL_TIMEOUT_S)
+        try:
+            stream.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            stream.recv(1)
+        except TimeoutError as error:
+            raise DockerUnavailable(
+                f"the Engine does not answer within {CHANNEL_TIMEOUT_S:g} s",
+                "restart it: systemctl restart docker",
+                host=self.host,
+            ) from error
+        except OSError as error:
+            raise ConnectionLost("the connection ended while Docker was asked", host=self.host) from error
+        finally:
+            stream.close()
+
+    def _dial_docker(self) -> ChannelStream:
         process = self._start(["docker", "system", "dial-stdio"], time.monotonic() + CHANNEL_TIMEOUT_S)
 
         def explain() -> None:
-            said = process.wait(2.0)
-            raise self._no_docker("failed", said)
+            words = process.wait(2.0).words()
+            raise self._no_docker(_docker_verdict(words), words)
 
         return ChannelStream(process.channel, on_close=process.close, verdict=explain)
 
-    def _no_docker(self, verdict: str, said: Completed) -> DockerUnavailable:
-        words = said.words()
-        if verdict == "failed" and "not found" in words:
-            verdict = "client"
-        elif verdict == "failed" and ("permission denied" in words or "connect:" not in words):
-            verdict = "other" if "permission denied" not in words else "denied"
-        elif verdict == "failed":
-            verdict = "stopped"
+    def _no_docker(self, verdict: str, words: str) -> DockerUnavailable:
         what, remedy = {
             "missing": ("Docker is not installed", "install Docker Engine (API 1.41 or newer) there"),
             "stopped": ("Docker is installed, but not running", "start it there: systemctl start docker"),
@@ -193,13 +209,18 @@ class SshTransport:
             raise
 
     def _open_session(self, deadline: float) -> Any:
-        try:
-            timeout_s = min(CHANNEL_TIMEOUT_S, max(0.1, deadline - time.monotonic()))
-            return self._session.open("session", timeout_s=timeout_s)
-        except ChannelRefused as error:
-            raise StepError(
-                f"sshd opens no session: {error.words}", "is MaxSessions at least 10 there?", host=self.host
-            ) from error
+        """sshd counts a session until it has cleaned up, a little longer than we do; so a refusal is asked again."""
+        for attempt in range(1, OPEN_TRIES + 1):
+            try:
+                timeout_s = min(CHANNEL_TIMEOUT_S, max(0.1, deadline - time.monotonic()))
+                return self._session.open("session", timeout_s=timeout_s)
+            except ChannelRefused as error:
+                if attempt == OPEN_TRIES or time.monotonic() > deadline:
+                    raise StepError(
+                        f"sshd opens no session: {error.words}", "is MaxSessions at least 10 there?", host=self.host
+                    ) from error
+            time.sleep(0.01 * attempt)
+        raise AssertionError  # the last attempt returns or raises
 
     def _judge_sudo(self, done: Completed) -> None:
         if not self.sudo or done.exit_status not in (1, 127):
@@ -214,3 +235,12 @@ class SshTransport:
             f"allow it without a password: echo '{self.user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/k4t",
             host=self.host,
         )
+
+
+def _docker_verdict(words: str) -> str:
+    """What the docker command's last line means."""
+    if "No such file or directory" in words or "not found" in words:
+        return "client"
+    if "permission denied" in words:
+        return "denied"
+    return "stopped" if "Cannot connect" in words or "connection refused" in words else "other"

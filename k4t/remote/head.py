@@ -39,7 +39,7 @@ def parse(data: bytes) -> Head | None:
     try:
         found = json.loads(data)
         written = int(found["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     if written > FORMAT:
         raise K4tError(f"the head is of format {written}, this k4t reads up to {FORMAT}", "update k4t")

@@ -134,10 +134,7 @@ class Connector:
         if via is not None:
             return _dial_through(name, target, via)
         if target.proxy_command:
-            try:
-                return command.connect(["sh", "-c", f"exec {target.proxy_command}"], env=self._environ)[0]
-            except StepError as error:
-                raise HostUnreachable(f"ProxyCommand {target.proxy_command!r}: {error}", host=name) from error
+            return _dial_proxy(name, target.proxy_command, self._environ)
         return dial.dial(name, target.host, target.port, target.connect_timeout_s)
 
     def _jump(self, name: str, jumps: tuple[Target, ...]) -> _Session | None:
@@ -309,6 +306,16 @@ def _behind(target: Target, jumps: tuple[Target, ...]) -> Target:
     from dataclasses import replace
 
     return replace(target, jumps=jumps)
+
+
+def _dial_proxy(name: str, line: str, environ: Mapping[str, str]) -> socket.socket:
+    """The line is a shell's, as with OpenSSH; it is the user's own. The program ends with its socket."""
+    try:
+        sock, process = command.connect(["sh", "-c", f"exec {line}"], env=environ)
+    except StepError as error:
+        raise HostUnreachable(f"ProxyCommand {line!r}: {error}", host=name) from error
+    threading.Thread(target=process.wait, daemon=True, name=f"proxy {name}").start()
+    return sock
 
 
 def _dial_through(name: str, target: Target, via: _Session) -> Any:

@@ -97,7 +97,8 @@ def serve(directory: Path, *, options: Sequence[str] = (), port: int = 0) -> Ite
     config = directory / "sshd_config"
     config.write_text(_config(directory, port, options))
     Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stderr=(directory / "log").open("wb"))
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stderr=log)
     try:
         wait_for_port(port)
         yield Sshd(port, home, key, known_hosts, directory, process.pid)

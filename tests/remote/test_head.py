@@ -1,0 +1,76 @@
+"""The head survives its way to a host and back, and garbage on a host is no head."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k4t.errors import K4tError
+from k4t.model.state import Head, Revision
+from k4t.remote import head
+from k4t.remote.fake import FakeTransport
+
+pytestmark = pytest.mark.unit
+
+HEAD = Head(
+    cluster="k7f3q2m9",
+    serial=44,
+    tree="f" * 64,
+    revisions=(Revision(43, "", {"web": "a"}), Revision(44, "f" * 64, {"web": "b"})),
+    held={"web": "v1:00"},
+    digests={"web:1": "sha256:00"},
+    who="anna",
+    at="2026-01-01T00:00:00Z",
+)
+
+
+def test_round_trip() -> None:
+    """What is written is read."""
+    transport = FakeTransport()
+    head.write(transport, HEAD)
+    assert head.read(transport, "k7f3q2m9") == HEAD
+
+
+def test_place_is_the_clusters_own() -> None:
+    """Clusters that share a host keep their heads apart; a strange one in its place is none."""
+    transport = FakeTransport()
+    assert head.read(transport, "k7f3q2m9") is None
+    transport.at.files[head.path("other")] = head.encode(HEAD)
+    assert head.read(transport, "other") is None
+
+
+def test_only_the_newest_hundred_revisions() -> None:
+    """A head does not grow for ever."""
+    many = Head("c", 250, revisions=tuple(Revision(n, "") for n in range(1, 251)))
+    parsed = head.parse(head.encode(many))
+    assert parsed is not None
+    assert [revision.serial for revision in parsed.revisions] == list(range(151, 251))
+
+
+def test_newer_format_is_refused() -> None:
+    """A head of a newer k4t is not guessed at."""
+    data = json.loads(head.encode(HEAD)) | {"format": 2}
+    with pytest.raises(K4tError, match=r"format 2.*up to 1; update k4t"):
+        head.parse(json.dumps(data).encode())
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_no_head(data: bytes) -> None:
+    """Bytes that are no head are as good as none."""
+    assert head.parse(data) is None
+
+
+@given(st.integers(0, len(head.encode(HEAD)) - 2))
+def test_cut_head_is_no_head(size: int) -> None:
+    """A head cut anywhere is none."""
+    assert head.parse(head.encode(HEAD)[:size]) is None
+
+
+@pytest.mark.parametrize("key", ["serial", "tree", "revisions", "held", "digests", "who"])
+def test_wrong_types_are_no_head(key: str) -> None:
+    """A value of the wrong kind makes no head, and no error."""
+    data = json.loads(head.encode(HEAD)) | {key: {"x": [1]}}
+    assert head.parse(json.dumps(data).encode()) is None
