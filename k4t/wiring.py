@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,13 @@ from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.master.deploy import Run
 from k4t.master.fleet import Fleet, Host, hosts_of
+from k4t.master.locking import locked
 from k4t.master.publication.publish import Publisher
 from k4t.master.status import status
 from k4t.model.events import Emit, silent
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Dns, Gateway, Node, Tree
+from k4t.node.allocator import Locker
 from k4t.remote import known_hosts, lock
 from k4t.remote.ssh import Connector
 from k4t.tree import create
@@ -66,15 +67,30 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False) -> Iterator[Run
     participants: dict[tuple[Kind, str], Participant] = {}
     fleet = Fleet(tree, connector.connect, participants)
     participants.update(_participants(tree, fleet))
-    publisher = Publisher(list(participants.values()), tree.cluster, run_id)
+    holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
     try:
         yield Run(
-            directory=db, tree=tree, fleet=fleet, publisher=publisher, id=run_id, who=who(), emit=emit,
-            lock=lambda fleet: _locked(db, fleet, run_id, wait_s=WAIT_S if wait else 0.0),
-            logins=_logins(tree, db), at=now(),
-        )  # fmt: skip
+            directory=db,
+            tree=tree,
+            fleet=fleet,
+            publisher=Publisher(list(participants.values()), tree.cluster, run_id),
+            who=holder.who,
+            at=holder.since,
+            emit=emit,
+            lock=lambda: locked(db / ".k4t" / "lock", fleet, holder, emit, wait_s=WAIT_S if wait else 0.0),
+            host_lock={node.name: _host_lock(fleet, node, holder) for node in tree.nodes.values()},
+            logins=_logins(tree, db),
+            secrets=_secrets(tree, db),
+        )
     finally:
+        for participant in participants.values():
+            participant.close()
         fleet.close()
+        connector.close()
+
+
+def _host_lock(fleet: Fleet, node: Node, holder: lock.Holder) -> Locker:
+    return lambda: lock.host_lock(fleet.transport(node), holder)
 
 
 def who() -> str:
@@ -120,18 +136,6 @@ def _unavailable(thing: Gateway | Dns, drivers: Mapping[str, object]) -> Finding
     return Finding(where.file, where.line, "driver-unavailable", f"driver {thing.driver} isn't available yet", remedy)
 
 
-@contextmanager
-def _locked(db: Path, fleet: Fleet, run_id: str, *, wait_s: float) -> Iterator[None]:
-    """The tree's own lock, then this cluster's lock on every host that answers. Raises Locked."""
-    holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
-    with lock.LocalLock(db / ".k4t" / "lock", holder, wait_s=wait_s):
-        held = lock.take_all(list(fleet.connected().values()), fleet.tree.cluster.id, holder, wait_s=wait_s)
-        try:
-            yield
-        finally:
-            held.release()
-
-
 def _logins(tree: Tree, db: Path) -> dict[str, tuple[str, str]]:
     """User and password of each registry that wants a login. Raises K4tError naming the secret, never its value."""
     return {
@@ -139,6 +143,12 @@ def _logins(tree: Tree, db: Path) -> dict[str, tuple[str, str]]:
         for registry in tree.cluster.registries
         if registry.secret
     }
+
+
+def _secrets(tree: Tree, db: Path) -> dict[str, str]:
+    """Values of the secrets that apps' variables name. Raises K4tError naming the secret, never its value."""
+    names = {env.secret for app in tree.apps.values() for env in app.env if env.secret}
+    return {name: value(tree.secrets[name], db) for name in sorted(names)}
 
 
 def look(db: Path) -> dict[str, Any]:
@@ -153,14 +163,15 @@ def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Cal
     """`k4t trust`: show each host's keys, ask once, write them to the tree's known_hosts."""
     tree = read(db)
     connector = _connector(db, secrets.token_hex(8))
-    hosts = _hosts_named(tree, names)
-    found = [(host, connector.scan(host.name, host.ssh, host.address)) for host in hosts]
-    for host, keys in found:
+    found = []
+    for host in _hosts_named(tree, names):
+        key_name, keys = connector.scan(host.name, host.ssh, host.address)
+        found.append((key_name, keys))
         for key in keys:
-            say(f"{host.name} ({host.ssh.host or host.address}): {key.kind} {known_hosts.fingerprint(key)}")
+            say(f"{host.name} ({key_name}): {key.type} {key.fingerprint}")
     agree("Are these the hosts' own keys? Enrol them?")
-    for host, keys in found:
-        known_hosts.enrol(db / "known_hosts", host.ssh.host or host.address, host.ssh.port or 22, keys)
+    for key_name, keys in found:
+        known_hosts.enrol(db / "known_hosts", [key_name], keys)
     say(f"enrolled {len(found)} in {db / 'known_hosts'}")
 
 
@@ -186,6 +197,5 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
 def remove_app(db: Path, name: str) -> str:
     """Take an app's directory out of the tree; a word about it."""
     thing(read(db).apps, "app", name)
-    create.remove(db, "apps", name)
-    shutil.rmtree(db / "apps" / name, ignore_errors=True)
+    create.remove(db, "app", name)
     return f"removed {db / 'apps' / name}"

@@ -16,24 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from k4t.errors import Interrupted, K4tError, Unreachable, Unsafe, gravest
-from k4t.master import verify
+from k4t.master import record, verify
 from k4t.master.execute import Executed, Execution
 from k4t.master.fleet import Fleet
 from k4t.master.history import WorkingCopy
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
-from k4t.master.planning import blocked, report, serials
-from k4t.master.planning.plan import Plan, ResolvedImage
-from k4t.master.planning.reconcile import Options, reconcile
+from k4t.master.planning import report, serials
+from k4t.master.planning.plan import Options, Plan, ResolvedImage
+from k4t.master.planning.reconcile import reconcile
 from k4t.master.publication.publish import Publisher
-from k4t.master.record import record
 from k4t.master.steps import Steps
 from k4t.model.events import Emit, Note
 from k4t.model.spec import Tree
-from k4t.model.state import Head, Observed
+from k4t.model.state import Head, NodeState, Observed, ParticipantState
+from k4t.node.allocator import Locker
 
 Confirm = Callable[[Plan], None]
-LockAll = Callable[[Fleet], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +50,23 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Who works, on which copy of the tree, with whose hands. `lock` holds the cluster's locks while entered."""
+    """Who works, on which copy of the tree, with whose hands.
+
+    `lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock; `logins` are
+    registries' (user, password), `secrets` values by name.
+    """
 
     directory: Path
     tree: Tree
     fleet: Fleet
     publisher: Publisher
-    id: str
     who: str
+    at: str
     emit: Emit
-    lock: LockAll
+    lock: Callable[[], AbstractContextManager[None]]
+    host_lock: Mapping[str, Locker] = field(default_factory=dict)
     logins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def copy(self) -> WorkingCopy:
@@ -70,7 +75,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One look at the world and what follows from it. `statuses`: exit statuses of what could not be asked."""
+    """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why."""
 
     plan: Plan
     observed: Observed
@@ -96,32 +101,31 @@ def plan(run: Run, request: Request) -> Decision:
     observed = observe(run.fleet)
     _need_someone(observed)
     head = serials.newest(observed.heads)
-    images = resolve_images(run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory)
-    options = Options(
-        allow=request.allow,
-        named=request.named,
-        base_serial=run.copy.base_serial(),
-        degraded=request.degraded,
+    images = resolve_images(
+        run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory, logins=run.logins
     )
+    options = Options(
+        named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial()
+    )  # fmt: skip
     decided = reconcile(run.tree, observed, images=images, scope=request.apps or None, options=options)
-    possible, statuses = blocked.without_blocked(decided, run.tree, observed, degraded=request.degraded)
-    return Decision(possible, observed, head, images, statuses)
+    return Decision(decided, observed, head, images, _statuses(decided, observed))
 
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     """Do what the tree says. `confirm` shows a plan and returns, or raises. Raises K4tError when nothing was begun."""
     first = plan(run, request)
-    if first.plan.empty and not serials.is_news(first.plan, run.tree, first.head):
+    if first.plan.empty and not _is_news(run, first):
+        _refuse_unsafe(first.plan)
         return _outcome(first, Executed())
-    _refuse_unsafe(first.plan)
     if not first.plan.empty:
         confirm(first.plan)
+    _refuse_unsafe(first.plan)
     run.copy.prepare()
-    with run.lock(run.fleet):
+    with run.lock():
         decision = _look_again(run, request, first, confirm)
-        executed = _execute(run, decision)
-        outcome = _verified(run, decision, _outcome(decision, executed))
-        record(run.fleet, run.copy, decision.plan, decision.head, decision.images, request, outcome, run.who, run.emit)
+        executed = _execute(run, request, decision)
+        outcome = _verified(run, decision, executed, _outcome(decision, executed))
+        _record(run, request, decision, executed, outcome)
     if executed.interrupted:
         return dataclasses.replace(outcome, exit_status=Interrupted.exit_status)
     return outcome
@@ -132,17 +136,36 @@ def _need_someone(observed: Observed) -> None:
     nodes = list(observed.nodes.values())
     if nodes and not any(node.reachable for node in nodes):
         worst = gravest(node.exit_status for node in nodes)
-        said = "; ".join(node.problem for node in nodes if node.exit_status == worst)
+        said = "; ".join(f"{node.name}: {node.problem}" for node in nodes if node.exit_status == worst)
         error = Unreachable(said if len(nodes) == 1 else f"no node can be asked: {said}")
         error.exit_status = worst
         raise error
+
+
+def _statuses(decided: Plan, observed: Observed) -> tuple[int, ...]:
+    """77 for every host that refuses, 69 (or its own) for a group that can't be published to, 3 for the rest."""
+    hosts: list[NodeState | ParticipantState] = [*observed.nodes.values()]
+    hosts += [*observed.gateways.values(), *observed.dns.values()]
+    statuses = [host.exit_status for host in hosts if not host.reachable and host.exit_status == 77]
+    if decided.refused:
+        away = [member for member in (*observed.gateways.values(), *observed.dns.values()) if not member.reachable]
+        statuses += [member.exit_status or Unreachable.exit_status for member in away]
+    if decided.not_done or decided.unschedulable or decided.refused:
+        statuses.append(3)
+    return tuple(statuses)
+
+
+def _is_news(run: Run, decision: Decision) -> bool:
+    """Whether a whole apply with nothing to do still is a new state of the tree, to be recorded."""
+    head = decision.head
+    return decision.plan.whole and not decision.statuses and head is not None and head.tree != run.tree.sha256
 
 
 def _refuse_unsafe(plan: Plan) -> None:
     if plan.unsafe:
         reasons = "; ".join(change.detail for change in plan.unsafe)
         allows = " ".join(f"--allow {change.allow}" for change in plan.unsafe)
-        raise Unsafe(f"unsafe: {reasons}", f"if that is meant: {allows}")
+        raise Unsafe(f"unsafe: {reasons}", f"if that is meant, add {allows}")
 
 
 def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -> Decision:
@@ -151,58 +174,84 @@ def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -
     if report.as_text(second.plan) == report.as_text(first.plan):
         return second
     run.emit(Note("the plan has changed since it was shown", warning=True))
-    _refuse_unsafe(second.plan)
     if not second.plan.empty:
         confirm(second.plan)
+    _refuse_unsafe(second.plan)
     return second
 
 
-def _execute(run: Run, decision: Decision) -> Executed:
+def _execute(run: Run, request: Request, decision: Decision) -> Executed:
+    execution = Execution(decision.plan.steps, lambda step, failed: steps.perform(step, failed), run.emit)
     steps = Steps(
-        run.fleet, run.publisher, decision.observed, directory=run.directory, logins=run.logins, emit=run.emit
-    )
-    execution = Execution(decision.plan.steps, steps.perform, run.emit)
-    steps.stopping = execution.stopping
+        run.fleet, run.publisher, decision.observed, directory=run.directory, logins=run.logins, secrets=run.secrets,
+        host_lock=run.host_lock, degraded=request.degraded, emit=run.emit, stopping=execution.stopping,
+    )  # fmt: skip
     return execution.run()
 
 
-def _verified(run: Run, decision: Decision, outcome: Outcome) -> Outcome:
+def _verified(run: Run, decision: Decision, executed: Executed, outcome: Outcome) -> Outcome:
     """Ask the nodes once more whether what was started still runs."""
-    missing = verify.not_running(run.fleet, decision.plan) if outcome.done else ()
+    done = frozenset(step.id for step in executed.done)
+    missing = verify.not_running(run.fleet, decision.plan, done)
     if not missing:
         return outcome
-    statuses = (outcome.exit_status, 3)
-    return dataclasses.replace(
-        outcome, result="partial", not_done=outcome.not_done + missing, exit_status=gravest(statuses)
-    )
+    worst = gravest((outcome.exit_status, 3))
+    return dataclasses.replace(outcome, result="partial", not_done=outcome.not_done + missing, exit_status=worst)
+
+
+def _record(run: Run, request: Request, decision: Decision, executed: Executed, outcome: Outcome) -> None:
+    """The head everywhere, and what this copy remembers, if this run changed anything or the tree is a new one."""
+    plan = decision.plan
+    if not executed.done and not _is_news(run, decision):
+        return
+    about = record.changed_hashes(decision.head, record.app_hashes(run.tree, plan.scope))
+    head = serials.advance(
+        decision.head, cluster=run.tree.cluster.id, serial=outcome.serial, tree=plan.tree if plan.whole else "",
+        apps=about, digests={image.reference: image.digest for image in decision.images.values()},
+        who=run.who, at=run.at,
+    )  # fmt: skip
+    record.write_heads(run.fleet, head, run.emit)
+    entry = {
+        "at": run.at, "who": run.who, "message": request.message, "serial": outcome.serial, "result": outcome.result,
+        "apps": list(request.apps), "allow": sorted(request.allow | request.named), "done": outcome.done,
+    }  # fmt: skip
+    record.remember(run.copy, head, about, entry, run.emit)
 
 
 def _outcome(decision: Decision, executed: Executed) -> Outcome:
     plan = decision.plan
     failed = tuple(
-        (failure.step.id, failure.error.host or failure.step.node, str(failure.error)) for failure in executed.failed
+        (failure.step.id, failure.error.host or failure.step.node, _words(failure.error)) for failure in executed.failed
     )
     skipped = tuple(f"{step.id} (because of {because})" for step, because in executed.skipped)
-    left = plan.not_done + tuple(f"{item.app}.{item.replica}: {', '.join(item.reasons)}" for item in plan.unschedulable)
+    unplaced = tuple(
+        f"{item.app}.{item.replica} fits nowhere: {'; '.join(item.reasons)}" for item in plan.unschedulable
+    )
+    left = plan.not_done + plan.refused + unplaced
     statuses = list(decision.statuses)
-    if left and not statuses:
-        statuses.append(3)
     if failed or skipped:
         statuses.append(3 if _any_app_complete(executed) else 1)
-    if failed or skipped or left:
-        result = "partial" if executed.done or not (failed or skipped) else "failed"
-        if 1 in statuses and 3 not in statuses:
-            result = "failed"
-    else:
-        result = "done" if executed.done else "nothing"
-    return Outcome(plan.serial, result, len(executed.done), failed, skipped + left, gravest(statuses))
+    result = "done" if executed.done else "nothing"
+    if left or failed or skipped:
+        result = "failed" if 1 in statuses and 3 not in statuses else "partial"
+    serial = plan.serial if executed.done or decision.head is None else _serial(decision)
+    return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses))
+
+
+def _serial(decision: Decision) -> int:
+    """Of a run that did nothing: the head's, or the next one when the tree is a new one."""
+    head = decision.head
+    if head is None:
+        return 0
+    news = decision.plan.whole and not decision.statuses and head.tree != decision.plan.tree
+    return head.serial + 1 if news else head.serial
+
+
+def _words(error: K4tError) -> str:
+    return f"{error.message}; {error.remedy}" if error.remedy else error.message
 
 
 def _any_app_complete(executed: Executed) -> bool:
     """Whether at least one app got everything it was to get: then the run was done in part, else it failed."""
     open_apps = {failure.step.app for failure in executed.failed} | {step.app for step, _ in executed.skipped}
     return any(step.app not in open_apps for step in executed.done)
-
-
-def error_of(error: BaseException) -> K4tError:
-    return error if isinstance(error, K4tError) else K4tError(f"{type(error).__name__}: {error}")

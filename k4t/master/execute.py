@@ -19,7 +19,8 @@ STEPS_PER_NODE = 4
 WAITING = frozenset({"await", "wait", "drain", "publish"})
 """Actions that wait for something else than the node's own work: they take no place on their node."""
 
-Perform = Callable[[Step], str]
+Perform = Callable[[Step, frozenset[str]], str]
+"""Makes a step's call; told which of the steps it `awaits` have not succeeded. Returns a word about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +40,22 @@ class Executed:
 
 
 class Execution:
-    """One walk through one graph. `perform` makes a step's external call and returns a word about it."""
+    """One walk through one graph. A step begins when all it comes `after` have succeeded and all it `awaits` ended."""
 
     def __init__(self, steps: Sequence[Step], perform: Perform, emit: Emit) -> None:
         self._perform = perform
         self._emit = emit
         self._steps = {step.id: step for step in steps}
-        self._missing = {step.id: sum(1 for id in step.after if id in self._steps) for step in steps}
+        self._waits_for = {step.id: {id for id in _before(step) if id in self._steps} for step in steps}
         self._dependants: dict[str, list[str]] = {}
         for step in steps:
-            for id in step.after:
+            for id in _before(step):
                 self._dependants.setdefault(id, []).append(step.id)
         self._ready: dict[str, deque[Step]] = {}
         self._busy: dict[str, int] = {}
         self._finished: queue.SimpleQueue[tuple[Step, K4tError | None]] = queue.SimpleQueue()
         self._under_way = 0
+        self._bad: dict[str, str] = {}
         self._result = Executed()
         self.stopping = threading.Event()
 
@@ -61,7 +63,7 @@ class Execution:
         """Until every step is done, failed or skipped. Ctrl-C lets the steps at hand finish; a second one leaves."""
         with ThreadPoolExecutor(MAX_STEPS_AT_ONCE, thread_name_prefix="step") as pool:
             for step in self._steps.values():
-                if self._missing[step.id] == 0:
+                if not self._waits_for[step.id]:
                     self._queue(step)
             self._begin(pool)
             while self._under_way:
@@ -85,8 +87,7 @@ class Execution:
                 continue
 
     def _queue(self, step: Step) -> None:
-        place = step.node if step.action not in WAITING else ""
-        self._ready.setdefault(place, deque()).append(step)
+        self._ready.setdefault(_place(step), deque()).append(step)
 
     def _begin(self, pool: ThreadPoolExecutor) -> None:
         if self.stopping.is_set():
@@ -96,14 +97,14 @@ class Execution:
                 step = waiting.popleft()
                 self._busy[place] = self._busy.get(place, 0) + 1
                 self._under_way += 1
-                pool.submit(self._one, step)
+                pool.submit(self._one, step, frozenset(id for id in step.awaits if id in self._bad))
 
-    def _one(self, step: Step) -> None:
+    def _one(self, step: Step, failed: frozenset[str]) -> None:
         started_s = time.monotonic()
         self._emit(StepStarted(step.id))
         error: K4tError | None = None
         try:
-            word = self._perform(step)
+            word = self._perform(step, failed)
             self._emit(StepDone(step.id, word, time.monotonic() - started_s))
         except K4tError as failure:
             error = failure
@@ -116,29 +117,50 @@ class Execution:
 
     def _settle(self, step: Step, error: K4tError | None) -> None:
         self._under_way -= 1
-        place = step.node if step.action not in WAITING else ""
-        self._busy[place] -= 1
+        self._busy[_place(step)] -= 1
         if error is None:
             self._result.done.append(step)
-            for id in self._dependants.get(step.id, ()):
-                self._missing[id] -= 1
-                if self._missing[id] == 0:
-                    self._queue(self._steps[id])
         elif isinstance(error, Interrupted):
-            self._result.skipped.append((step, "interrupted"))
+            self._skip(step, "interrupted")
         else:
             self._result.failed.append(Failure(step, error))
+            self._bad[step.id] = step.id
+        self._ended(step)
+
+    def _ended(self, ended: Step) -> None:
+        """Queue what may begin now; skip, at once and on and on, what now never may."""
+        open_ends = [ended]
+        while open_ends:
+            last = open_ends.pop()
+            for id in self._dependants.get(last.id, ()):
+                step = self._steps[id]
+                if id in self._bad or last.id not in self._waits_for[id]:
+                    continue
+                self._waits_for[id].discard(last.id)
+                if last.id in self._bad and last.id in step.after:
+                    self._skip(step, self._bad[last.id])
+                    open_ends.append(step)
+                elif not self._waits_for[id]:
+                    self._queue(step)
+
+    def _skip(self, step: Step, because: str) -> None:
+        self._bad[step.id] = because
+        self._result.skipped.append((step, because))
+        if because != "interrupted":
+            self._emit(StepSkipped(step.id, because))
 
     def _sweep(self) -> None:
-        """Name the cause of everything that was never begun."""
+        """Account for everything that was never begun."""
         self._result.interrupted = self.stopping.is_set()
-        ended = {step.id for step in self._result.done}
-        causes = {failure.step.id: failure.step.id for failure in self._result.failed}
-        causes.update({step.id: because for step, because in self._result.skipped})
+        ended = {step.id for step in self._result.done} | set(self._bad)
         for step in self._steps.values():
-            if step.id in ended or step.id in causes:
-                continue
-            because = next((causes[id] for id in step.after if id in causes), "interrupted")
-            causes[step.id] = because
-            self._result.skipped.append((step, because))
-            self._emit(StepSkipped(step.id, because))
+            if step.id not in ended:
+                self._skip(step, "interrupted")
+
+
+def _before(step: Step) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*step.after, *step.awaits)))
+
+
+def _place(step: Step) -> str:
+    return "" if step.action in WAITING else step.node

@@ -11,6 +11,7 @@ from k4t.master.planning.plan import ResolvedImage
 from k4t.model.spec import App
 from k4t.model.state import Head, Observed
 from k4t.node import images
+from k4t.node.reference import registry_of
 
 
 def resolve_images(
@@ -36,9 +37,7 @@ def resolve_images(
             resolved[app.name] = found
         else:
             asked.setdefault(app.image.reference, app)
-    answers = dict(
-        zip(asked, at_once(lambda app: _ask(fleet, observed, app, logins), asked.values()), strict=True)
-    )
+    answers = dict(zip(asked, at_once(lambda app: _ask(fleet, observed, app, logins), asked.values()), strict=True))
     for app in apps:
         if app.name not in resolved:
             resolved[app.name] = answers[app.image.reference]
@@ -48,7 +47,7 @@ def resolve_images(
 def _without_asking(app: App, remembered: str, directory: Path) -> ResolvedImage | None:
     image = app.image
     if image.archive:
-        return images.archive_image(directory / "apps" / app.name / image.archive, image.reference)
+        return _resolved(images.archive_image(directory / "apps" / app.name / image.archive, image.reference))
     if "@sha256:" in image.reference:
         return ResolvedImage(image.reference, image.reference.partition("@")[2])
     return ResolvedImage(image.reference, remembered) if remembered else None
@@ -56,17 +55,21 @@ def _without_asking(app: App, remembered: str, directory: Path) -> ResolvedImage
 
 def _ask(fleet: Fleet, observed: Observed, app: App, logins: Mapping[str, tuple[str, str]]) -> ResolvedImage:
     """The first reachable node that knows answers; a registry that one node can't reach, another may."""
-    login = logins.get(images.registry_of(app.image.reference))
+    login = logins.get(registry_of(app.image.reference))
     problem: K4tError | None = None
     nodes = [state.name for state in observed.nodes.values() if state.reachable]
     for node in nodes[:3]:
         try:
-            return images.resolve(fleet.engine(node), app.image.reference, login, policy=app.image.pull)
+            return _resolved(images.resolve(fleet.engine(node), app.image.reference, login, policy=app.image.pull))
         except ImageNotFound as error:
             problem = problem or error
         except K4tError as error:
             problem = error
     raise _at(app, problem)
+
+
+def _resolved(found: images.Resolved) -> ResolvedImage:
+    return ResolvedImage(found.reference, found.digest, found.archs)
 
 
 def _at(app: App, problem: K4tError | None) -> K4tError:

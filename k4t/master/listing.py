@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe_node
+from k4t.master.planning.survey import replica_key
 from k4t.model.spec import Node
 from k4t.model.state import Container, NodeState
 
@@ -18,6 +19,7 @@ def containers(fleet: Fleet, apps: frozenset[str]) -> list[Container | str]:
     for state in at_once(look, fleet.tree.nodes.values()):
         if not state.reachable:
             rows.append(state.problem)
-        mine = [one for one in state.containers if not apps or one.app in apps]
-        rows += sorted(mine, key=lambda one: (one.app, one.replica.zfill(6), one.generation))
+        mine: list[Container] = [one for one in state.containers if not apps or one.app in apps]
+        ordered = sorted(mine, key=lambda one: (one.app, replica_key(one.replica), one.generation))
+        rows.extend(ordered)
     return rows

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
+from k4t.master.history import WorkingCopy
 from k4t.model.events import Emit, Note
+from k4t.model.spec import Tree
 from k4t.model.state import Head
 from k4t.remote import head as remote_head
 from k4t.remote.transport import Transport
 
+GONE = hashlib.sha256(b"").hexdigest()
+"""The hash of an app that the tree no longer has."""
+
+
+def app_hashes(tree: Tree, scope: Iterable[str]) -> dict[str, str]:
+    return {name: tree.app_sha256.get(name, GONE) for name in scope}
+
+
+def changed_hashes(head: Head | None, hashes: dict[str, str]) -> dict[str, str]:
+    """Those that differ from the newest that the head knows: what a revision is about."""
+    newest: dict[str, str] = {}
+    for revision in head.revisions if head else ():
+        newest.update(revision.apps)
+    return {name: sha256 for name, sha256 in hashes.items() if newest.get(name) != sha256}
+
 
 def write_heads(fleet: Fleet, head: Head, emit: Emit) -> None:
-    """The head to every host that is connected. A host that fails is named: the highest head seen counts, so one
+    """The head to every connected host. One that can't take it is named: the highest head seen counts, so a host
     that is behind does no harm."""
 
     def write(transport: Transport) -> None:
@@ -21,3 +41,13 @@ def write_heads(fleet: Fleet, head: Head, emit: Emit) -> None:
             emit(Note(f"the head was not written: {error}", warning=True))
 
     at_once(write, fleet.connected().values())
+
+
+def remember(copy: WorkingCopy, head: Head, about: dict[str, str], entry: dict[str, object], emit: Emit) -> None:
+    """Revision and audit line. The hosts have the head by now, so a working copy that can't be written is a warning."""
+    revision = {"serial": head.serial, "tree": head.tree, "apps": about, "who": head.who, "at": head.at}
+    try:
+        copy.remember(head.serial, revision | {"message": entry["message"]})
+        copy.audit(entry)
+    except K4tError as error:
+        emit(Note(str(error), warning=True))

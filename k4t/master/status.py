@@ -95,7 +95,7 @@ def _endpoints(container: Container) -> list[dict[str, Any]]:
             "port": port.number,
             "port_name": port.name,
             "node": container.node,
-            "replica": serials.replica_value(container.replica),
+            "replica": int(container.replica) if container.replica.isdigit() else container.replica,
         }
         for port in container.ports
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from k4t.errors import Interrupted, StepError
@@ -12,10 +12,14 @@ from k4t.master.planning import endpoints
 from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Resize, Slot, Step, Target
 from k4t.master.publication.publish import Publisher
 from k4t.model.events import Emit, StepProgress
-from k4t.model.spec import App
 from k4t.model.state import Container, Observed
 from k4t.node import create, health, images, lifecycle
+from k4t.node.allocator import Locker
+from k4t.node.reference import pinned, registry_of
 from k4t.registrar.document import Document
+from k4t.tree.contents import file_contents
+
+Place = tuple[str, str, int, str]
 
 
 class Steps:
@@ -29,21 +33,30 @@ class Steps:
         *,
         directory: Path,
         logins: Mapping[str, tuple[str, str]],
+        secrets: Mapping[str, str],
+        host_lock: Mapping[str, Locker],
+        degraded: bool,
         emit: Emit,
+        stopping: threading.Event,
     ) -> None:
         self._fleet = fleet
         self._publisher = publisher
         self._directory = directory
         self._logins = logins
+        self._secrets = secrets
+        self._host_lock = host_lock
+        self._degraded = degraded or None
         self._emit = emit
         self._guard = threading.Lock()
-        self.stopping = threading.Event()
-        self.containers: dict[Slot, Container] = {
-            slot_of(container): container for node in observed.nodes.values() for container in node.containers
+        self._stopping = stopping
+        self._containers: dict[Place, Container] = {
+            (one.app, one.replica, one.generation, one.node): one
+            for node in observed.nodes.values()
+            for one in node.containers
         }
 
-    def perform(self, step: Step) -> str:
-        """Make the step's call; a word about it for people. Raises K4tError."""
+    def perform(self, step: Step, failed: frozenset[str]) -> str:
+        """Make the step's call; a word about it for people. `failed`: what it awaited in vain. Raises K4tError."""
         work = step.work
         if isinstance(work, Fetch):
             return self._fetch(step, work)
@@ -52,9 +65,11 @@ class Steps:
         if isinstance(work, Await):
             return self._await(step, work)
         if isinstance(work, Publish):
-            return self._publish(work)
+            return self._publish(work, failed)
         if isinstance(work, Pause):
             return self._pause(work)
+        if isinstance(work, Resize):
+            return self._resize(step, work)
         return self._change(step, work)
 
     def _fetch(self, step: Step, work: Fetch) -> str:
@@ -65,72 +80,85 @@ class Steps:
 
         if work.archive:
             return images.load(engine, self._directory / "apps" / work.app / work.archive, work.image, progress)
-        login = self._logins.get(images.registry_of(work.image.reference))
+        login = self._logins.get(registry_of(work.image.reference))
         return images.pull(engine, work.image, login, progress, policy=work.policy)
 
     def _create(self, step: Step, work: Create) -> str:
+        order = create.Order(
+            cluster_id=self._fleet.tree.cluster.id,
+            name=work.name,
+            app=work.app,
+            replica=work.slot.replica,
+            generation=work.slot.generation,
+            image=pinned(work.image),
+            revision=work.revision,
+            spec=work.spec,
+            resources=work.resources,
+            ports=work.ports,
+            secrets=self._secrets,
+            contents=file_contents(self._directory, work.app, self._fleet.tree.cluster.variables),
+        )
         node = self._fleet.tree.nodes[step.node]
-        container = create.create(
-            self._fleet.engine(step.node), self._fleet.transport(node), self._fleet.tree.cluster, node, work,
-            app_directory=self._directory / "apps" / work.app.name,
-        )  # fmt: skip
+        container = create.create(self._fleet.engine(step.node), node, order, self._host_lock[step.node])
         with self._guard:
-            self.containers[work.slot] = container
+            self._containers[_place(work.slot)] = container
         return " ".join(f"{port.name}={port.number}" for port in container.ports)
 
     def _await(self, step: Step, work: Await) -> str:
-        container = self.containers[work.slot]
-        node = self._fleet.tree.nodes[step.node]
         return health.await_healthy(
             self._fleet.engine(step.node),
-            self._fleet.transport(node),
-            container,
+            self._fleet.transport(self._fleet.tree.nodes[step.node]),
+            self._known(work.slot),
             work.app,
             timeout_s=work.timeout_s,
-            stopping=self.stopping,
+            stopping=self._stopping,
         )
 
-    def _publish(self, work: Publish) -> str:
-        published = self._publisher.publish(work.kind, work.group, self._change_of(work))
+    def _publish(self, work: Publish, failed: frozenset[str]) -> str:
+        """What is healthy goes out, also when a neighbour isn't; then nothing is taken out, and the step has failed."""
+        added = [(slot, self._known(slot)) for slot in work.add if f"await:{slot.label}" not in failed]
+        if failed and not added:
+            raise StepError(f"not published: {', '.join(sorted(failed))} did not succeed")
+        removed = () if failed else work.remove
+
+        def change(live: Document | None) -> Document:
+            return endpoints.compose(
+                live, self._fleet.tree, work.kind, work.group, add=added, remove=removed, settle=work.settle
+            )
+
+        published = self._publisher.publish(work.kind, work.group, change, degraded=self._degraded)
+        if failed:
+            raise StepError(f"published without {', '.join(sorted(failed))}")
         return published.words()
 
-    def _change_of(self, work: Publish) -> Callable[[Document | None], Document]:
-        with self._guard:
-            added = [(slot, self.containers[slot]) for slot in work.add if slot in self.containers]
-        if len(added) < len(work.add):
-            raise StepError("a container to publish was never seen: run again")
-        removed = [self._removal(slot) for slot in work.remove]
-        return lambda live: endpoints.compose(
-            live, self._fleet.tree, work.kind, work.group, add=added, remove=removed, settle=work.settle
-        )
-
-    def _removal(self, slot: Slot) -> Slot:
-        return slot
-
     def _pause(self, work: Pause) -> str:
-        if self.stopping.wait(work.duration_s):
+        if self._stopping.wait(work.duration_s):
             raise Interrupted("stopped while waiting")
         return f"{work.duration_s:g} s"
 
-    def _change(self, step: Step, work: Target | Resize) -> str:
-        engine = self._fleet.engine(step.node)
-        container = self.containers.get(work.slot)
-        id = work.id or (container.id if container else "")
-        cluster = self._fleet.tree.cluster.id
-        if isinstance(work, Resize):
-            lifecycle.resize(engine, cluster, id, work.app, work.resources)
-        elif step.action == "start":
-            lifecycle.start(engine, cluster, id or work.name)
-        elif step.action == "stop":
-            lifecycle.stop(engine, cluster, id or work.name, grace_s=work.grace_s)
-        else:
-            lifecycle.remove(engine, cluster, id or work.name)
+    def _resize(self, step: Step, work: Resize) -> str:
+        lifecycle.resize(self._fleet.engine(step.node), self._fleet.tree.cluster.id, work.id or work.name, work.app)
         return ""
 
+    def _change(self, step: Step, work: Target) -> str:
+        engine, cluster = self._fleet.engine(step.node), self._fleet.tree.cluster.id
+        made = self._containers.get(_place(work.slot))
+        container = work.id or (made.id if made else work.name)
+        if step.action == "start":
+            lifecycle.start(engine, cluster, container)
+        elif step.action == "stop":
+            lifecycle.stop(engine, cluster, container, grace_s=work.grace_s)
+        else:
+            lifecycle.remove(engine, cluster, container)
+        return ""
 
-def slot_of(container: Container) -> Slot:
-    return Slot(container.app, container.replica, container.generation, container.node)
+    def _known(self, slot: Slot) -> Container:
+        with self._guard:
+            container = self._containers.get(_place(slot))
+        if container is None:
+            raise StepError(f"container {slot.label} was never seen", "run again")
+        return container
 
 
-def app_of(work: Create) -> App:
-    return work.app
+def _place(slot: Slot) -> Place:
+    return (slot.app, slot.replica, slot.generation, slot.node)

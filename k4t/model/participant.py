@@ -30,11 +30,16 @@ class Capabilities:
 class Participant(Protocol):
     """Every method may raise ParticipantAway, RegistrarMismatch, ConnectionLost; all can be done twice."""
 
-    kind: Kind
-    name: str
-    group: str
-    driver: str
-    capabilities: Capabilities
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def driver(self) -> str: ...
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     def observe(self) -> ParticipantState:
         """What it holds and serves now. Changes nothing. Raises nothing: a failure is a state that says so."""
@@ -57,3 +62,5 @@ class Participant(Protocol):
     def verify(self, document: Document) -> tuple[str, ...]:
         """Ask the vendor what it serves; the differences from `document` in words. () when it serves it all."""
         ...
+
+    def close(self) -> None: ...

@@ -56,7 +56,9 @@ class Console:
     def ask(self, question: str, *, option: str) -> None:
         """Go on, or raise. Nothing prompts without a terminal: NeedsTerminal names the option to give."""
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-            raise NeedsTerminal("this needs an answer and there is no terminal", f"look at the plan, then give {option}")
+            raise NeedsTerminal(
+                "this needs an answer and there is no terminal", f"look at the plan, then give {option}"
+            )
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

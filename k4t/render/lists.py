@@ -64,7 +64,9 @@ def containers(rows: Sequence[Container | str], console: Console, *, now_s: floa
     """Running and stopped containers; a sentence for each node that can't be asked."""
     found = [row for row in rows if isinstance(row, Container)]
     if console.output != "table":
-        listed = [{**dataclasses.asdict(one), "ports": [dataclasses.asdict(port) for port in one.ports]} for one in found]
+        listed = [
+            {**dataclasses.asdict(one), "ports": [dataclasses.asdict(port) for port in one.ports]} for one in found
+        ]
         away = [row for row in rows if isinstance(row, str)]
         console.data({"version": 1, "containers": listed, "unreachable": away}, rows="containers")
         return
@@ -93,5 +95,7 @@ def checks(results: Sequence[Checked], console: Console) -> int:
                 subject = one.subject
                 console.result(console.style(subject, "bold"))
             mark = console.style("ok  ", "green") if one.ok else console.style("bad ", "red")
-            console.result(f"  {mark} {one.what}: {one.said}" + (f"; {one.remedy}" if one.remedy and not one.ok else ""))
+            console.result(
+                f"  {mark} {one.what}: {one.said}" + (f"; {one.remedy}" if one.remedy and not one.ok else "")
+            )
     return gravest(one.exit_status for one in results if not one.ok)

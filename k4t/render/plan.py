@@ -10,7 +10,14 @@ from k4t.render.console import Console, plural
 
 SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">", "resize": "≈", "clean": "-"}
 STYLES = {"+": "green", "~": "yellow", "-": "red", ">": "cyan", "≈": "yellow"}
-VERBS = {"create": "create", "replace": "replace", "remove": "remove", "stop": "stop", "start": "start", "resize": "resize"}
+VERBS = {
+    "create": "create",
+    "replace": "replace",
+    "remove": "remove",
+    "stop": "stop",
+    "start": "start",
+    "resize": "resize",
+}
 
 
 @dataclass(slots=True)
@@ -119,7 +126,9 @@ def _counts(plan: Plan, changes: list[_Change]) -> str:
     kinds = [change.kind for change in changes]
     parts = [f"{kinds.count(kind)} to {kind}" for kind in ("create", "replace", "start", "resize", "stop", "remove")]
     parts = [part for part in parts if not part.startswith("0 ")]
-    publications = {(step.work.kind, step.work.group, step.app) for step in plan.steps if isinstance(step.work, Publish)}
+    publications = {
+        (step.work.kind, step.work.group, step.app) for step in plan.steps if isinstance(step.work, Publish)
+    }
     if publications:
         parts.append(plural(len(publications), "publication"))
     return ", ".join(parts) or plural(len(plan.steps), "step")

@@ -1,0 +1,53 @@
+"""One lab for all acceptance tests of the main job; a clean cluster for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.site import Site, containers
+from tests.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Two nodes, one host that is gateway and DNS server, a registry, and another master."""
+    with Lab(name="e2e", nodes=2, gateways=1, registry=True, extra=("m2",)) as up:
+        yield up
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
+    """An empty tree with both nodes; what a test left on the hosts is wiped after it."""
+    made = Site(lab, tmp_path)
+    made.node(lab.host("n1"))
+    made.node(lab.host("n2"))
+    yield made
+    for name in ("n1", "n2"):
+        host = lab.host(name)
+        if names := containers(host):
+            host.docker(["rm", "-f", *names])
+        host.exec(["rm", "-rf", "/var/lib/k4t"])
+
+
+@pytest.fixture
+def published(site: Site, lab: Lab) -> Iterator[Site]:
+    """The same with a gateway and a DNS server, installed."""
+    host = lab.host("gw1")
+    site.gateway(host)
+    site.dns(host)
+    site.k4t("gateway", "install")
+    site.k4t("dns", "install")
+    yield site
+    wipe_participants(site)
+
+
+def wipe_participants(site: Site) -> None:
+    """Take everything out of the gateway and the DNS server by applying an empty tree."""
+    for app in (site.db / "apps").iterdir():
+        for file in app.iterdir():
+            file.unlink()
+        app.rmdir()
+    site.k4t("apply", "--yes", "--allow", "remove-app", "--allow", "withdraw", "--allow", "empty-app", status=None)
