@@ -279,7 +279,8 @@ class Track:
     ) -> str:
         kind, group = key
         self.numbers[key] = self.numbers.get(key, 0) + 1
-        self.taken_out.update((key, slot) for slot in removes)
+        if self.standing.misplaced:
+            self.taken_out.update((key, slot) for slot in removes)
         settled: tuple[str, ...] = ()
         if settle and key in self.unsettled:
             self.unsettled.discard(key)

@@ -41,6 +41,8 @@ class Host:
     apps: dict[str, int] = field(default_factory=dict)
     total: int = 0
     freed: list[tuple[str, Demand]] = field(default_factory=list)
+    freed_memory_bytes: int = 0
+    freed_cpus: float = 0.0
 
     @property
     def name(self) -> str:
@@ -65,15 +67,14 @@ class Host:
         """The removals of this plan without which the demand could not be met."""
         if not self.freed:
             return ()
-        wanted = set(demand.ports)
-        steps = [step for step, given in self.freed if wanted.intersection(given.ports)]
-        memory = sum(given.memory_bytes for _, given in self.freed)
-        cpus = sum(given.cpus for _, given in self.freed)
-        short = self.memory_bytes is not None and 0 < demand.memory_bytes > self.memory_bytes - memory
-        short = short or (self.cpus is not None and 0 < demand.cpus > self.cpus - cpus + 1e-9)
-        if short:
-            steps = [step for step, given in self.freed if given.memory_bytes or given.cpus or step in steps]
-        return tuple(dict.fromkeys(steps))
+        steps: dict[str, None] = {}
+        if demand.ports:
+            wanted = set(demand.ports)
+            steps.update((step, None) for step, given in self.freed if wanted.intersection(given.ports))
+        short = self.memory_bytes is not None and 0 < demand.memory_bytes > self.memory_bytes - self.freed_memory_bytes
+        if short or (self.cpus is not None and 0 < demand.cpus > self.cpus - self.freed_cpus + 1e-9):
+            steps.update((step, None) for step, given in self.freed if given.memory_bytes or given.cpus)
+        return tuple(steps)
 
     def take(self, app: str, demand: Demand, holder: str) -> None:
         self.apps[app] = self.apps.get(app, 0) + 1
@@ -97,6 +98,15 @@ class Host:
             self.ports.pop(key, None)
         if step:
             self.freed.append((step, demand))
+            self.freed_memory_bytes += demand.memory_bytes
+            self.freed_cpus += demand.cpus
+
+    def take_again(self, app: str, demand: Demand, holder: str) -> None:
+        """Undo the last `give_back`."""
+        self.take(app, demand, holder)
+        self.freed.pop()
+        self.freed_memory_bytes -= demand.memory_bytes
+        self.freed_cpus -= demand.cpus
 
 
 class Pool:
@@ -249,6 +259,10 @@ class Picker:
         domain = self.refused.pop(host.name, None)
         if domain is not None:
             heapq.heappush(self.local[domain], (host.apps.get(self.app.name, 0), host.total, host.name))
+
+    def take_again(self, host: Host, given: Demand, holder: str) -> None:
+        host.take_again(self.app.name, given, holder)
+        self._count(host, 1)
 
     def pick(self, wanted: Demand) -> Host | None:
         """The best node that can meet the demand now. The caller takes it."""

@@ -217,7 +217,7 @@ class _Run:
     def _collect(self, found: Assessment, arranged: Arranged) -> None:
         self.abandoned += [(found.name, replica, node) for replica, node in arranged.abandoned]
         self.not_done += arranged.not_done
-        if any(host.known is False for host in self.board.hosts.values()):
+        if self.survey.unknown:
             for one in arranged.unschedulable:
                 self.not_done.append(f"{one.app}.{one.replica} finds no place: {'; '.join(one.reasons)}")
         else:

@@ -143,6 +143,8 @@ def _joined(survey: Survey, publications: Iterable[Publish]) -> Iterable[UnsafeC
     owners: dict[str, set[str]] = {}
     for work in publications:
         group = survey.groups[work.kind, work.group]
+        if not any(member.others for member in group.members):
+            continue
         coming = {slot.app for slot in work.add} | set(work.settle)
         for app in sorted(name for name in coming if not group.mentions(name)):
             for member in group.members:

@@ -35,10 +35,7 @@ class Standing:
     outdated: set[tuple[GroupKey, str]] = field(default_factory=set)
     remote: bool = False
     ttl_s: float = 0.0
-
-    @property
-    def groups(self) -> tuple[GroupKey, ...]:
-        return tuple(sorted({*self.wanted, *self.live, *self.unsettled}))
+    groups: tuple[GroupKey, ...] = ()
 
     def holding(self, container: Container, kind: Kind) -> tuple[GroupKey, ...]:
         return tuple(key for key in self.holders.get(container.id, ()) if key[0] == kind)
@@ -66,6 +63,7 @@ def standing(desired: Tree, survey: Survey, name: str) -> Standing:
         settled = set(group.settled.get(name, ()))
         if settled != set(wanted_of(app, desired, *key) if app else ()):
             found.unsettled.append(key)
+    found.groups = tuple(sorted({*found.wanted, *found.live, *found.unsettled}))
     return found
 
 

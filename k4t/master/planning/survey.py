@@ -40,7 +40,7 @@ class Group:
     def _troubles_of(self, member: ParticipantState) -> Iterable[str]:
         if self.live is not None and member.document is None and not self.live.empty:
             yield f"{member.name} holds nothing"
-        elif self.live is not None and member.document is not None and member.document.digest != self.live.digest:
+        elif self.live is not None and member.document is not None and not _same(member.document, self.live):
             yield f"{member.name} is not in step"
         elif not member.rendered:
             yield f"{member.name} has accepted what it does not serve"
@@ -110,6 +110,22 @@ def survey(desired: Tree, observed: Observed) -> Survey:
     )
 
 
+def _newest(documents: list[Document]) -> Document | None:
+    """By version; of two with one version and different content (a fork), the same one on every machine."""
+    version = max((document.version for document in documents), default=None)
+    candidates = [document for document in documents if document.version == version]
+    if all(_same(document, candidates[0]) for document in candidates[1:]):
+        return next(iter(candidates), None)
+    return max(candidates, key=lambda document: document.digest)
+
+
+def _same(one: Document, other: Document) -> bool:
+    """What `digest` compares, without hashing it."""
+    return one is other or all(
+        getattr(one, name) == getattr(other, name) for name in ("endpoints", "checks", "routes", "records")
+    )
+
+
 def _by_replica(containers: Iterable[Container]) -> dict[str, dict[str, tuple[Container, ...]]]:
     found: dict[str, dict[str, tuple[Container, ...]]] = {}
     for container in containers:
@@ -133,7 +149,7 @@ def _groups(observed: Observed) -> dict[tuple[Kind, str], Group]:
 
 def _group(kind: Kind, name: str, members: tuple[ParticipantState, ...]) -> Group:
     documents = [member.document for member in members if member.reachable and member.document is not None]
-    live = max(documents, key=lambda document: (document.version, document.digest), default=None)
+    live = _newest(documents)
     if live is None:
         return Group(kind, name, members)
     return Group(kind, name, members, live, by_app(live), settled_by_app(live))

@@ -253,8 +253,7 @@ class _Placer:
 
     def _take_again(self, container: Container) -> None:
         host = self.board.hosts[container.node]
-        self.picker.take(host, self.board.demand_of(container), container.name)
-        host.freed.pop()
+        self.picker.take_again(host, self.board.demand_of(container), container.name)
 
     def _host(self, need: Need, wants: Demand) -> Host | None:
         only = self._only(need)
