@@ -178,7 +178,7 @@ def _waiting_for(container: Container, app: App, look: Look, answer: str, lasted
 
 def _patience_s(app: App, look: Look, timeout_s: float) -> float:
     """Docker's own check knows start period and retries by itself; a probe gets as long here."""
-    if look.check == "unhealthy":
+    if look.check == "unhealthy" and look.state == "running":
         return 0.0
     if look.check or app.health is None or isinstance(app.health.probe, ExecProbe):
         return timeout_s

@@ -11,7 +11,7 @@ import pytest
 
 from k4t.errors import ConnectionLost, Interrupted, Unhealthy
 from k4t.model.spec import App, ContainerSettings, ExecProbe, Health, HttpProbe, ImageProbe, Port, TcpProbe
-from k4t.model.state import Container
+from k4t.model.state import BoundPort, Container
 from k4t.node import health, lifecycle
 from k4t.node.create import Order
 from k4t.node.docker import Engine
@@ -27,10 +27,12 @@ Run = Callable[..., tuple[Container, App]]
 
 
 @pytest.fixture
-def run(engine: Engine, make: Callable[[Order], Container], order: Orders) -> Run:
+def run(engine: Engine, make: Callable[[Order], Container], order: Orders, lab: Lab) -> Run:
     """Create and start."""
 
     def do(image: str = "", **app: Any) -> tuple[Container, App]:
+        if image:
+            lab.pull(image)
         wanted = order(image, **app)
         made = make(wanted)
         lifecycle.start(engine, CLUSTER, made.id)
@@ -100,7 +102,7 @@ def test_a_port_taken_after_its_allocation_is_named(run: Run, wait: Any, host: H
     try:
         settings = ContainerSettings(restart="no")
         container, app = run(command=("httpd", "-f", "-p", "20000"), container=settings)
-        held = Container(**{**_fields(container), "ports": (health.BoundPort("main", 20000),)})
+        held = Container(**{**_fields(container), "ports": (BoundPort("main", 20000),)})
         with pytest.raises(Unhealthy, match=r"port 20000/tcp of the host is held by .*python3"):
             wait(held, app)
     finally:
@@ -120,12 +122,13 @@ def test_an_answer_of_another_process_is_not_believed(run: Run, wait: Any, host:
 
 def test_dockers_own_check_decides_where_there_is_one(run: Run, wait: Any, lab: Lab) -> None:
     """exec becomes Docker's check; the image's own is taken with and without being asked for."""
-    quick = {"interval_s": 0.5, "start_period_s": 0.0}
-    assert wait(*run(health=Health(ExecProbe(("true",)), **quick)))
+    sleep = ("sleep", "60")
+    quick: dict[str, Any] = {"interval_s": 0.5, "start_period_s": 0.0}
+    assert wait(*run(command=sleep, health=Health(ExecProbe(("true",)), **quick)))
     own = lab.push("checked", healthcheck=("CMD", "true"))
-    assert wait(*run(own, health=Health(ImageProbe(), **quick)))
+    assert wait(*run(own, command=sleep, health=Health(ImageProbe(), **quick)))
     with pytest.raises(Unhealthy, match="its check says unhealthy nope"):
-        wait(*run(health=Health(ExecProbe(("sh", "-c", "echo nope; exit 1")), retries=1, **quick)))
+        wait(*run(command=sleep, health=Health(ExecProbe(("sh", "-c", "echo nope; exit 1")), retries=1, **quick)))
 
 
 def test_an_image_without_a_check_of_its_own_says_so(run: Run, wait: Any) -> None:

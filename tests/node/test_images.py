@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from k4t.node import images
 from k4t.node.archive import read_archive
 from k4t.node.docker import Engine
 from k4t.node.images import Resolved
+from k4t.node.reference import pinned
 from tests.lab import Host, Lab
 from tests.node.faulty import Faulty
 
@@ -54,9 +55,9 @@ def test_a_tag_becomes_a_digest_and_is_pulled_by_it(engine: Engine, host: Host, 
     assert images.present(engine, found)
     assert shown.fractions == sorted(shown.fractions)
     assert shown.fractions[-1] == 1.0
-    assert engine.image(reference) == engine.image(images.pinned(found))
+    assert engine.image(reference) == engine.image(pinned(found))
     assert images.pull(engine, found, None, shown) == "is there"
-    forget(host, reference, images.pinned(found))
+    forget(host, reference, pinned(found))
 
 
 def test_an_unknown_tag_is_not_found(engine: Engine, lab: Lab) -> None:
@@ -166,7 +167,7 @@ def test_a_damaged_archive_is_refused_by_the_engine(
     archive = read_archive(whole)
     cut = tmp_path / "cut.tar"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    monkeypatch.setattr(images, "read_archive", lambda path: archive)
+    monkeypatch.setattr(images, "read_archive", lambda _: archive)
     with pytest.raises((PullFailed, StepError)):
         images.load(engine, cut, found, Shown())
     assert not images.present(engine, found)
@@ -185,9 +186,3 @@ def test_a_pull_that_fails_half_way_leaves_the_old_image(
     with pytest.raises(PullFailed):
         images.pull(engine, refused, None, Shown())
     assert engine.image(lab.image) is not None
-
-
-def test_registries_are_named() -> None:
-    """For the login that belongs to a reference."""
-    known: Callable[[str], str] = images.registry_of
-    assert known("ghcr.io/a/b:1") == "ghcr.io"
