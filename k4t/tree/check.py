@@ -125,7 +125,7 @@ class Checker:
         try:
             return kind.parse(text)
         except ValueError as error:
-            remedy = f"write {kind.example}"
+            remedy = f"write for example {kind.example}"
             if kind.choices:
                 remedy = did_you_mean(text, kind.choices, f"write {kind.example}")
             words = str(error)

@@ -227,7 +227,7 @@ class _Walk:
     def _nameable(self, name: str, path: str) -> bool:
         if name.isascii() and name.isprintable() and len(name) <= NAME_MAX_BYTES:
             return True
-        shown = f"{path}/{name.encode('ascii', 'backslashreplace').decode()[:60]}…".removeprefix("./")
+        shown = _shown(path, name[:60] + "…")
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
@@ -246,8 +246,8 @@ class _Walk:
         for entry in entries:
             folded = unicodedata.normalize("NFC", entry.name).casefold()
             if (other := first.setdefault(folded, entry.name)) != entry.name:
-                place = f"{path}/{entry.name}".removeprefix("./").encode("utf-8", "backslashreplace").decode()
-                message = f"differs from {other} in case or in Unicode form only"
+                place = _shown(path, entry.name)
+                message = f"differs from {_shown('', other)} in case or in Unicode form only"
                 self._add(place, "name-clash", message, "rename one: some file systems can't hold both")
 
     def _named(self, path: str, name: str) -> bool:
@@ -310,6 +310,13 @@ class _Walk:
 
     def _add(self, path: str, code: str, message: str, remedy: str) -> None:
         self.snapshot.findings.append(Finding(path, 0, code, message, remedy))
+
+
+def _shown(path: str, name: str) -> str:
+    """A path for a message, whatever its name holds."""
+    if not name.isprintable() or not name.isascii():
+        name = name.encode("unicode_escape", "surrogatepass").decode("ascii").replace("\\u2026", "…")
+    return f"{path}/{name}".removeprefix("./").removeprefix("/")
 
 
 def ignored(name: str) -> bool:

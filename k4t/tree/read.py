@@ -45,6 +45,10 @@ class Refused(Exception):
         self.line, self.code, self.message, self.remedy = line, code, message, remedy
 
 
+REMARKS = frozenset({"no-surge", "no-group"})
+"""Codes of findings that are no errors."""
+
+
 def read_tree(directory: Path) -> Tree:
     """One consistent reading of the whole tree.
 
@@ -106,7 +110,13 @@ class _Reader:
         if len(reading.nodes) == len(names["nodes"]):
             self.findings += check_ports(reading.apps, reading.nodes)
         self.no_effect += (f"{path} has no effect yet" for path in self.snapshot.digests if path.startswith("hooks/"))
+        self._remark()
         return self._tree(), self.findings
+
+    def _remark(self) -> None:
+        """What can be applied as it stands, though not all that it says: plans say so, nothing is refused."""
+        self.no_effect += (str(finding) for finding in self.findings if finding.code in REMARKS)
+        self.findings[:] = [finding for finding in self.findings if finding.code not in REMARKS]
 
     def _tree(self) -> Tree | None:
         reading = self.reading
@@ -306,6 +316,9 @@ def _acceptable(data: bytes) -> None:
         raise Refused(1, "encoding", f"says it is {named[:40]!r}", "save it as UTF-8 and say so")
     if line := scan.doctype_line(data):
         raise Refused(line, "dtd", "has a DTD", "remove <!DOCTYPE …>; entities are not for trees")
+    if line := scan.crowded_line(data, 10 * ATTRIBUTES_MAX):  # libxml2 alone takes half a second for 100,000
+        message = f"has an element with far more than the {ATTRIBUTES_MAX} attributes that are allowed"
+        raise Refused(line, "too-many", message, "no element has so many")
 
 
 class _Convert:

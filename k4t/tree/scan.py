@@ -18,6 +18,8 @@ _TOKEN = re.compile(
 _START = re.compile(
     rb"""<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|(<[^\s/>!?])(?:[^<>"']|"[^<"]*"|'[^<']*')*>""", re.DOTALL
 )
+_TAG = re.compile(rb"""<[^\s/>!?<](?:[^<>"']|"[^<"]*"|'[^<']*')*+""")
+_LONG_TAG_BYTES = 8192
 _ATTRIBUTE = re.compile(
     rb"""(?P<space>\s+)(?P<name>[^\s=]+)\s*=\s*(?P<quote>["'])(?P<value>.*?)(?P=quote)""", re.DOTALL
 )
@@ -74,6 +76,18 @@ def doctype_line(data: bytes) -> int:
     found = _PROLOG.match(data)
     at = found.end() if found else 0
     return data.count(b"\n", 0, at) + 1 if data[at : at + 2] == b"<!" and data[at : at + 4] != b"<!--" else 0
+
+
+def crowded_line(data: bytes, attributes_max: int) -> int:
+    """The line of a start tag with more attributes; 0 without one. In linear time, also when this is no XML."""
+    if len(data) < _LONG_TAG_BYTES:
+        return 0
+    for found in _TAG.finditer(data):
+        if found.end() - found.start() < _LONG_TAG_BYTES or found[0].count(b"=") <= attributes_max:
+            continue
+        if sum(1 for _ in _ATTRIBUTE.finditer(found[0])) > attributes_max:
+            return data.count(b"\n", 0, found.start()) + 1
+    return 0
 
 
 def encoding(data: bytes) -> str:

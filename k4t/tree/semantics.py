@@ -249,7 +249,8 @@ def _group(reading: Reading, kind: str, what: str, group: str, where: Where) -> 
     known = reading.names.get(f"{kind} group", set())
     if group not in known:
         remedy = did_you_mean(group, known, f"`k4t {kind} add` makes one")
-        yield finding(where, "unknown-group", f"no {what} is in the group {group!r}", remedy)
+        code = "no-group" if group == "default" else "unknown-group"
+        yield finding(where, code, f"no {what} is in the group {group!r}", remedy)
 
 
 def _route_keys(

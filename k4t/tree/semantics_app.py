@@ -62,7 +62,7 @@ def _port_numbers(app: App, _item: Item) -> Findings:
                 continue
             other = taken.setdefault((port.protocol, kind, number), port)
             if other is not port:
-                message = f"port {number}/{port.protocol} is also {other.name!r}'s, on line {other.where.line}"
+                message = f"port {number}/{port.protocol} is also that of {other.name!r}, on line {other.where.line}"
                 yield finding(port.where, "port-clash", message, "give one another number")
                 break
 
@@ -140,9 +140,6 @@ def _health(app: App, item: Item) -> Findings:
             yield finding(where, "health", message, "add a <port>, or probe with <exec>")
         elif port and port.protocol == "udp":
             yield finding(where, "health", f"port {port.name!r} is udp; it can't be probed so", "name a tcp port")
-    if app.health.timeout_s > app.health.interval_s:
-        message = f"timeout {app.health.timeout_s:g}s is longer than interval {app.health.interval_s:g}s"
-        yield finding(where, "health", message, "make it shorter")
 
 
 def _placement(app: App, item: Item) -> Findings:
@@ -228,7 +225,7 @@ def _records(app: App, _item: Item) -> Findings:
         elif not record.to and not app.ports:
             yield finding(record.where, "record", f"{app.name} has no port, so no endpoints", "add a <port>")
         elif not record.to and record.type == "address" and port and port.host == "auto":
-            message = f"an address record can't tell that port {port.name!r} is chosen by k4t"
+            message = f"an address record can't carry the number that k4t chooses for port {port.name!r}"
             yield finding(record.where, "record-auto-port", message, 'write type="srv", or give the port a number')
 
 

@@ -357,7 +357,7 @@ CRON = Type("a schedule of five fields", "30 3 * * *", _cron)
 TIMEZONE = like("a time zone", "Europe/Berlin", r"[A-Za-z][A-Za-z0-9_+\-]*(/[A-Za-z0-9_+\-]+)*")
 COMMAND = Type("a command", "pass show k4t", _words)
 POWER_COMMAND = Type("a command, or wol and a MAC address", "virsh start node1", _mac_or_words)
-CLUSTER_ID = like("eight characters of a-z and 0-9", "k7f3q2m9", r"[a-z0-9]{8}")
+CLUSTER_ID = like("4 to 40 characters of a-z, 0-9 and -", "k7f3q2m9", r"[a-z0-9][a-z0-9-]{2,38}[a-z0-9]")
 FORMAT = choice("1")
 RECORD_NAME = like(
     "a DNS name of a-z, 0-9, _ and -", "web", r"[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?)*"
