@@ -158,8 +158,8 @@ class Dnsmasq(Vendor):
         strays = (files.read(self.gone) or "").split() + list(_names(files.read(self.path) or ""))
         for name in strays:
             wanted.setdefault(name, set())
-        if not wanted:
-            dnsquery.resolve(self.server, "k4t.invalid", "A")  # is it there at all?
+        if not wanted:  # is it there at all? (a name that it need not ask elsewhere)
+            dnsquery.resolve(self.server, full_name("k4t-check", "".join(self.config.get("zones", ())[:1])), "A")
         found = []
         for name, addresses in sorted(wanted.items()):
             served = dnsquery.resolve(self.server, name, "A") | dnsquery.resolve(self.server, name, "AAAA")

@@ -13,11 +13,10 @@ TIMEOUT_S = 1.0
 TRIES = 3
 SIZE_BYTES = 1232
 TYPES = {"A": (1, socket.AF_INET), "AAAA": (28, socket.AF_INET6)}
-NXDOMAIN = 3
 
 
 def resolve(address: Tuple[str, int], name: str, kind: str) -> Set[str]:
-    """The addresses a server gives for a name; empty for none and for an unknown name. Raises VendorSilent."""
+    """The addresses a server gives for a name; empty for none, an unknown name, an error. Raises VendorSilent."""
     number, family = TYPES[kind]
     identity = struct.unpack("!H", os.urandom(2))[0]
     labels = b"".join(bytes([len(label)]) + label for label in name.rstrip(".").encode("ascii").split(b"."))
@@ -27,7 +26,7 @@ def resolve(address: Tuple[str, int], name: str, kind: str) -> Set[str]:
     answer = _udp(address, asked)
     if answer[2] & 0x02:  # TC
         answer = _tcp(address, asked)
-    return _addresses(answer, number, family, "%s %s at %s:%d" % (name, kind, address[0], address[1]))
+    return _addresses(answer, number, family)
 
 
 def _udp(address: Tuple[str, int], asked: bytes) -> bytes:
@@ -59,10 +58,8 @@ def _tcp(address: Tuple[str, int], asked: bytes) -> bytes:
         raise VendorSilent("no DNS answer over TCP from %s:%d: %s" % (address[0], address[1], error)) from error
 
 
-def _addresses(answer: bytes, number: int, family: int, what: str) -> Set[str]:
-    _, flags, questions, answers = struct.unpack("!4H", answer[:8])
-    if flags & 0x0F not in (0, NXDOMAIN):
-        raise VendorSilent("%s: the server answers with error %d" % (what, flags & 0x0F))
+def _addresses(answer: bytes, number: int, family: int) -> Set[str]:
+    questions, answers = struct.unpack("!2H", answer[4:8])
     place, found = 12, set()
     for _ in range(questions):
         place = _skip_name(answer, place) + 4

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from . import envoy_admin, envoy_render, files
 from .document import Document
@@ -22,6 +23,7 @@ from .union import Union
 from .vendor import Rendering, Vendor
 
 AWAIT_S = 5.0
+FIRST_CHECK_S = 2.0
 POLL_S = 0.002
 VALIDATE_S = 20.0
 BOOTSTRAP = "/etc/k4t/envoy/bootstrap.json"
@@ -134,7 +136,30 @@ class Envoy(Vendor):
         except VendorRefused:
             self._restore(old, rendering)
             raise
-        return "" if before is not None else self._asleep()
+        if before is None:
+            return self._asleep()
+        return self._prove(rendering, old)
+
+    def _prove(self, rendering: Rendering, old: Rendering) -> str:
+        """Wait for the first health check of what is new: only then does Envoy send to it, and an older one may go.
+
+        In words, what fails it; "" when nothing does.
+        """
+        added: Set[str] = set()
+        checks = {}
+        for cluster in rendering[self._path("cds", "cds.json")]:
+            path = self._path("eds", cluster["name"] + ".json")
+            new = set(_pairs(rendering[path])) - set(_pairs(old.get(path)))
+            if new and "health_checks" in cluster:
+                checks[cluster["name"]] = cluster["health_checks"][0]["timeout"]
+                added |= {"%s: %s:%d" % (cluster["name"], ip, port) for ip, port in new}
+        deadline = time.monotonic() + max([FIRST_CHECK_S, *(float(text[:-1]) + 1 for text in checks.values())])
+        waiting = failed = added
+        while checks and waiting & added and time.monotonic() < deadline:
+            waiting, failed = envoy_admin.unproven(self.admin, sorted(checks))
+            time.sleep(POLL_S)
+        wrong = sorted((waiting | failed) & added) if checks else []
+        return "; ".join("%s fails Envoy's health check" % name for name in wrong[:5])
 
     def _bring(
         self,
@@ -296,6 +321,14 @@ def _rejections(counters: Mapping[str, str], prefix: str) -> int:
     return sum(int(counters[name]) for name in names if prefix.startswith(".") or name == prefix + "update_rejected")
 
 
+def _pairs(assignments: Any) -> List[Tuple[str, int]]:
+    """(ip, port) of a file that holds one load assignment; none of one that doesn't."""
+    try:
+        return envoy_admin.pairs(assignments[0]) if assignments else []
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
 def _envelope(resources: Sequence[Any], version: str = "0") -> str:
     return json.dumps({"version_info": version, "resources": resources}, indent=1) + "\n"
 
@@ -313,8 +346,10 @@ def _resources(path: str) -> Any:
 
 
 def _words(output: bytes) -> str:
-    lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
-    return " ".join(line.strip() for line in lines[-3:])[:1000] if lines else "no reason given"
+    """What its log says, without time, place and the name of our temporary file."""
+    text = " ".join(output.decode("utf-8", "replace").split())
+    text = re.sub(r"\[[^\]]*\]\[\d+\]\[[a-z]+\]\[[a-z]+\] \[[^\]]*\] ", "", text)
+    return re.sub(r"error initializing configuration '[^']*': ", "", text)[:1000] or "no reason given"
 
 
 def _unit(binary: str) -> str:

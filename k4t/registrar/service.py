@@ -292,7 +292,7 @@ class Service:
             for path in changed[:]:
                 if path in wanted:
                     files.write(path, wanted[path])
-            self.store.write("config.json", **config)
+            self.store.write("config.json", config)
         return {"changed": changed, "id": self.store.id()}
 
 

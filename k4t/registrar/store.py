@@ -81,7 +81,7 @@ class Store:
             raise Damaged("%s has format %d, too old for this registrar" % (path, value["format"]))
         return value
 
-    def write(self, name: str, **content: Any) -> None:
+    def write(self, name: str, content: Dict[str, Any]) -> None:
         path = os.path.join(self.directory, name)
         files.make_directory(os.path.dirname(path), 0o700)
         files.write_json(path, dict(content, format=FORMAT))
@@ -94,7 +94,7 @@ class Store:
 
     def make_id(self) -> None:
         if not self.id():
-            self.write("state.json", id=os.urandom(8).hex())
+            self.write("state.json", {"id": os.urandom(8).hex()})
 
     def config(self) -> Optional[Dict[str, Any]]:
         return self.read("config.json")
@@ -115,7 +115,7 @@ class Store:
         return Epoch(int(number), str(run))
 
     def raise_fence(self, cluster: str, epoch: Epoch) -> None:
-        self.write(self._file(cluster, "fence"), epoch=[epoch.number, epoch.run])
+        self.write(self._file(cluster, "fence"), {"epoch": [epoch.number, epoch.run]})
 
     def live(self, cluster: str) -> Optional[Holding]:
         return self._holding(cluster, "live")
@@ -124,13 +124,13 @@ class Store:
         return self._holding(cluster, "staged")
 
     def stage(self, cluster: str, holding: Holding) -> None:
-        self.write(
-            self._file(cluster, "staged"),
-            transaction=holding.transaction,
-            zone=holding.zone,
-            sha256=holding.document.sha256,
-            document=to_json(holding.document),
-        )
+        content = {
+            "transaction": holding.transaction,
+            "zone": holding.zone,
+            "sha256": holding.document.sha256,
+            "document": to_json(holding.document),
+        }
+        self.write(self._file(cluster, "staged"), content)
 
     def unstage(self, cluster: str) -> None:
         files.remove(os.path.join(self.directory, self._file(cluster, "staged")))
@@ -165,14 +165,14 @@ class Store:
         return tuple(sorted(Endpoint(**entry) for entry in value["entries"]))
 
     def set_manual(self, entries: List[Endpoint]) -> None:
-        self.write("manual.json", entries=[dataclasses.asdict(entry) for entry in sorted(set(entries))])
+        self.write("manual.json", {"entries": [dataclasses.asdict(entry) for entry in sorted(set(entries))]})
 
     def withdrawals(self) -> Tuple[Withdrawal, ...]:
         value = self.read("withdrawals.json") or {"withdrawals": []}
         return tuple(Withdrawal(**entry) for entry in value["withdrawals"])
 
     def set_withdrawals(self, entries: List[Withdrawal]) -> None:
-        self.write("withdrawals.json", withdrawals=[dataclasses.asdict(entry) for entry in entries])
+        self.write("withdrawals.json", {"withdrawals": [dataclasses.asdict(entry) for entry in entries]})
 
     # --- what was rendered ---------------------------------------------------------------------------------
 
@@ -182,4 +182,4 @@ class Store:
 
     def set_problem(self, problem: str) -> None:
         if problem != self.problem():
-            self.write("rendered.json", problem=problem)
+            self.write("rendered.json", {"problem": problem})

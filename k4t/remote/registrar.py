@@ -191,6 +191,7 @@ class RegistrarParticipant:
         self._client: RegistrarClient | None = None
         self._epoch = Epoch(0, "")
         self._seen = ""
+        self._pending = ""
         self._staged: dict[str, str] = {}
         self._guard = threading.Lock()
 
@@ -216,6 +217,7 @@ class RegistrarParticipant:
     def commit(self, transaction: str) -> bool:
         answer = self._call("commit", transaction=transaction, epoch=[self._epoch.number, self._epoch.run])
         self._seen = self._staged.pop(transaction, self._seen)
+        self._pending = str(answer["pending"])
         return bool(answer["rendered"])
 
     def abort(self, transaction: str) -> None:
@@ -223,7 +225,9 @@ class RegistrarParticipant:
         self._staged.pop(transaction, None)
 
     def verify(self, document: Document) -> tuple[str, ...]:
-        return tuple(self._call("verify", sha256=document.sha256)["differences"])
+        found = tuple(self._call("verify", sha256=document.sha256)["differences"])
+        pending, self._pending = self._pending, ""
+        return found if not pending or pending in found else (pending, *found)
 
     def close(self) -> None:
         if self._client is not None:
