@@ -195,7 +195,14 @@ class SshTransport:
             except BaseException:
                 channel.close()
                 raise
-            return SshProcess(self._session, channel, host=self.host, program=argv[0], release=self._commands.release)
+            return SshProcess(
+                self._session,
+                channel,
+                host=self.host,
+                program=argv[0],
+                release=self._commands.release,
+                judge=self._judge_sudo,
+            )
 
     @contextmanager
     def _slot(self, deadline: float) -> Iterator[None]:

@@ -144,12 +144,16 @@ class KnownHosts:
         return ()
 
     def check(self, host: str, name: str, presented: HostKey) -> None:
-        """Raises HostKeyUnknown or HostKeyChanged, for the tree's `host`, unless `name` is known by this very key."""
+        """Raises HostKeyUnknown or HostKeyChanged unless `name` is known by this very key.
+
+        `host` is the tree's name for it, with a jump host on the way to it in brackets behind.
+        """
+        trust = f"k4t trust {host.partition(' ')[0]}"
         for entry in self._revoked(name):
             if entry.key == presented:
                 raise HostKeyChanged(
                     f"the key that {name} presents, {presented.words}, is revoked at {entry.place}",
-                    f"nothing was sent; give the host a new key, then enrol it: k4t trust {host}",
+                    f"nothing was sent; give the host a new key, then enrol it: {trust}",
                     host=host,
                 )
         known = self.known(name)
@@ -157,7 +161,7 @@ class KnownHosts:
             raise HostKeyUnknown(
                 f"the host key of {name} is not known; it presents {presented.words}",
                 f"compare it on the host (ssh-keygen -lf /etc/ssh/ssh_host_{_file_type(presented.type)}_key.pub),"
-                f" then enrol it: k4t trust {host}",
+                f" then enrol it: {trust}",
                 host=host,
             )
         if any(entry.key == presented for entry in known):
@@ -165,8 +169,7 @@ class KnownHosts:
         old = next((entry for entry in known if entry.key.type == presented.type), known[0])
         raise HostKeyChanged(
             f"the host key of {name} has changed: known is {old.key.words} ({old.place}), presented {presented.words}",
-            f"nothing was sent; if the host was set up anew, enrol its key: k4t trust {host};"
-            " if not, someone is in between",
+            f"nothing was sent; if the host was set up anew, enrol its key: {trust}; if not, someone is in between",
             host=host,
         )
 

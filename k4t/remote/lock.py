@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -132,6 +133,7 @@ class HostLock:
         self._process = process
         self._on_lost = on_lost
         self._echoed = time.monotonic()
+        self._unanswered: deque[float] = deque()
         self._gone = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lock {self.host}", daemon=True)
@@ -188,20 +190,27 @@ class HostLock:
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):
             try:
-                self._process.write(b".")
-                alive = self._process.read_line(BEAT_S) == b"."
+                alive = self._beat_once()
             except StepError:
                 alive = True  # a late echo; `lost` knows how late is too late
             except K4tError:
                 alive = False
-            else:
-                self._echoed = time.monotonic() if alive else self._echoed
             if not alive or self.lost:
                 break
         if not self._stop.is_set():
             self._gone = True
             if self._on_lost is not None:
                 self._on_lost(self.host)
+
+    def _beat_once(self) -> bool:
+        """An echo proves that its beat came: the host's silence began no earlier than that beat was sent."""
+        self._unanswered.append(time.monotonic())
+        self._process.write(b".")
+        while self._unanswered:
+            if self._process.read_line(BEAT_S) != b".":
+                return False
+            self._echoed = self._unanswered.popleft()
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,13 @@ class SshProcess:
         host: str,
         program: str,
         release: Callable[[], None],
+        judge: Callable[[Completed], None] | None = None,
     ) -> None:
         self.channel = channel
         self._session = session
         self._host = host
         self._program = program
+        self._judge = judge
         self._release: Callable[[], None] | None = release
         self._lock = threading.Lock()
         self._line = b""
@@ -117,7 +119,10 @@ class SshProcess:
         return line
 
     def wait(self, timeout_s: float) -> Completed:
-        return self.collect(time.monotonic() + timeout_s, 4 * 1024 * 1024, timeout_s)
+        done = self.collect(time.monotonic() + timeout_s, 4 * 1024 * 1024, timeout_s)
+        if self._judge is not None:
+            self._judge(done)
+        return done
 
     def collect(self, deadline: float, max_bytes: int, timeout_s: float) -> Completed:
         """Both streams, read as they come, until both end and the status is there, to one deadline."""

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,9 @@ MAX_STARTS = 5
 BANNER_S = 8.0
 KEY_EXCHANGE_S = 15.0
 LOGIN_S = 15.0
-WINDOW_BYTES = 4 * 1024 * 1024
+WINDOW_BYTES = 1024 * 1024
+"""What a host may have in flight to us, in one channel: a heartbeat's echo waits behind it."""
+
 MESSAGE_CHANNEL_REQUEST = 98
 
 RSA = ("rsa-sha2-512", "rsa-sha2-256")
@@ -76,9 +79,10 @@ class Connector:
     def scan(self, name: str, ssh: Ssh, address: str) -> tuple[str, tuple[HostKey, ...]]:
         """The name under which the host's keys are kept, and the keys it presents, for `k4t trust`. Trusts nothing.
 
-        Raises HostUnreachable.
+        Where a jump host on the way isn't known yet, it is that one's: enrol it and ask again.
+        Raises HostUnreachable, and what else a known jump host may raise.
         """
-        target = self._resolver.resolve(name, ssh, address)
+        target = self._unknown_jump(self._resolver.resolve(name, ssh, address))
         keys = []
         for types in SCANNED_TYPES:
             with contextlib.suppress(_NoCommonKeyType), self._start(name, target, types) as transport:
@@ -92,6 +96,12 @@ class Connector:
         for _, sessions in jumps.values():
             for session in sessions:
                 session.end()
+
+    def _unknown_jump(self, target: Target) -> Target:
+        for number, jump in enumerate(target.jumps):
+            if not self._known_hosts(jump).known(_key_name(jump)):
+                return replace(jump, jumps=target.jumps[:number])
+        return target
 
     # --- one connection -----------------------------------------------------------------------------------------
 
@@ -147,7 +157,7 @@ class Connector:
             if not sessions or not sessions[-1].alive:
                 last = jumps[-1]
                 place = f"{name} (jump host {last.host})"
-                sessions.append(self._session(place, _behind(last, jumps[:-1])))
+                sessions.append(self._session(place, replace(last, jumps=jumps[:-1])))
             return sessions[-1]
 
     def _known_hosts(self, target: Target) -> KnownHosts:
@@ -300,12 +310,6 @@ def _load_key(path: str) -> paramiko.PKey:
         if "password" in str(error).lower() or "encrypted" in str(error).lower():
             raise login.KeyEncrypted(path) from error
         raise login.KeyUnreadable(str(error) or type(error).__name__) from error
-
-
-def _behind(target: Target, jumps: tuple[Target, ...]) -> Target:
-    from dataclasses import replace
-
-    return replace(target, jumps=jumps)
 
 
 def _dial_proxy(name: str, line: str, environ: Mapping[str, str]) -> socket.socket:

@@ -11,7 +11,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from k4t import command
@@ -79,12 +79,15 @@ class Resolver:
         port = port or int(_first(options, "port") or 22)
         user = user or _first(options, "user") or _local_user()
         jumps, proxy = self._way(options, ssh.jump, depth)
+        key = self._path(ssh.key) if ssh.key else ""
+        if os.path.isfile(key):
+            jumps = tuple(_also_offer(jump, key) for jump in jumps)
         timeout = _first(options, "connecttimeout")
         return Target(
             host=host,
             port=port,
             user=user,
-            named_key=self._path(ssh.key) if ssh.key else "",
+            named_key=key,
             identity_files=self._identities(options),
             identities_only=_first(options, "identitiesonly") == "yes",
             agent_socket=self._agent(options),
@@ -192,6 +195,11 @@ class Resolver:
     @functools.cached_property
     def _nothing_to_ask(self) -> bool:
         return all(_has_no_effect(path, path.parent) for path in (self.home / ".ssh" / "config", SYSTEM_CONFIG))
+
+
+def _also_offer(jump: Target, key: str) -> Target:
+    """The tree's key may be the one for the jump host too; it is offered after what is configured for that host."""
+    return replace(jump, identity_files=tuple(dict.fromkeys((*jump.identity_files, key))))
 
 
 class _BadConfig(Exception):

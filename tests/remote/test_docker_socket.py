@@ -12,6 +12,7 @@ import pytest
 from k4t.errors import DockerUnavailable, SudoRefused
 from k4t.model.spec import Ssh
 from k4t.remote.connection import SshTransport
+from k4t.remote.lock import Holder, HostLock
 from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
 
@@ -92,6 +93,8 @@ def test_sudo_refused(lab: Lab) -> None:
         transport.put("/tmp/x", b"")
     with pytest.raises(SudoRefused):
         transport.connect_docker()
+    with pytest.raises(SudoRefused):
+        HostLock.take(transport, "k7f3q2m9", Holder("anna", "laptop", 1, "2026", "apply", "r"))
     transport.close()
 
 

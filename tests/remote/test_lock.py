@@ -23,6 +23,9 @@ from k4t.remote.lock import Holder, HostLock, LocalLock, host_lock, parse_socket
 from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
 
+SMALL_PORT = 2222
+"""There, a host is nothing but busybox."""
+
 CLUSTER = "k7f3q2m9"
 HOLDER = Holder("anna", "laptop", 4711, "2026-01-01T00:00:00Z", "apply web", "run-1")
 NAMED = "locked by anna on laptop (process 4711) since 2026-01-01T00:00:00Z, for apply web"
@@ -123,6 +126,11 @@ def lab() -> Iterator[Lab]:
             host.exec(["sh", "-c", f"cat > /home/{user}/.ssh/authorized_keys"], input=keys)
         host.exec(["sh", "-c", "echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/k4t"])
         host.exec(["sh", "-c", "install -d -o plain /var/lib/k4t/plain"])
+        host.exec(["sh", "-c", "mkdir /bb && busybox --install -s /bb"])
+        small = ["-p", str(SMALL_PORT), "-o", "SetEnv=PATH=/bb SHLVL=2", "-o", "PermitUserEnvironment=no"]
+        host.spawn("small", ["/usr/sbin/sshd", "-D", *small])
+        known = running.known_hosts.read_text()
+        (running.directory / "known").write_text(known + known.replace(host.address, f"[{host.address}]:{SMALL_PORT}"))
         yield running
 
 
@@ -131,13 +139,20 @@ def host(lab: Lab) -> Host:
     return lab.host("h1")
 
 
-LOGINS = {"root": ("root", False, CLUSTER), "sudo": ("deploy", True, CLUSTER), "plain": ("plain", False, "plain")}
+LOGINS = {
+    "root": ("root", False, CLUSTER, 22),
+    "sudo": ("deploy", True, CLUSTER, 22),
+    "plain": ("plain", False, "plain", 22),
+    "busybox": ("root", False, CLUSTER, SMALL_PORT),
+}
 
 
 def connect(lab: Lab, login: str = "root", run: str = "run-1") -> SshTransport:
-    user, sudo, _ = LOGINS[login]
-    connector = Connector([lab.known_hosts], run_id=run, environ={"HOME": "/nonexistent", "PATH": os.environ["PATH"]})
-    return connector.connect("h1", Ssh(user=user, key=str(lab.key), sudo=sudo), lab.host("h1").address)
+    user, sudo, _, port = LOGINS[login]
+    connector = Connector(
+        [lab.directory / "known"], run_id=run, environ={"HOME": "/nonexistent", "PATH": os.environ["PATH"]}
+    )
+    return connector.connect("h1", Ssh(user=user, key=str(lab.key), sudo=sudo, port=port), lab.host("h1").address)
 
 
 def eventually(done: Callable[[], bool], timeout_s: float) -> float:
@@ -188,12 +203,13 @@ def test_heartbeat_keeps_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("login", ["root", "sudo", "plain"])
+@pytest.mark.parametrize("login", ["root", "sudo", "plain", "busybox"])
 def test_silence_ends_the_session_and_what_it_started(
     lab: Lab, host: Host, login: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a heartbeat the connection dies, and every command of the run with it: on other channels, their
-    children, those in the background and in sessions of their own; for root, with sudo, and without."""
+    children, those in the background and in sessions of their own; for root, with sudo, and without;
+    where sh and all its commands are busybox's."""
     monkeypatch.setattr(lock, "SILENCE_S", 2.0)
     cluster = LOGINS[login][2]
     transport, other = connect(lab, login), connect(lab, login, run="run-2")

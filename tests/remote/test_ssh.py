@@ -356,6 +356,17 @@ def test_scan(server: Sshd) -> None:
     assert keys[2].fingerprint in shown.stdout
 
 
+def test_scan_behind_a_jump_host(server: Sshd, bastion: Sshd) -> None:
+    """A jump host that isn't known is asked for first; once it is, what stands behind it."""
+    ssh = replace(server.ssh, jump=f"root@127.0.0.1:{bastion.port}")
+    name, keys = server.connector(known_hosts=[]).scan("h1", ssh, "127.0.0.1")
+    assert (name, len(keys)) == (bastion.name, 3)
+    connector = server.connector(known_hosts=[bastion.known_hosts])
+    name, keys = connector.scan("h1", replace(ssh, key=""), "127.0.0.1")
+    assert (name, len(keys)) == (server.name, 3)
+    connector.close()
+
+
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
 def test_the_enrolled_type_is_asked_for(server: Sshd, tmp_path: Path, kind: str) -> None:
     """A host enrolled with one of its keys is met by that one."""

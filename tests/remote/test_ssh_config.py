@@ -90,6 +90,14 @@ def test_jumps(tmp_path: Path, client: bool) -> None:
     assert resolve(tmp_path, Ssh(host="far", jump="none"), client=client).jumps == ()
 
 
+def test_the_trees_key_is_offered_to_jumps(tmp_path: Path) -> None:
+    """A key that only the tree names opens the jump host as well."""
+    (tmp_path / "mine").write_text("x")
+    target = resolve(tmp_path, Ssh(jump="other", key="~/mine"))
+    assert target.jumps[0].identity_files == (str(tmp_path / "mine"),)
+    assert target.jumps[0].named_key == ""
+
+
 def test_ipv6_jump(tmp_path: Path) -> None:
     """A jump host may be an IPv6 address."""
     target = resolve(tmp_path, Ssh(jump="[fd00::1]:2222,root@fd00::2"))

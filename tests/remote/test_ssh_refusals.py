@@ -188,6 +188,7 @@ def test_jump_hosts_key_is_checked(server: Sshd, tmp_path: Path) -> None:
     with sshd.serve(tmp_path) as bastion:
         message = refused(server, HostKeyUnknown, replace(server.ssh, jump=f"root@127.0.0.1:{bastion.port}"))
     assert message.startswith("h1 (jump host 127.0.0.1): the host key of")
+    assert message.endswith("k4t trust h1")
 
 
 def test_behind_a_jump_host(server: Sshd) -> None:
