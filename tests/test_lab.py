@@ -121,6 +121,12 @@ def test_hosts_are_separate(lab: Lab) -> None:
     assert "dockerd" not in lab.host("gw1").exec(["ps", "-e"]).stdout
 
 
+def test_a_command_over_ssh_runs_no_start_up_file_of_the_machine(lab: Lab) -> None:
+    """bash reads ~/.bashrc at each command over SSH: the machine's could cost more than the command."""
+    found = lab.host("n1").exec(["ls", "-A", "/root"]).stdout.split()
+    assert not {".bashrc", ".bash_profile", ".bash_login", ".profile"} & set(found)
+
+
 def test_envoy_and_dnsmasq_are_there(lab: Lab) -> None:
     """A gateway has both on its PATH, and nobody started them."""
     gateway = lab.host("gw1")

@@ -33,6 +33,9 @@ Match User root
   AuthorizedKeysFile .ssh/authorized_keys /etc/k4t-lab/authorized_keys
 """
 
+# Read by bash at every command over SSH; the machine's may take longer than the command.
+START_UP_FILES = ("root/.bashrc", "root/.bash_profile", "root/.bash_login", "root/.profile")
+
 REGISTRY_CONFIG = """\
 version: 0.1
 log: {level: warn, accesslog: {disabled: true}}
@@ -77,7 +80,7 @@ def prepare(spec: Spec, host: str) -> None:
     upper = base / "upper"
     for path in ("etc/ssh", "etc/docker", "root/.ssh", "root/.docker"):
         _own_directory(upper, path)
-    for path in ("var/lib/k4t", "etc/envoy", "etc/machine-id"):
+    for path in ("var/lib/k4t", "etc/envoy", "etc/machine-id", *START_UP_FILES):
         _hide(upper, path)
     _write_ssh(spec, host, upper)
     _write(upper, "etc/hostname", f"{host}\n")
