@@ -50,7 +50,7 @@ class Attached:
     def _exists(self, name: str, where: Where, what: str) -> bool:
         if self.prefix + name in self.snapshot.digests:
             return True
-        known = [path[len(self.prefix) :] for path in self.snapshot.digests if path.startswith(self.prefix)]
+        known = self.snapshot.beside.get(self.prefix, ())
         remedy = did_you_mean(name, known, f"put it into {self.prefix}")
         self._add(where, "missing-file", f"{what} {name}: no such file in {self.prefix}", remedy)
         return False

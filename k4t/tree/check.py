@@ -59,14 +59,18 @@ class Reference:
 class Checker:
     """Checks elements against rows, gathering `findings` and sentences about what has `no_effect` yet.
 
-    `partial`: the elements are defaults, so what is required may be missing.
+    `partial`: the elements are defaults, so what is required may be missing. `unexpanded`: some variables are not
+    known, which has been told; values that hold one are not looked at.
     """
 
-    def __init__(self, findings: list[Finding], no_effect: list[str], *, partial: bool = False) -> None:
+    def __init__(
+        self, findings: list[Finding], no_effect: list[str], *, partial: bool = False, unexpanded: bool = False
+    ) -> None:
         self.references: list[Reference] = []
         self.findings = findings
         self.no_effect = no_effect
         self.partial = partial
+        self.unexpanded = unexpanded
 
     def check(self, node: Node, row: Element, *, quiet: bool = False) -> Item:
         """`quiet`: something around it has no effect, so it need not say so itself."""
@@ -121,6 +125,8 @@ class Checker:
     def _value(self, node: Node, shown: str, text: str, kind: Type) -> object:
         if text and (text[0].isspace() or text[-1].isspace()):
             self.add(node, "white-space", f"<{node.tag}>: white space around {shown}", "remove it; nothing is trimmed")
+            return None
+        if self.unexpanded and "${" in text:
             return None
         try:
             return kind.parse(text)

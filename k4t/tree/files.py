@@ -41,11 +41,13 @@ class Changed(Exception):
 
 @dataclass(slots=True)
 class Snapshot:
-    """Paths are relative to the tree, with `/`. `texts` holds what must be XML; `digests` every file that was read."""
+    """Paths are relative to the tree, with `/`. `texts` holds what must be XML; `digests` every file that was read,
+    `beside` the files beside each app.xml, by the app's directory (which ends in /)."""
 
     directory: Path
     texts: dict[str, bytes] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, list[str]] = field(default_factory=dict)
     executable: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     seen: dict[str, Signature] = field(default_factory=dict)
@@ -192,7 +194,9 @@ class _Walk:
                 else:
                     is_app = depth == 1 and inner == "app.xml"
                     found |= is_app
-                    self._read(descriptor, inner, below, child, keep=is_app)
+                    if self._read(descriptor, inner, below, child, keep=is_app) and not is_app:
+                        app = "/".join(below.split("/", 2)[:2]) + "/"
+                        self.snapshot.beside.setdefault(app, []).append(below[len(app) :])
             if depth == 1 and not found:
                 self._add(path, "no-app", "has no app.xml", "write one, or remove the directory")
 

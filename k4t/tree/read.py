@@ -65,7 +65,7 @@ def read_tree(directory: Path) -> Tree:
                 time.sleep(0.05 * (attempt + 1))
                 continue
             if tree is None or findings:
-                raise InvalidTree(findings)
+                raise InvalidTree(dict.fromkeys(findings))
             return tree
     raise Usage(f"the tree at {directory} changes while it is read ({ATTEMPTS} attempts)", "try again when it is quiet")
 
@@ -88,7 +88,7 @@ class _Reader:
         self.findings = list(snapshot.findings)
         self.no_effect: list[str] = []
         self.reading = Reading()
-        self.variables: Mapping[str, str] = {}
+        self.variables: Mapping[str, str] | None = None
         self.default_app: Node | None = None
         self.default_node: Node | None = None
 
@@ -173,10 +173,15 @@ class _Reader:
             return
         defaults = next((child for child in node.children if child.tag == "defaults"), None)
         node.children = [child for child in node.children if child is not defaults]
-        item = self._checked(node, FILES["cluster.xml"])
-        if item is not None:
+        before = len(self.findings)
+        checker = Checker(self.findings, self.no_effect)
+        item = checker.check(node, FILES["cluster.xml"])
+        self.reading.references += checker.references
+        self.variables = build.variables(item)
+        if (second := item.one("defaults")) is not None:
+            self._add(node.file, second.where.line, "repeated", "<defaults> stands twice", "keep one of them")
+        if len(self.findings) == before:
             self.reading.cluster = build.cluster(item)
-            self.variables = self.reading.cluster.variables
         if defaults is not None:
             self._defaults(defaults)
 
@@ -185,9 +190,8 @@ class _Reader:
         app, host = ([c for c in node.children if c.tag == tag] for tag in ("app", "node"))
         before = len(self.findings)
         for one in app:
-            if self.reading.cluster is not None:
-                expand_node(one, self.variables, self.findings)
-        checker = Checker(self.findings, [], partial=True)
+            expand_node(one, self.variables or {}, self.findings)
+        checker = Checker(self.findings, [], partial=True, unexpanded=len(self.findings) > before)
         checker.check(node, FILES["cluster.xml"].by_child["defaults"])
         self.reading.references += checker.references
         if len(self.findings) == before:
@@ -196,22 +200,20 @@ class _Reader:
 
     def _apps(self) -> None:
         row = FILES["apps/NAME/app.xml"]
-        known = self.reading.cluster is not None
         for name in self._names("apps"):
             node = self._parse(f"apps/{name}/app.xml", row)
-            if node is None:
+            if node is None or (self.variables is None and b"${" in self.snapshot.texts[node.file]):
                 continue
             before = len(self.findings)
-            if known:
-                expand_node(node, self.variables, self.findings)
+            expand_node(node, self.variables or {}, self.findings)
             if self.default_app is not None:
                 merge(node, self.default_app, DEFAULTS_APP)
             if (app := self._app(name, node, row, before)) is not None:
                 self.reading.apps[name] = app
 
     def _app(self, name: str, node: Node, row: Element, before: int) -> App | None:
+        checker = Checker(self.findings, self.no_effect, unexpanded=len(self.findings) > before)
         self._own_name(node, name)
-        checker = Checker(self.findings, self.no_effect)
         item = checker.check(node, row)
         self.reading.references += checker.references
         if len(self.findings) > before:
@@ -220,7 +222,7 @@ class _Reader:
         self.findings += check_app(app, item, checker.references)
         if len(self.findings) > before:
             return app
-        return Attached(self.snapshot, name, self.variables, self.findings).attach(app, item)
+        return Attached(self.snapshot, name, self.variables or {}, self.findings).attach(app, item)
 
     def _hosts(self, kind: str, make: Callable[[str, Item], _Built]) -> dict[str, _Built]:
         row, built = DIRECTORIES[kind], {}

@@ -46,11 +46,13 @@ def check_tree(reading: Reading) -> Findings:
     yield from _cycles(reading)
     yield from _routes(reading)
     yield from _records(reading)
+    yield from _pins(reading.apps)
 
 
 # --- names -------------------------------------------------------------------------------------------------
 
 _WORDS = {"apps": "app", "nodes": "node", "secrets": "secret", "certificates": "certificate"}
+_HINTS_MAX = 100  # a nearest name among thousands takes milliseconds
 _PLACES = {"apps": "apps/{}/app.xml", "nodes": "nodes/{}.xml", "certificates": "certificates/{}.xml"}
 
 
@@ -60,16 +62,17 @@ def _references(reading: Reading) -> Findings:
     told: set[tuple[str, str, Where]] = set()
     for reference in reading.references:
         kind, name, where = reference.kind, reference.name, reference.where
+        near = known.get(kind, ()) if len(told) < _HINTS_MAX else ()
         if kind == "port" or kind.endswith(" group") or name in known.get(kind, ()) or (kind, name, where) in told:
             continue
         told.add((kind, name, where))
         if kind == "label":
             if len(reading.nodes) == len(known.get("nodes", ())) > 0:
-                remedy = did_you_mean(name, known[kind], 'add <label name="…"> to nodes')
+                remedy = did_you_mean(name, near, 'add <label name="…"> to nodes')
                 yield finding(where, "unknown-label", f"no node has the label {name!r}", remedy)
         else:
             place = _PLACES.get(kind, "secrets/{}.xml").format(name)
-            remedy = did_you_mean(name, known.get(kind, ()), f"write {place}")
+            remedy = did_you_mean(name, near, f"write {place}")
             yield finding(where, f"unknown-{_WORDS[kind]}", f"no {_WORDS[kind]} {name!r}", remedy)
 
 
@@ -270,3 +273,13 @@ def _records(reading: Reading) -> Findings:
             if other is not record.where:
                 message = f"the {record.type} record {record.name} is already {name}'s ({other})"
                 yield finding(record.where, "duplicate-record", message, "give one another name")
+
+
+def _pins(apps: Mapping[str, App]) -> Findings:
+    taken: dict[str, App] = {}
+    for app in apps.values():
+        for address in (pin.address for pin in app.placement.pins if pin.address):
+            other = taken.setdefault(address, app)
+            if other is not app:
+                message = f"{app.name} pins the address {address}, and so does {other.name} ({other.where})"
+                yield finding(app.where, "pin", message, "give each its own")

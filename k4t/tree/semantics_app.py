@@ -146,25 +146,31 @@ def _placement(app: App, item: Item) -> Findings:
     placement = item.one("placement")
     if placement is None:
         return
+    addresses: set[object] = set()
     for pin in placement.all("pin"):
-        values, where = pin.values, pin.where
-        if not any(values[key] for key in ("node", "address", "port")):
-            yield finding(where, "pin", "a pin needs node, address or port", "write one of them")
-        if app.per_node:
-            yield finding(
-                where, "pin", "a per-node app can't be pinned", "remove the pin, or give a number of replicas"
-            )
-        elif app.scale is None and int(str(values["replica"])) >= (app.replicas or 0):
-            last = (app.replicas or 0) - 1
-            yield finding(where, "pin", f"no replica {values['replica']}: they are 0 to {last}", "name one of them")
-        if values["address"] and app.network.mode not in ("macvlan", "ipvlan"):
-            message = f'network mode="{app.network.mode}": a replica has no address of its own'
-            yield finding(where, "pin", message, "pin its node instead")
-        if values["port"] and not any(port.host is not None for port in app.ports):
-            yield finding(where, "pin", "there is no host port to pin", 'write host="auto" in the <port>')
+        yield from _pin(app, pin)
+        if (address := pin.values["address"]) in addresses:
+            yield finding(pin.where, "pin", f"address {address} is pinned twice", "give each replica its own")
+        addresses |= {address} - {None}
     for avoid in placement.all("avoid"):
         if avoid.values["app"] == app.name:
             yield finding(avoid.where, "avoid", "an app can't avoid itself", 'write <spread by="node" max="1"/>')
+
+
+def _pin(app: App, pin: Item) -> Findings:
+    values, where = pin.values, pin.where
+    if not any(values[key] for key in ("node", "address", "port")):
+        yield finding(where, "pin", "a pin needs node, address or port", "write one of them")
+    if app.per_node:
+        yield finding(where, "pin", "a per-node app can't be pinned", "remove the pin, or give a number of replicas")
+    elif app.scale is None and int(str(values["replica"])) >= (app.replicas or 0):
+        message = f"there is no replica {values['replica']}: {app.replicas} of them are numbered from 0"
+        yield finding(where, "pin", message, "name one that is there, or raise replicas")
+    if values["address"] and app.network.mode not in ("macvlan", "ipvlan"):
+        message = f'network mode="{app.network.mode}": a replica has no address of its own'
+        yield finding(where, "pin", message, "pin its node instead")
+    if values["port"] and not any(port.host is not None for port in app.ports):
+        yield finding(where, "pin", "there is no host port to pin", 'write host="auto" in the <port>')
 
 
 def _update(app: App, item: Item) -> Findings:
