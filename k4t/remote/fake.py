@@ -215,7 +215,7 @@ class _FakeLock(FakeProcess):
         holder = transport.at.locks.setdefault(self._path, record)
         self._held = holder is record
         ports = sorted(transport.at.listening) if file == "host.lock" else []
-        lines = [f"socket /proc/net/{protocol}:   0: 00000000:{port:04X} 00000000:0000 0A" for protocol, port in ports]
+        lines = [f"/proc/net/{protocol}:   0: 00000000:{port:04X} 00000000:0000 0A" for protocol, port in ports]
         said = [*lines, "held"] if self._held else [f"busy {holder}"]
         super().__init__(transport, Completed(0, "\n".join(said).encode(), b""))
 

@@ -377,9 +377,9 @@ def _await_held(transport: Transport, process: Process, path: str, timeout_s: fl
         answer = process.read_line(timeout_s).decode("utf-8", "replace")
         if answer == "held":
             return sockets
-        if not answer.startswith("socket "):
+        if not answer.startswith("/proc/net/"):
             raise _not_held(transport, answer, process, path)
-        sockets.append(answer.removeprefix("socket "))
+        sockets.append(answer)
 
 
 def _not_held(transport: Transport, answer: str, process: Process, path: str) -> K4tError:

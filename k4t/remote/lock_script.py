@@ -1,9 +1,9 @@
 """What holds a lock on a host: POSIX sh with flock and timeout, run on a channel of the connection that does the work.
 
-It answers `held`, after `socket` lines where asked; or `busy` and the holder's record, `denied`, `missing PROGRAM`.
-Then it reads a byte every few seconds: `.` is a heartbeat (echoed), `r` a release. At silence, or the end of its input,
-it stops the connection's sshd session, kills whatever runs under it or carries the run's mark, waits until that is
-gone, kills the session, and ends: so the lock is free only when nothing can act in its name any more.
+It answers `held`, after lines of the kernel's socket tables where asked; or `busy` and the holder's record, `denied`,
+`missing PROGRAM`. Then it reads a byte every few seconds: `.` is a heartbeat (echoed), `r` a release. At silence, or the
+end of its input, it stops the connection's sshd session, kills whatever runs under it or carries the run's mark, waits
+until that is gone, kills the session, and ends: so the lock is free only when nothing can act in its name any more.
 
 Why so:
 - `9<>`, since `9>` would wipe the holder's record before the lock is had.
@@ -51,8 +51,8 @@ while stat "$up" && [ "$parent" -gt 1 ]; do
 done
 
 if [ "$mode" = short ]; then
-  grep -H ' 0A ' /proc/net/tcp /proc/net/tcp6 2>/dev/null 9>&- | sed 's/^/socket /' 9>&-
-  grep -H ': ' /proc/net/udp /proc/net/udp6 2>/dev/null 9>&- | sed 's/^/socket /' 9>&-
+  grep -H ' 0A ' /proc/net/tcp /proc/net/tcp6 2>/dev/null 9>&-
+  grep -H ': ' /proc/net/udp /proc/net/udp6 2>/dev/null 9>&-
 fi
 echo held
 while :; do

@@ -115,9 +115,9 @@ def _config(directory: Path, port: int, options: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def wait_for_port(port: int) -> None:
+def wait_for_port(port: int, address: str = "127.0.0.1") -> None:
     for _ in range(200):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
             return
         time.sleep(0.02)
     raise AssertionError(f"nothing listens on {port}")

@@ -15,6 +15,7 @@ from k4t.remote.connection import SshTransport
 from k4t.remote.lock import Holder, HostLock
 from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
+from tests.remote.sshd import wait_for_port
 
 pytestmark = pytest.mark.integration
 
@@ -39,6 +40,7 @@ def prepare(lab: Lab, host: Host) -> None:
     host.exec(["usermod", "-aG", "docker", "member"])
     host.exec(["sh", "-c", "echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/k4t"])
     host.spawn("sshd2", ["/usr/sbin/sshd", "-D", "-p", str(OTHER_PORT), "-o", "AllowStreamLocalForwarding=no"])
+    wait_for_port(OTHER_PORT, host.address)
 
 
 def connect(lab: Lab, user: str = "root", *, host: str = "n1", sudo: bool = False, port: int = 22) -> SshTransport:

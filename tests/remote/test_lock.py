@@ -22,9 +22,10 @@ from k4t.remote.fake import FakeHost, FakeTransport
 from k4t.remote.lock import Holder, HostLock, LocalLock, host_lock, parse_sockets, port_holder, take_all
 from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
+from tests.remote.sshd import wait_for_port
 
 SMALL_PORT = 2222
-"""There, a host is nothing but busybox."""
+"""There, a host is nothing but busybox and flock (which Debian's busybox lacks)."""
 
 CLUSTER = "k7f3q2m9"
 HOLDER = Holder("anna", "laptop", 4711, "2026-01-01T00:00:00Z", "apply web", "run-1")
@@ -126,9 +127,10 @@ def lab() -> Iterator[Lab]:
             host.exec(["sh", "-c", f"cat > /home/{user}/.ssh/authorized_keys"], input=keys)
         host.exec(["sh", "-c", "echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/k4t"])
         host.exec(["sh", "-c", "install -d -o plain /var/lib/k4t/plain"])
-        host.exec(["sh", "-c", "mkdir /bb && busybox --install -s /bb"])
+        host.exec(["sh", "-c", "mkdir /bb && busybox --install -s /bb && cp /usr/bin/flock /bb"])
         small = ["-p", str(SMALL_PORT), "-o", "SetEnv=PATH=/bb SHLVL=2", "-o", "PermitUserEnvironment=no"]
         host.spawn("small", ["/usr/sbin/sshd", "-D", *small])
+        wait_for_port(SMALL_PORT, host.address)
         known = running.known_hosts.read_text()
         (running.directory / "known").write_text(known + known.replace(host.address, f"[{host.address}]:{SMALL_PORT}"))
         yield running
@@ -149,9 +151,8 @@ LOGINS = {
 
 def connect(lab: Lab, login: str = "root", run: str = "run-1") -> SshTransport:
     user, sudo, _, port = LOGINS[login]
-    connector = Connector(
-        [lab.directory / "known"], run_id=run, environ={"HOME": "/nonexistent", "PATH": os.environ["PATH"]}
-    )
+    environ = {"HOME": "/nonexistent", "PATH": os.environ["PATH"]}
+    connector = Connector([lab.directory / "known"], run_id=run, environ=environ)
     return connector.connect("h1", Ssh(user=user, key=str(lab.key), sudo=sudo, port=port), lab.host("h1").address)
 
 
