@@ -346,8 +346,9 @@ def _resources(path: str) -> Any:
 
 
 def _words(output: bytes) -> str:
-    """What its log says, without time, place and the name of our temporary file."""
-    text = " ".join(output.decode("utf-8", "replace").split())
+    """What its log says, without time, place, the name of our temporary file and the whole configuration again."""
+    text = re.sub(r"goo\.gle/debug.*?\n: ", "", output.decode("utf-8", "replace"), flags=re.DOTALL)
+    text = " ".join(text.split())
     text = re.sub(r"\[[^\]]*\]\[\d+\]\[[a-z]+\]\[[a-z]+\] \[[^\]]*\] ", "", text)
     return re.sub(r"error initializing configuration '[^']*': ", "", text)[:1000] or "no reason given"
 

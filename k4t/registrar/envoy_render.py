@@ -59,9 +59,10 @@ def _cluster(key: AppPort, check: Any, routes: Sequence[Route], eds_path: str) -
         },
         "connect_timeout": duration(CONNECT_TIMEOUT_MS),
         "circuit_breakers": {"thresholds": [limits]},
-        # What is withdrawn must go at once, healthy or not; and better no answer than one from a dead replica.
+        # What is withdrawn must go at once, healthy or not; better no answer than one from a dead replica; and what
+        # has become healthy must get traffic before another goes (Envoy would tell its workers a second later).
         "ignore_health_on_host_removal": True,
-        "common_lb_config": {"healthy_panic_threshold": {}},
+        "common_lb_config": {"healthy_panic_threshold": {}, "update_merge_window": "0s"},
     }
     if any(route.balance == "least-requests" for route in routes):
         cluster["lb_policy"] = "LEAST_REQUEST"
