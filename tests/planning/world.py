@@ -21,12 +21,12 @@ DIGESTS: dict[str, str] = {}
 def value(kind: Any, data: Any) -> Any:
     """Plain data (of YAML) as the value that a field of this type wants."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is spec.Image:
+        return build(spec.Image, data) if isinstance(data, Mapping) else spec.Image(data)
     if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
         return build(typing.cast("type[Any]", kind), data)
     if kind is spec.Share:
         return spec.Share(percent=float(data[:-1])) if isinstance(data, str) else spec.Share(data)
-    if kind is spec.Image:
-        return spec.Image(data)
     if origin is tuple and isinstance(data, list):
         inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
         return tuple(value(inner or args[place], item) for place, item in enumerate(data))
@@ -63,7 +63,7 @@ def app(name: str, data: Mapping[str, Any]) -> spec.App:
 
 def tree(data: Mapping[str, Any]) -> spec.Tree:
     nodes = {
-        name: build(spec.Node, {"address": f"10.0.0.{number}", **(fields or {})}, name=name)
+        name: build(spec.Node, {"address": f"10.0.{number // 250}.{number % 250}", **(fields or {})}, name=name)
         for number, (name, fields) in enumerate(data.get("nodes", {}).items(), 11)
     }
     gateways = {
@@ -120,18 +120,19 @@ class Model:
     def apply(self, plan: Plan, fail: Iterable[str] = (), upto: int | None = None) -> list[str]:
         """The ids of what was done, in the plan's order; a failed step stops what depends on it."""
         done: dict[str, bool] = {}
+        known = {step.id for step in plan.steps}
         for step in plan.steps[:upto]:
             for before in (*step.after, *step.awaits):
-                assert before in done, f"{step.id} comes before {before}, which it depends on"
-            ready = all(done[before] for before in step.after) and step.id not in fail
+                assert before in done or before not in known, f"{step.id} comes before {before}, which it depends on"
+            ready = all(done.get(before, True) for before in step.after) and step.id not in fail
             if ready and isinstance(step.work, Publish):
-                ready = self._publish(step, done)
+                ready = self.publish(step, done)
             elif ready:
-                self._do(step)
+                self.do(step)
             done[step.id] = ready
         return [id for id, good in done.items() if good]
 
-    def _do(self, step: Step) -> None:
+    def do(self, step: Step) -> None:
         work = step.work
         if isinstance(work, Create):
             self._create(work)
@@ -160,11 +161,11 @@ class Model:
     def _of(self, slot: Slot) -> Container:
         return self.containers[slot.container or self.made[slot].id]
 
-    def _publish(self, step: Step, done: Mapping[str, bool]) -> bool:
+    def publish(self, step: Step, done: Mapping[str, bool]) -> bool:
         work = step.work
         assert isinstance(work, Publish)
         adds = [slot for slot in work.add if done.get(f"await:{slot.label}", True)]
-        whole = all(done[id] for id in step.awaits)
+        whole = all(done.get(id, True) for id in step.awaits)
         for slot in adds:
             assert self._of(slot).running, f"{step.id} publishes {slot.label}, which does not run"
         key = (work.kind, work.group)
@@ -221,7 +222,7 @@ def container_of(
         if number is None:
             number = port.host if isinstance(port.host, int) else port.container
         if number is None or (one.network.mode == "bridge" and port.host == "auto"):
-            number = 20000 + 100 * int(slot.replica if slot.replica.isdigit() else 0) + 10 * place + slot.generation
+            number = 20000 + 8 * int(slot.replica if slot.replica.isdigit() else 0) + 4 * place + slot.generation % 4
         bound.append(BoundPort(port.name, number, port.protocol))
     common: dict[str, Any] = {
         "id": id or f"{slot.app}-{slot.replica}-{slot.generation}",
@@ -236,6 +237,18 @@ def container_of(
     return Container(
         node=slot.node, app=slot.app, replica=slot.replica, generation=slot.generation, **{**common, **fields}
     )
+
+
+def filled(desired: spec.Tree, observed: Observed, plan: Plan) -> Observed:
+    """`observed` after a first deploy, with one publication for all apps: the model's are too slow for large worlds."""
+    model = Model(desired, observed)
+    model.apply(dataclasses.replace(plan, steps=tuple(s for s in plan.steps if not isinstance(s.work, Publish))))
+    slots = [(Slot(c.app, c.replica, c.generation, c.node, c.id), c) for c in model.containers.values()]
+    for state in (*observed.gateways.values(), *observed.dns.values()):
+        model.documents[state.kind, state.group] = compose(
+            None, desired, state.kind, state.group, add=slots, settle=frozenset(desired.apps)
+        )
+    return model.observe()
 
 
 def at_rest(desired: spec.Tree, observed: Observed | None = None, scope: Iterable[str] | None = None) -> Observed:
@@ -257,3 +270,18 @@ def document(kind: Any, group: str, endpoints: Iterable[Endpoint], **fields: Any
     return Document(
         CLUSTER.id, CLUSTER.name, kind, group, Epoch(1, "r"), 1, endpoints=tuple(sorted(endpoints)), **fields
     )
+
+
+def label(container: Container) -> str:
+    return f"{container.app}.{container.replica}.{container.generation}@{container.node}"
+
+
+def slot(name: str) -> Slot:
+    """Of “web.0.1@node1”."""
+    app_name, replica, rest = name.split(".")
+    generation, node = rest.split("@")
+    return Slot(app_name, replica, int(generation), node)
+
+
+def exclusive(one: spec.App) -> bool:
+    return one.update.strategy == "recreate" or any(v.binds_to_node and not v.shared_writers for v in one.volumes)

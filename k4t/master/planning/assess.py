@@ -207,7 +207,15 @@ def _assess_missing(
         if somewhere is not None:
             found.unknown.append((replica, somewhere))
             return
-    bound = standing.homes.get(replica, "") if any(v.binds_to_node for v in found.app.volumes) else ""
+    holds_data = any(volume.binds_to_node for volume in found.app.volumes)
+    bound = standing.homes.get(replica, "") if holds_data else ""
+    lost = tuple(container for container in found.doomed if container.replica == replica)
+    if lost:
+        generation = max(container.generation for container in lost) + 1
+        extra = lost if found.exclusive else ()
+        bound = lost[0].node if holds_data else ""
+        found.needs.append(Need(replica, f"{lost[0].node} is dead", generation, None, extra, bound))
+        return
     cause = _missing_cause(found.app, survey, standing, replica, seen_count)
     found.needs.append(Need(replica, cause, 1, bound_to=bound))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from k4t.master.planning.placement import pin_of, pinned_ports
@@ -25,6 +25,8 @@ from k4t.master.planning.survey import slot_of
 from k4t.model.participant import Kind
 from k4t.model.spec import App
 from k4t.model.state import Container
+
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,9 @@ class Track:
                 held, held_after = wave, self._wait(wave, gate)
             if held and (wave.flush or place == len(waves) - 1 or not self._in_gateway(wave.out)):
                 gone = self._publish("gateway", (), wave.out, after=held_after, cause=wave.cause)
-                self._dispose(wave, gone or held_after)
+                alone = awaits if awaits and (gone or held_after) == awaits else ()
+                served = {entry.slot.replica: id for entry, id in zip(wave.bring, alone, strict=False)}
+                self._dispose(wave, gone or held_after, served)
                 held = None
         return gate
 
@@ -224,18 +228,20 @@ class Track:
         work = Pause(self.standing.ttl_s)
         return (self.graph.add(id, "wait", wave.cause, work, app=self.name, after=gate),)
 
-    def _dispose(self, wave: Wave, after: tuple[str, ...]) -> None:
-        """Drain, stop, remove."""
+    def _dispose(self, wave: Wave, after: tuple[str, ...], served: Mapping[str, str] = NOTHING) -> None:
+        """Drain, stop, remove. `served` (where nothing is published): by replica, the step that says its new container
+        serves; its old one need not wait for the others."""
         drain_s = self.recipe.app.update.drain_s
         if drain_s > 0 and self._in_gateway(c for c in wave.out if c.running):
             id = f"drain:{self.name}#{wave.number}"
             after = (self.graph.add(id, "drain", wave.cause, Pause(drain_s), app=self.name, after=after),)
         for container in wave.out:
             slot = slot_of(container)
-            target, last = self._target(container, slot), after
+            target = self._target(container, slot)
+            last = (served[slot.replica],) if slot.replica in served else after
             if container.state not in ("exited", "created", "dead"):
                 id = f"stop:{slot.label}"
-                last = (self.graph.add(id, "stop", wave.cause, target, slot=slot, after=after),)
+                last = (self.graph.add(id, "stop", wave.cause, target, slot=slot, after=last),)
             if wave.remove:
                 self.graph.add(removal_of(container), "remove", wave.cause, target, slot=slot, after=last)
 

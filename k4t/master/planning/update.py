@@ -38,7 +38,9 @@ def early(found: Assessment) -> list[tuple[Container, str]]:
     for keep in found.keeps:
         if found.exclusive or not keep.action:
             gone += [(container, "was left by an unfinished update") for container in keep.leftovers]
-    gone += [(container, "was left by an unfinished update") for need in found.needs for container in need.extra]
+    doomed = {container.id for container in found.doomed}
+    extra = (container for need in found.needs for container in need.extra if container.id not in doomed)
+    gone += [(container, "was left by an unfinished update") for container in extra]
     return gone + (found.surplus if not keeps_surplus(found) else [])
 
 

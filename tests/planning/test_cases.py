@@ -1,0 +1,129 @@
+"""Golden cases: cases/NAME.yaml (what is desired and observed) leads to cases/NAME.plan. A new case needs no code.
+
+    before:   a tree that was applied before (default: nothing was); `tree` is laid over it
+    tree:     the tree now: cluster, nodes, gateways, dns, apps; null takes a thing away
+    observed: what is otherwise than at rest: containers (LABEL: null | changes), unpublished [LABEL …],
+              nodes / gateways / dns (NAME: changes), head
+    scope, options, archs
+
+`K4T_WRITE_CASES=1 pytest tests/planning` writes the plans anew, to be read before they are committed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from k4t.master.planning.plan import Options, Plan
+from k4t.master.planning.reconcile import reconcile
+from k4t.master.planning.report import as_text
+from k4t.model.spec import Tree
+from k4t.model.state import Container, Observed, Stranger
+from k4t.registrar.document import Document
+from tests.planning import world
+
+pytestmark = pytest.mark.unit
+CASES = Path(__file__).parent / "cases"
+
+
+def merged(below: Any, above: Any) -> Any:
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    both = {**below, **{key: merged(below[key], item) if key in below else item for key, item in above.items()}}
+    return {key: item for key, item in both.items() if item != "away"}
+
+
+def observe(desired: Tree, case: Mapping[str, Any]) -> Observed:
+    before = world.tree(case["before"]) if "before" in case else desired
+    start = world.empty(dataclasses.replace(desired, nodes={**before.nodes, **desired.nodes}))
+    observed = world.at_rest(before, start) if "before" in case else start
+    changes = case.get("observed", {})
+    observed = _containers(desired, before, observed, changes)
+    hosts = {
+        kind: {name: _host(state, changes.get(kind, {}).get(name)) for name, state in getattr(observed, kind).items()}
+        for kind in ("nodes", "gateways", "dns")
+    }
+    observed = Observed(**hosts)
+    if "head" in changes:
+        first = next(iter(observed.nodes))
+        held = dataclasses.replace(observed.nodes[first], head=world.head(changes["head"]))
+        observed = dataclasses.replace(observed, nodes={**observed.nodes, first: held})
+    return observed
+
+
+def _host(state: Any, changes: Mapping[str, Any] | None) -> Any:
+    fields = dict(changes or {})
+    if "others" in fields:
+        fields["others"] = tuple(world.build(Document, other) for other in fields["others"])
+    if "strangers" in fields:
+        fields["strangers"] = tuple(world.build(Stranger, stranger) for stranger in fields["strangers"])
+    if "facts" in fields:
+        fields["facts"] = dataclasses.replace(state.facts, **fields["facts"])
+    if "differences" in fields:
+        fields["differences"] = tuple(fields["differences"])
+    if fields.get("reachable") is False and hasattr(state, "containers"):
+        fields["containers"] = ()
+    if fields.pop("nothing", False):
+        fields["document"] = None
+    return dataclasses.replace(state, **fields)
+
+
+def _containers(desired: Tree, before: Tree, observed: Observed, changes: Mapping[str, Any]) -> Observed:
+    model = world.Model(desired, observed)
+    label = {world.label(container): container for container in model.containers.values()}
+    for name, change in changes.get("containers", {}).items():
+        if name in label:
+            del model.containers[label[name].id]
+        if change is not None:
+            made = dataclasses.replace(_made(desired, before, name, label), **change)
+            model.containers[made.id] = made
+    gone = {label[name].id for name in changes.get("unpublished", ())}
+    for key, document in model.documents.items():
+        kept = tuple(endpoint for endpoint in document.endpoints if endpoint.container not in gone)
+        model.documents[key] = dataclasses.replace(document, endpoints=kept)
+    return model.observe()
+
+
+def _made(desired: Tree, before: Tree, name: str, there: Mapping[str, Container]) -> Container:
+    if name in there:
+        return there[name]
+    slot = world.slot(name)
+    return world.container_of(desired, desired.apps.get(slot.app) or before.apps[slot.app], slot)
+
+
+def plan(case: Mapping[str, Any]) -> tuple[Tree, Observed, Plan]:
+    desired = world.tree(merged(case.get("before", {}), case.get("tree", {})))
+    observed = observe(desired, case)
+    options = world.build(Options, {**case.get("options", {})})
+    options = dataclasses.replace(options, named=frozenset(options.named), fenced=frozenset(options.fenced))
+    images = world.images(desired, case.get("archs"))
+    return desired, observed, reconcile(desired, observed, images=images, scope=case.get("scope"), options=options)
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    """Desired and observed lead to this plan, to the letter; done in the model, it leads to an empty one."""
+    case = yaml.safe_load(path.read_text())
+    desired, observed, made = plan(case)
+    golden = path.with_suffix(".plan")
+    if os.environ.get("K4T_WRITE_CASES"):
+        golden.write_text(as_text(made))
+    assert as_text(made) == golden.read_text()
+    if case.get("converges", True):
+        model = world.Model(desired, observed)
+        model.apply(made)
+        options = Options(degraded=case.get("options", {}).get("degraded", False))
+        again = reconcile(
+            desired,
+            model.observe(),
+            images=world.images(desired, case.get("archs")),
+            scope=case.get("scope"),
+            options=options,
+        )
+        assert again.empty, as_text(again)
