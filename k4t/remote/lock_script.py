@@ -1,8 +1,8 @@
 """What holds a lock on a host: POSIX sh with flock and timeout, run on a channel of the connection that does the work.
 
 It answers `held`, after lines of the kernel's socket tables where asked; or `busy` and the holder's record, `denied`,
-`missing PROGRAM`. Then it reads a byte every few seconds: `.` is a heartbeat (echoed), `r` a release. At silence, or the
-end of its input, it stops the connection's sshd session, kills whatever runs under it or carries the run's mark, waits
+`missing PROGRAM`. Then it reads a byte every few seconds: `.` is a heartbeat (echoed), `r` a release. At silence, or at
+the end of its input, it stops the connection's sshd session, kills whatever runs under it or carries its mark, waits
 until that is gone, kills the session, and ends: so the lock is free only when nothing can act in its name any more.
 
 Why so:
