@@ -15,7 +15,6 @@ from tests.remote.sshd import Sshd
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     with sshd.serve(tmp_path_factory.mktemp("sshd")) as running:
         yield running
-    sshd.remove_keys()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -62,6 +63,7 @@ def free_port() -> int:
 def _keys() -> Path:
     """One set of keys for all servers of a test run: making an RSA key is slow."""
     directory = Path(tempfile.mkdtemp(prefix="k4t-keys-"))
+    atexit.register(shutil.rmtree, directory)
     for name, kind in (("host_ed25519", "ed25519"), ("host_ecdsa", "ecdsa"), ("host_rsa", "rsa"), ("id", "ed25519")):
         new_key(directory / name, kind)
     return directory
@@ -71,11 +73,6 @@ def new_key(path: Path, kind: str = "ed25519", passphrase: str = "", comment: st
     command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", comment, "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return path
-
-
-def remove_keys() -> None:
-    if _keys.cache_info().currsize:
-        shutil.rmtree(_keys())
 
 
 @contextlib.contextmanager
