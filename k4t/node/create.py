@@ -103,7 +103,7 @@ def _make(
     made = _create(engine, node, order, body(order.app, order.image, given))
     if isinstance(made, Container):
         return made
-    entry = {"Id": made, "Names": [f"/{order.name}"], "State": "created"}
+    entry = {"Id": made, "Names": [f"/{order.name}"], "Image": order.image, "State": "created"}
     return container_of(node.name, entry, marks)
 
 

@@ -148,7 +148,13 @@ class Engine:
         import requests
         from docker.errors import APIError, DockerException
 
-        client = _sdk_client(self._caller.pool, self._caller.version, timeout_s)
+        sockets: list[_Socket] = []
+
+        def dial() -> _Socket:
+            sockets.append(_Socket(self._caller.pool, timeout_s))
+            return sockets[-1]
+
+        client = _sdk_client(dial, self._caller.version, timeout_s)
         try:
             yield client
         except APIError as error:
@@ -160,6 +166,8 @@ class Engine:
             raise _wrapped(error) or self._caller.broken() from error
         finally:
             client.close()
+            for one in sockets:
+                one.give_back()
 
 
 def _word(text: str) -> str:
@@ -181,15 +189,15 @@ def _wrapped(error: BaseException) -> K4tError | None:
     return None
 
 
-def _sdk_client(pool: Pool, version: str, timeout_s: float) -> APIClient:
-    """The SDK's client; where its HTTP library would dial, it is handed a connection of the pool."""
+def _sdk_client(dial: Callable[[], _Socket], version: str, timeout_s: float) -> APIClient:
+    """The SDK's client; where its HTTP library would connect, it is handed what `dial` gives."""
     import urllib3
     from docker.api.client import APIClient
     from docker.transport.basehttpadapter import BaseHTTPAdapter
 
     class Connection(urllib3.connection.HTTPConnection):
         def connect(self) -> None:
-            self.sock = _Socket(pool, timeout_s)
+            self.sock = dial()
 
     class Connections(urllib3.connectionpool.HTTPConnectionPool):
         def _new_conn(self) -> Connection:
@@ -211,7 +219,7 @@ def _sdk_client(pool: Pool, version: str, timeout_s: float) -> APIClient:
 
 
 class _Socket:
-    """One connection of the pool, as the socket that http.client wants."""
+    """One connection of the pool, as the socket that http.client wants: it may close it while a reply is read."""
 
     def __init__(self, pool: Pool, timeout_s: float) -> None:
         self._pool = pool
@@ -230,9 +238,12 @@ class _Socket:
         return io.BufferedReader(FileLike(self._stream), 64 * 1024)
 
     def shutdown(self, how: int) -> None:
-        """Nothing to do: closing is enough."""
+        """Nothing to do: it is given back after the call."""
 
     def close(self) -> None:
+        """The same."""
+
+    def give_back(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             self._pool.give(wire, reusable=False)

@@ -68,11 +68,7 @@ def _observe(name: str, engine: Engine, cluster_id: str) -> NodeState:
 
 
 def unreachable(name: str, error: K4tError) -> NodeState:
-    return NodeState(name, reachable=False, problem=_words(error), exit_status=error.exit_status)
-
-
-def _words(error: K4tError) -> str:
-    return f"{error.message}; {error.remedy}" if error.remedy else error.message
+    return NodeState(name, reachable=False, problem=error.words, exit_status=error.exit_status)
 
 
 def _ask(transport: Transport, cluster_id: str) -> tuple[Facts, Head | None] | K4tError:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from k4t.errors import ConnectionLost, Interrupted, Unhealthy
-from k4t.model.spec import App, ContainerSettings, ExecProbe, Health, HttpProbe, ImageProbe, Port, TcpProbe
+from k4t.model.spec import App, ContainerSettings, ExecProbe, Health, HttpProbe, ImageProbe, Network, Port, TcpProbe
 from k4t.model.state import BoundPort, Container
 from k4t.node import health, lifecycle
 from k4t.node.create import Order
@@ -62,6 +62,15 @@ def test_a_slow_app_is_waited_for(run: Run, wait: Any, lab: Lab) -> None:
     """It listens after a second: refused connections until then are no failure."""
     container, app = run(lab.push("slow", DELAY=1), ports=(AUTO,), health=Health(HttpProbe(), interval_s=1.0))
     assert wait(container, app)
+
+
+def test_a_published_port_is_no_answer_by_itself(run: Run, wait: Any, lab: Lab) -> None:
+    """In bridge mode Docker's proxy takes connections before the app does: that is not believed."""
+    begun = time.monotonic()
+    port = Port(container=8080, host="auto")
+    container, app = run(lab.push("slow", DELAY=1), ports=(port,), network=Network("bridge"), health=Health(TcpProbe()))
+    assert wait(container, app)
+    assert time.monotonic() - begun >= 1.0
 
 
 def test_a_wrong_answer_is_unhealthy_with_its_status(run: Run, wait: Any, lab: Lab) -> None:

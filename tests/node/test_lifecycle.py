@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from k4t.errors import DockerUnavailable, EngineRefused, ImageNotFound, NameTaken, PortTaken, StepError, Unreachable
-from k4t.model.spec import Env, File, Network, Port, Resources, Volume, Where
+from k4t.model.spec import Env, File, Network, Node, Port, Resources, Ssh, Volume, Where
 from k4t.model.state import BoundPort, Container, Head
 from k4t.node import lifecycle
-from k4t.node.create import Order
+from k4t.node.call import MAX_CONNECTIONS
+from k4t.node.create import Order, create
 from k4t.node.docker import Engine
 from k4t.node.observe import containers, observe
 from k4t.remote import head
+from k4t.remote.lock import host_lock
+from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
-from tests.node.conftest import CLUSTER
+from tests.node.conftest import CLUSTER, HOLDER
 from tests.node.faulty import Faulty
 
 pytestmark = pytest.mark.integration
@@ -124,6 +128,34 @@ def test_ports_of_other_clusters_and_sockets_are_left_alone(
     finally:
         host.stop("listener")
     assert sorted(one.ports[0].number for one in made) == [20000, 20002, 20003, 20004, 20005, 20006]
+
+
+def test_two_masters_never_take_one_number(
+    lab: Lab, connector: Connector, make: Make, node: Node, order: Orders
+) -> None:
+    """Two runs on connections of their own allocate at the same time on one host."""
+    address = lab.host("n1").address
+    other = connector.connect("n1", Ssh(host=address, user="root", key=str(lab.key)), address)
+    with closing(other), closing(Engine(other)) as engine:
+
+        def elsewhere(one: Order) -> Container:
+            return create(engine, node, one, lambda: host_lock(other, HOLDER))
+
+        orders = [replace(order(ports=(AUTO,)), cluster_id=f"c{index % 2}") for index in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda pair: pair[0](pair[1]), zip([make, elsewhere] * 4, orders, strict=True)))
+    assert sorted(one.ports[0].number for one in made) == list(range(20000, 20008))
+
+
+def test_streaming_calls_give_their_connections_back(engine: Engine, make: Make, order: Orders) -> None:
+    """Logs, pulls and loads dial through the same bounded pool as everything else."""
+    made = make(order(command=("echo", "hello")))
+    lifecycle.start(engine, CLUSTER, made.id)
+    _until(lambda: engine.tail(made.id, 10)[-1:] == ["hello"])
+    for _ in range(2 * MAX_CONNECTIONS):
+        assert engine.tail(made.id, 1) == ["hello"]
+        with pytest.raises(EngineRefused, match="No such container"):
+            engine.tail("f" * 64, 1)
 
 
 def test_a_taken_port_is_refused_with_its_holder(engine: Engine, make: Make, order: Orders, host: Host) -> None:
