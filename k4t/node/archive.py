@@ -26,13 +26,15 @@ REMEDY = "make it with: docker save -o FILE IMAGE (one image to a file)"
 class Archive:
     """`config` is the sha256 of the image's configuration, "sha256:…"; `manifest` that of its manifest, or "".
 
-    With Docker's usual store the first is the image's id, with containerd's the second.
+    With Docker's classic store the first is the image's id, with containerd's the second. `layers` are the hashes
+    of the unpacked layers, which both stores show.
     """
 
     config: str
     manifest: str = ""
     tags: tuple[str, ...] = ()
     arch: str = ""
+    layers: tuple[str, ...] = ()
 
 
 def archive_digest(path: Path) -> str:
@@ -79,7 +81,7 @@ def _saved(documents: Mapping[str, bytes]) -> Archive:
     if "index.json" in documents:
         listed = json.loads(documents["index.json"])["manifests"]
         manifest = str(listed[0]["digest"]) if len(listed) == 1 else ""
-    return Archive(_sha256(config), manifest, tags, _arch(config))
+    return Archive(_sha256(config), manifest, tags, *_told(config))
 
 
 def _layout(documents: Mapping[str, bytes]) -> Archive:
@@ -94,7 +96,7 @@ def _layout(documents: Mapping[str, bytes]) -> Archive:
         raise ValueError("it holds an image for several architectures")
     config = _content(documents, _blob(str(manifest["config"]["digest"])))
     name = (listed[0].get("annotations") or {}).get("io.containerd.image.name")
-    return Archive(_sha256(config), digest, (str(name),) if name else (), _arch(config))
+    return Archive(_sha256(config), digest, (str(name),) if name else (), *_told(config))
 
 
 def _blob(digest: str) -> str:
@@ -114,6 +116,8 @@ def _sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _arch(config: bytes) -> str:
+def _told(config: bytes) -> tuple[str, tuple[str, ...]]:
+    """Architecture and layers, of an image's configuration."""
     read: Any = json.loads(config)
-    return str(read.get("architecture", ""))
+    layers = (read.get("rootfs") or {}).get("diff_ids") or ()
+    return str(read.get("architecture", "")), tuple(str(layer) for layer in layers)

@@ -18,6 +18,7 @@ from k4t.node.docker import Engine
 from k4t.node.files import files_needed, make_volumes, put_files
 from k4t.node.lifecycle import name_taken
 from k4t.node.listing import container_of, name_of
+from k4t.node.reference import BY_ID, Resolved, alias
 from k4t.remote.lock import port_holder
 from k4t.remote.transport import Transport
 
@@ -117,7 +118,7 @@ def _create(engine: Engine, node: Node, order: Order, content: Mapping[str, Any]
         found = _look(engine, order.name, LOOKS)
         return _again(engine, node, order, content) if found is None else _same(node, order, found)
     except EngineRefused as error:
-        return _refused(engine, node, order, error)
+        return _refused(engine, node, order, content, error)
 
 
 def _again(engine: Engine, node: Node, order: Order, content: Mapping[str, Any]) -> str | Container:
@@ -125,17 +126,29 @@ def _again(engine: Engine, node: Node, order: Order, content: Mapping[str, Any])
     try:
         return engine.create(order.name, content)
     except EngineRefused as error:
-        return _refused(engine, node, order, error)
+        return _refused(engine, node, order, content, error)
 
 
-def _refused(engine: Engine, node: Node, order: Order, error: EngineRefused) -> Container:
+def _refused(
+    engine: Engine, node: Node, order: Order, content: Mapping[str, Any], error: EngineRefused
+) -> str | Container:
     if error.status == 404 and "no such image" in error.message.lower():
+        other = _also_known_as(order)
+        if other and other != content["Image"] and engine.image(other) is not None:
+            return _create(engine, node, order, {**content, "Image": other})
         raise ImageNotFound(
             f"image {order.app.image.reference} ({order.image}) is not on the node", "apply again", host=node.name
         ) from error
     if error.status == 409 and (found := _look(engine, order.name, LOOKS)) is not None:
         return _same(node, order, found)
     raise error
+
+
+def _also_known_as(order: Order) -> str:
+    """The tag under which an archive's image was kept by an Engine that knows no configurations' digests."""
+    if not order.image.startswith("sha256:"):
+        return ""
+    return alias(Resolved(order.app.image.reference, f"{BY_ID}{order.image}"))
 
 
 def _look(engine: Engine, name: str, times: int) -> Mapping[str, Any] | None:

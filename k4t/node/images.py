@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -19,7 +18,9 @@ from k4t.errors import (
 )
 from k4t.node.archive import Archive, read_archive
 from k4t.node.docker import Engine, Json
-from k4t.node.reference import BY_ID, HUB, ImageLike, pinned, registry_of, split
+from k4t.node.reference import BY_ID, HUB, ImageLike, Resolved, alias, alias_tag, pinned, registry_of, split
+
+__all__ = ["Login", "Policy", "Progress", "Resolved", "archive_image", "load", "located", "present", "pull", "resolve"]
 
 Progress = Callable[[str, float | None], None]
 """A word, and the fraction done, 0…1, or None where the whole isn't known."""
@@ -34,15 +35,6 @@ SEND_BYTES = 256 * 1024
 REFUSING = ("unauthorized", "no basic auth credentials", "denied", "forbidden")
 AWAY = ("dial tcp", "connection refused", "i/o timeout", "no such host", "Client.Timeout", "EOF", "TLS handshake")
 DISTRUSTED = ("x509:", "server gave HTTP response to HTTPS client")
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A reference and what it stands for; `archs` in Docker's words, empty where that isn't known."""
-
-    reference: str
-    digest: str
-    archs: tuple[str, ...] = ()
 
 
 def resolve(engine: Engine, reference: str, login: Login | None, *, policy: Policy = "missing") -> Resolved:
@@ -71,7 +63,13 @@ def archive_image(path: Path, reference: str) -> Resolved:
 
 
 def present(engine: Engine, image: ImageLike) -> bool:
-    return engine.image(pinned(image)) is not None
+    return located(engine, image) is not None
+
+
+def located(engine: Engine, image: ImageLike) -> str | None:
+    """What this Engine finds exactly this image by; None when it hasn't got it."""
+    names = (pinned(image), alias(image)) if image.digest.startswith(BY_ID) else (pinned(image),)
+    return next((name for name in names if engine.image(name) is not None), None)
 
 
 def pull(
@@ -114,7 +112,10 @@ def load(engine: Engine, path: Path, image: ImageLike, progress: Progress) -> st
             if "error" in message:
                 raise _failed(engine, message, image.reference)
     repository, tag = split(image.reference)
-    engine.tag(_arrived(engine, archive, path), repository, tag)
+    id = _arrived(engine, archive, path)
+    engine.tag(id, repository, tag)
+    if id != archive.config:
+        engine.tag(id, repository, alias_tag(image))
     return "loaded"
 
 
@@ -217,10 +218,14 @@ def _failed(engine: Engine, message: Json, reference: str) -> K4tError:
 
 
 def _arrived(engine: Engine, archive: Archive, path: Path) -> str:
-    """The id under which the Engine has what was sent."""
+    """The id under which the Engine has what was sent; by its tag only when the layers are the archive's."""
     for id in filter(None, (archive.config, archive.manifest)):
         if engine.image(id) is not None:
             return id
+    for tag in archive.tags:
+        found = engine.image(tag)
+        if found is not None and tuple((found.get("RootFS") or {}).get("Layers") or ()) == archive.layers:
+            return str(found["Id"])
     raise StepError(
         f"{path} was sent, but the node has no image {archive.config} afterwards",
         "is the file whole? docker load it by hand there",

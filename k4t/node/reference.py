@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 HUB = "docker.io"
@@ -15,6 +16,15 @@ class ImageLike(Protocol):
     def reference(self) -> str: ...
     @property
     def digest(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A reference and what it stands for; `archs` in Docker's words, empty where that isn't known."""
+
+    reference: str
+    digest: str
+    archs: tuple[str, ...] = ()
 
 
 def registry_of(reference: str) -> str:
@@ -36,3 +46,15 @@ def pinned(image: ImageLike) -> str:
     if image.digest.startswith(BY_ID):
         return image.digest.removeprefix(BY_ID)
     return f"{split(image.reference)[0]}@{image.digest}" if image.digest else image.reference
+
+
+def alias(image: ImageLike) -> str:
+    """A tag that stands for an image's configuration, where the Engine knows images by their manifests instead.
+
+    Such an Engine (containerd's store, the default since Docker 29) can't be asked for a configuration's digest.
+    """
+    return f"{split(image.reference)[0]}:{alias_tag(image)}"
+
+
+def alias_tag(image: ImageLike) -> str:
+    return f"k4t-{image.digest.rpartition(':')[2]}"

@@ -85,7 +85,7 @@ _numbers = itertools.count(1)
 def order(lab: Lab) -> Callable[..., Order]:
     """An order for one more container of app `web`, with what is said here."""
 
-    def make(image: str = "", *, spec: str = "v1:test", contents: Any = None, **app: Any) -> Order:
+    def make(image: str = "", *, spec: str = "v1:test", found_by: str = "", contents: Any = None, **app: Any) -> Order:
         replica = str(next(_numbers))
         made = App("web", Image(image or lab.image), **app)
         return Order(
@@ -94,7 +94,7 @@ def order(lab: Lab) -> Callable[..., Order]:
             made,
             replica,
             1,
-            image or lab.image,
+            found_by or image or lab.image,
             7,
             spec,
             contents=contents or {},

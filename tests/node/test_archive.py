@@ -14,12 +14,12 @@ import pytest
 
 from k4t.errors import StepError
 from k4t.node.archive import Archive, archive_digest, read_archive
-from k4t.node.images import Resolved, archive_image
-from k4t.node.reference import pinned, registry_of, split
+from k4t.node.images import archive_image
+from k4t.node.reference import Resolved, pinned, registry_of, split
 
 pytestmark = pytest.mark.unit
 
-CONFIG = json.dumps({"architecture": "arm64", "os": "linux"}).encode()
+CONFIG = json.dumps({"architecture": "arm64", "os": "linux", "rootfs": {"diff_ids": ["sha256:5"]}}).encode()
 ID = hashlib.sha256(CONFIG).hexdigest()
 MANIFEST = json.dumps({"config": {"digest": f"sha256:{ID}"}}).encode()
 MANIFEST_ID = hashlib.sha256(MANIFEST).hexdigest()
@@ -54,9 +54,9 @@ def write(path: Path, files: Mapping[str, bytes], mode: Any = "w") -> Path:
 @pytest.mark.parametrize(
     ("files", "wanted"),
     [
-        (CLASSIC, Archive(f"sha256:{ID}", "", ("tiny:1",), "arm64")),
-        (BOTH, Archive(f"sha256:{ID}", f"sha256:{MANIFEST_ID}", ("tiny:1",), "arm64")),
-        (LAYOUT, Archive(f"sha256:{ID}", f"sha256:{MANIFEST_ID}", ("x:1",), "arm64")),
+        (CLASSIC, Archive(f"sha256:{ID}", "", ("tiny:1",), "arm64", ("sha256:5",))),
+        (BOTH, Archive(f"sha256:{ID}", f"sha256:{MANIFEST_ID}", ("tiny:1",), "arm64", ("sha256:5",))),
+        (LAYOUT, Archive(f"sha256:{ID}", f"sha256:{MANIFEST_ID}", ("x:1",), "arm64", ("sha256:5",))),
     ],
 )
 def test_an_archive_is_known_by_its_configuration(

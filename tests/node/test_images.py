@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from k4t.errors import ImageNotFound, PullFailed, RegistryAway, RegistryRefused, StepError
+from k4t.model.state import Container
 from k4t.node import images
-from k4t.node.archive import read_archive
+from k4t.node.archive import Archive, read_archive
+from k4t.node.create import Order
 from k4t.node.docker import Engine
-from k4t.node.images import Resolved
-from k4t.node.reference import pinned
+from k4t.node.reference import Resolved, alias, pinned
 from tests.lab import Host, Lab
 from tests.node.faulty import Faulty
 
@@ -186,3 +187,28 @@ def test_a_pull_that_fails_half_way_leaves_the_old_image(
     with pytest.raises(PullFailed):
         images.pull(engine, refused, None, Shown())
     assert engine.image(lab.image) is not None
+
+
+@pytest.mark.parametrize("known_by", ["manifest", "layers"])
+def test_an_engine_that_knows_images_by_manifests_keeps_an_alias(
+    engine: Engine, make: Callable[[Order], Container], order: Callable[..., Order], lab: Lab, known_by: str
+) -> None:
+    """containerd's store can't be asked for a configuration's digest: a tag stands for it, also for create.
+
+    The Engine here has the classic store; the archive is made to look as one that has become another id there.
+    """
+    path, known = lab.archive("alias", VER="a"), lab.archive("alias", VER="a")
+    real = read_archive(known)
+    foreign = f"sha256:{'b' * 64}"
+    images.load(engine, path, Resolved("plain:1", f"id:{real.config}"), Shown())
+    manifest = real.config if known_by == "manifest" else ""
+    wanted = Resolved("web.example/alias:1", f"id:{foreign}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "read_archive", lambda _: Archive(foreign, manifest, real.tags, real.arch, real.layers))
+        assert images.load(engine, path, wanted, Shown()) == "loaded"
+        assert images.load(engine, path, wanted, Shown()) == "is there"
+    made = make(order("web.example/alias:1", found_by=pinned(wanted)))
+    found = engine.inspect(made.id)
+    assert found is not None
+    assert found["Image"] == real.config
+    forget(lab.host("n1"), made.id, alias(wanted), "web.example/alias:1", "plain:1", real.config)
