@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,8 @@ def archive_digest(path: Path) -> str:
 
 def read_archive(path: Path) -> Archive:
     """One pass over the file, plain or gzip. Raises StepError naming the file and what is wrong with it."""
+    import tarfile
+
     try:
         documents = _documents(path)
     except (OSError, EOFError, tarfile.TarError) as error:
@@ -56,6 +57,8 @@ def read_archive(path: Path) -> Archive:
 
 def _documents(path: Path) -> dict[str, bytes]:
     """Its small regular files by name: manifests and configurations among them, layers mostly not."""
+    import tarfile
+
     found: dict[str, bytes] = {}
     left_bytes = MAX_DOCUMENTS_BYTES
     with tarfile.open(path, "r:*") as archive:
