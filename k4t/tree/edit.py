@@ -1,8 +1,8 @@
 """Byte-exact changes to files of the tree: what wasn't asked for keeps every byte.
 
-A change is worked out on the bytes, both versions are parsed and compared (nothing else may differ), and the new
-file is renamed into place. Elements are named by a path from the root, such as `app`, `image`, `health/http` or
-`port[name=main]`; the root's own name may be left out.
+A change is worked out on the bytes, both versions are parsed and compared (nothing else may differ), the new one
+is checked against the table, and renamed into place. Elements are named by a path from the root, such as `app`,
+`image`, `health/http` or `port[name=main]`; the root's own name may be left out.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from k4t.errors import K4tError, Usage
-from k4t.tree.check import Node
+from k4t.errors import Finding, K4tError, Usage
+from k4t.tree.check import Checker, Node
 from k4t.tree.files import XML_MAX_BYTES
 from k4t.tree.read import Refused, parse
 from k4t.tree.scan import ElementSpan, elements
+from k4t.tree.schema import FILES
 
 _SEGMENT = re.compile(r"([^\[\]/]+)(?:\[([^=\[\]]+)=([^\]]*)\])?")
 _RUN = re.compile(rb"<!--.*?-->|<\?.*?\?>|(?P<text>(?:<!\[CDATA\[.*?\]\]>|[^<])+)", re.DOTALL)
@@ -74,8 +75,8 @@ class _Document:
 def set_attribute(path: Path, element: str, name: str, value: str | None) -> bool:
     """Set, add or (None) remove one attribute; an element that isn't there is added on a line of its own.
 
-    Answers whether the file changed. Raises Usage for a path that fits nothing or several elements, K4tError when
-    the file can't be read, written, or changed without changing more.
+    Answers whether the file changed. Raises Usage for a path that fits several elements and for a value that the
+    table refuses, K4tError when the file can't be read, written, or changed without changing more.
     """
     _allowed(value or "")
     document = _load(path)
@@ -221,8 +222,12 @@ def _apply(document: _Document, change: _Change) -> bool:
     change.expected(wanted)
     if not _same(wanted, got):
         raise K4tError(f"{document.path} can't be changed without changing more than asked", "edit it by hand")
-    if data == document.data or _same(_parse(document.path, document.data), got):
+    before = _parse(document.path, document.data)
+    if data == document.data or _same(before, got):
         return False
+    if wrong := _errors(got) - _errors(before):
+        message, remedy = min(wrong)
+        raise Usage(f"{document.path} would not be valid: {message}", remedy)
     try:
         still = document.path.read_bytes()
     except OSError as error:
@@ -231,6 +236,16 @@ def _apply(document: _Document, change: _Change) -> bool:
         raise K4tError(f"{document.path} was changed by another program meanwhile", "try again")
     write_file(document.path, data)
     return True
+
+
+def _errors(root: Node) -> set[tuple[str, str]]:
+    """What the table says against a file by itself, without lines, since an edit may move them."""
+    row = next((row for row in FILES.values() if row.name == root.tag), None)
+    if row is None:
+        return set()
+    findings: list[Finding] = []
+    Checker(findings, [], unexpanded=True).check(root, row)
+    return {(finding.message, finding.remedy) for finding in findings if finding.code != "repeated"}
 
 
 def _same(one: Node, other: Node) -> bool:

@@ -16,9 +16,9 @@ from k4t.tree.read import parse
 
 pytestmark = pytest.mark.unit
 
-APP = """<?xml version="1.0" encoding="UTF-8"?>
+THING = """<?xml version="1.0" encoding="UTF-8"?>
 <!-- the <image> -->
-<app
+<thing
     replicas='2'
     restart = "0">
 
@@ -26,11 +26,11 @@ APP = """<?xml version="1.0" encoding="UTF-8"?>
   <env name="A">a &lt; b &amp; c</env>
   <port name="main" container="80"/><port name="admin" container="81"/>
   <health><http path="/&quot;x&quot;"/></health> <!-- probe -->
-</app>
+</thing>
 <!-- end -->"""
 
 
-def written(path: Path, text: str = APP) -> Path:
+def written(path: Path, text: str = THING) -> Path:
     path.write_bytes(text.encode())
     return path
 
@@ -38,17 +38,17 @@ def written(path: Path, text: str = APP) -> Path:
 @pytest.mark.parametrize(
     ("at", "value", "old", "new"),
     [
-        ("app @replicas", "3", "replicas='2'", "replicas='3'"),
-        ("app @replicas", None, "\n    replicas='2'", ""),
-        ("app @restart", "1", 'restart = "0"', 'restart = "1"'),
-        ("app @stopped", "true", 'restart = "0"', 'restart = "0" stopped="true"'),
+        ("thing @replicas", "3", "replicas='2'", "replicas='3'"),
+        ("thing @replicas", None, "\n    replicas='2'", ""),
+        ("thing @restart", "1", 'restart = "0"', 'restart = "1"'),
+        ("thing @stopped", "true", 'restart = "0"', 'restart = "0" stopped="true"'),
         ("image @pull", "always", "<image><!--", '<image pull="always"><!--'),
         ("port[name=admin] @container", "82", 'container="81"', 'container="82"'),
         ("port[name=admin] @container", None, ' container="81"', ""),
         ("health/http @path", 'a"b<&\n', "/&quot;x&quot;", "a&quot;b&lt;&amp;&#10;"),
         ("update @max-surge", "2", "<!-- probe -->", '<!-- probe -->\n  <update max-surge="2"/>'),
         ("health/http/header[name=H] @x", "1", 'x&quot;"/>', 'x&quot;"><header name="H" x="1"/></http>'),
-        ("app @replicas", "it's", "'2'", "'it&apos;s'"),
+        ("thing @replicas", "it's", "'2'", "'it&apos;s'"),
     ],
 )
 def test_one_attribute(at: str, value: str | None, old: str, new: str, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_one_attribute(at: str, value: str | None, old: str, new: str, tmp_path:
     path = written(tmp_path / "app.xml")
     element, name = at.split(" @")
     assert edit.set_attribute(path, element, name, value)
-    assert path.read_text() == APP.replace(old, new)
+    assert path.read_text() == THING.replace(old, new)
     assert not edit.set_attribute(path, element, name, value)
 
 
@@ -73,7 +73,7 @@ def test_one_text(element: str, text: str, old: str, new: str, tmp_path: Path) -
     """Also CDATA, also in an element that closes itself, also in one that wasn't there."""
     path = written(tmp_path / "app.xml")
     assert edit.set_text(path, element, text)
-    assert path.read_text() == APP.replace(old, new)
+    assert path.read_text() == THING.replace(old, new)
     assert not edit.set_text(path, element, text)
 
 
@@ -85,7 +85,7 @@ def test_one_element_is_removed(element: str, old: str, tmp_path: Path) -> None:
     """With its line where it stands alone on it."""
     path = written(tmp_path / "app.xml")
     assert edit.remove_element(path, element)
-    assert path.read_text() == APP.replace(old, "")
+    assert path.read_text() == THING.replace(old, "")
     assert not edit.remove_element(path, element)
 
 
@@ -126,7 +126,7 @@ def test_mode_and_directory_stay(tmp_path: Path) -> None:
     """A renamed file has its predecessor's mode, and nothing is left beside it."""
     path = written(tmp_path / "app.xml")
     path.chmod(0o640)
-    edit.set_attribute(path, "app", "replicas", "3")
+    edit.set_attribute(path, "thing", "replicas", "3")
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [entry.name for entry in tmp_path.iterdir()] == ["app.xml"]
 
@@ -141,10 +141,10 @@ def test_what_cant_be_edited_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(Usage, match="can't hold"):
         edit.set_text(path, "image", "a\0b")
     with pytest.raises(Usage, match="root"):
-        edit.remove_element(path, "app")
+        edit.remove_element(path, "thing")
     with pytest.raises(Usage, match="no such file"):
         edit.set_text(tmp_path / "none.xml", "image", "x")
-    assert path.read_text() == APP
+    assert path.read_text() == THING
     written(path, "<app>")
     with pytest.raises(K4tError, match=r"app.xml:1: is not XML"):
         edit.set_text(path, "image", "x")
@@ -152,6 +152,24 @@ def test_what_cant_be_edited_is_refused_and_left_alone(tmp_path: Path) -> None:
     link.symlink_to(path)
     with pytest.raises(K4tError, match="can't read"):
         edit.set_text(link, "image", "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("replicas", "-1", 'replicas="-1" is not a whole number'),
+        ("replics", "1", "did you mean replicas?"),
+        ("stopped", "yes", "is not true or false"),
+    ],
+)
+def test_no_edit_makes_a_file_invalid(name: str, value: str, said: str, tmp_path: Path) -> None:
+    """Refused before anything is written; a file that was invalid already can still be mended, and use variables."""
+    path = written(tmp_path / "app.xml", '<app restart="x"><image>${image}</image></app>')
+    with pytest.raises(Usage, match="would not be valid") as caught:
+        edit.set_attribute(path, "app", name, value)
+    assert said in str(caught.value)
+    assert edit.set_attribute(path, "app", "replicas", "${n}")
+    assert edit.set_attribute(path, "app", "restart", "1")
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
@@ -169,7 +187,7 @@ comments = st.sampled_from(["", " ", "\n  ", "<!-- <x a='1'> -->", "\r\n\t<!-- >
 @st.composite
 def documents(draw: st.DrawFn) -> str:
     """Apps with all the ways to write the same thing."""
-    parts = [draw(comments).lstrip(), "<app"]
+    parts = [draw(comments).lstrip(), "<thing"]
     for name in draw(st.lists(st.sampled_from(["replicas", "restart", "stopped"]), unique=True)):
         quote = draw(st.sampled_from("'\""))
         space, equals = draw(st.sampled_from([" ", "\n   ", "\t"])), draw(st.sampled_from(["=", " = "]))
@@ -182,7 +200,7 @@ def documents(draw: st.DrawFn) -> str:
         parts.append(
             draw(st.sampled_from([f"<image>{shown}</image>", f"<image >{shown}<!-- c --></image >", "<image/>"]))
         )
-    parts += [draw(comments), '<log driver="a>b"/>', draw(comments), "</app>", draw(comments).rstrip(" ")]
+    parts += [draw(comments), '<log driver="a>b"/>', draw(comments), "</thing>", draw(comments).rstrip(" ")]
     return "".join(parts)
 
 
@@ -191,7 +209,7 @@ def documents(draw: st.DrawFn) -> str:
 def test_any_attribute_edit_keeps_all_the_rest(document: str, value: str, name: str, tmp_path: Path) -> None:
     """The value arrives, and what is outside one stretch of bytes is as it was."""
     path = written(tmp_path / "app.xml", document)
-    edit.set_attribute(path, "app", name, value)
+    edit.set_attribute(path, "thing", name, value)
     after = path.read_bytes()
     node = parse(after, "x")
     assert node.attributes[name] == value
