@@ -74,7 +74,7 @@ def _version(asked: bool) -> None:
 @app.callback(epilog=EPILOG)
 def options(
     ctx: typer.Context,
-    db: Annotated[Path, typer.Option(envvar="K4T_DB", help="The tree.", metavar="DIR")] = Path("db"),
+    db: Annotated[Path, typer.Option(envvar="K4T_DB", help="The tree.", metavar="DIR", readable=False)] = Path("db"),
     output: Annotated[str, typer.Option("--output", "-o", help="table, json or jsonl.")] = "table",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="Permit what is unsafe.", metavar="KIND[:NAME]")] = None,

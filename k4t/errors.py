@@ -51,9 +51,13 @@ class K4tError(Exception):
         self.remedy = remedy
         self.host = host
 
+    @property
+    def words(self) -> str:
+        """Message and remedy without the host, where the host is named already."""
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
     def __str__(self) -> str:
-        text = f"{self.host}: {self.message}" if self.host else self.message
-        return f"{text}; {self.remedy}" if self.remedy else text
+        return f"{self.host}: {self.words}" if self.host else self.words
 
 
 class Usage(K4tError):

@@ -221,7 +221,7 @@ def _record(run: Run, request: Request, decision: Decision, executed: Executed, 
 def _outcome(decision: Decision, executed: Executed) -> Outcome:
     plan = decision.plan
     failed = tuple(
-        (failure.step.id, failure.error.host or failure.step.node, _words(failure.error)) for failure in executed.failed
+        (failure.step.id, failure.error.host or failure.step.node, failure.error.words) for failure in executed.failed
     )
     skipped = tuple(f"{step.id} (because of {because})" for step, because in executed.skipped)
     unplaced = tuple(
@@ -245,10 +245,6 @@ def _serial(decision: Decision) -> int:
         return 0
     news = decision.plan.whole and not decision.statuses and head.tree != decision.plan.tree
     return head.serial + 1 if news else head.serial
-
-
-def _words(error: K4tError) -> str:
-    return f"{error.message}; {error.remedy}" if error.remedy else error.message
 
 
 def _any_app_complete(executed: Executed) -> bool:

@@ -30,5 +30,5 @@ def observe_node(fleet: Fleet, node: Node) -> NodeState:
     try:
         transport = fleet.transport(node)
     except K4tError as error:
-        return NodeState(node.name, reachable=False, problem=str(error), exit_status=error.exit_status)
+        return NodeState(node.name, reachable=False, problem=error.words, exit_status=error.exit_status)
     return node_observe.observe(node.name, transport, fleet.tree.cluster.id, engine=fleet.engine(node.name))

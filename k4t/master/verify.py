@@ -9,10 +9,10 @@ from k4t.node.observe import containers
 
 
 def not_running(fleet: Fleet, plan: Plan, done: frozenset[str]) -> tuple[str, ...]:
-    """A sentence for each container that a done step of this plan started and that does not run now."""
+    """A sentence for each container that was healthy in this run and does not run any more."""
     started: dict[str, set[str]] = {}
     for step in plan.steps:
-        if step.action == "start" and step.id in done:
+        if step.action == "await" and step.id in done:
             started.setdefault(step.node, set()).add(step.work.name)  # type: ignore[union-attr]
     removed = {step.work.name for step in plan.steps if step.action in ("stop", "remove")}  # type: ignore[union-attr]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.site import Site, containers
-from tests.lab import Lab
+from tests.lab import Host, Lab
 
 
 @pytest.fixture(scope="session")
@@ -41,13 +41,11 @@ def published(site: Site, lab: Lab) -> Iterator[Site]:
     site.k4t("gateway", "install")
     site.k4t("dns", "install")
     yield site
-    wipe_participants(site)
+    wipe(host)
 
 
-def wipe_participants(site: Site) -> None:
-    """Take everything out of the gateway and the DNS server by applying an empty tree."""
-    for app in (site.db / "apps").iterdir():
-        for file in app.iterdir():
-            file.unlink()
-        app.rmdir()
-    site.k4t("apply", "--yes", "--allow", "remove-app", "--allow", "withdraw", "--allow", "empty-app", status=None)
+def wipe(host: Host) -> None:
+    """End what `install` started and forget every cluster's documents."""
+    for vendor in ("envoy", "dnsmasq"):
+        host.exec(["sh", "-c", f'kill -9 "$(cat /run/k4t-{vendor}.pid)"; rm -f /run/k4t-{vendor}.pid'], check=False)
+    host.exec(["rm", "-rf", "/var/lib/k4t", "/etc/k4t"])

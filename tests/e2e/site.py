@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -29,18 +30,19 @@ APP = """\
 class Site:
     """One working copy: `db` is its tree, `k4t(...)` runs the program on it as a user would."""
 
-    def __init__(self, lab: Lab, directory: Path, *, name: str = "prod", id: str = "testtree") -> None:
+    def __init__(self, lab: Lab, directory: Path, *, name: str = "prod", id: str = "") -> None:
         self.lab = lab
         self.directory = directory
         self.db = directory / "db"
         self.home = directory / "home"
+        self.id = id or f"t{secrets.token_hex(4)}"
         (self.home / ".ssh").mkdir(parents=True, mode=0o700)
         shutil.copy(lab.known_hosts, self.home / ".ssh" / "known_hosts")
         for kind in ("nodes", "apps", "gateways", "dns", "secrets", "certificates"):
             (self.db / kind).mkdir(parents=True)
         self.write(
             "cluster.xml",
-            f'<cluster name="{name}" id="{id}" format="1">\n  <ssh user="root" key="{lab.key}"/>\n</cluster>\n',
+            f'<cluster name="{name}" id="{self.id}" format="1">\n  <ssh user="root" key="{lab.key}"/>\n</cluster>\n',
         )
 
     def write(self, path: str, text: str) -> Path:
