@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,10 @@ WINDOW_BYTES = 1024 * 1024
 """What a host may have in flight to us, in one channel: a heartbeat's echo waits behind it."""
 
 MESSAGE_CHANNEL_REQUEST = 98
+
+# paramiko imports `invoke` for the `Match exec` of its own configuration reader, and with it asyncio and a YAML parser:
+# 50 ms of each run. It copes without; `ssh_config` refuses Match exec by name before it comes to that.
+sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
 
 RSA = ("rsa-sha2-512", "rsa-sha2-256")
 SCANNED_TYPES = (("ssh-ed25519",), ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"), RSA)

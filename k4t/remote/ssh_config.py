@@ -182,7 +182,7 @@ class Resolver:
         found: dict[str, Sequence[str]] = {}
         for path in (own, SYSTEM_CONFIG):
             if path.is_file():
-                _refuse_include(path)
+                _refuse_what_needs_ssh(path)
                 found = {**self._read_file(path, alias), **found}
         return found
 
@@ -235,11 +235,17 @@ def _includes_have_no_effect(patterns: Sequence[str], base: Path, depth: int) ->
     return all(_has_no_effect(file, base, depth + 1) for file in files[:256]) and len(files) <= 256
 
 
-def _refuse_include(path: Path) -> None:
+def _refuse_what_needs_ssh(path: Path) -> None:
+    """Include (the system's own file is Debian's to include from) and Match exec: paramiko's reader knows neither."""
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
-        words = line.replace("=", " ", 1).split()
-        if words and words[0].lower() == "include" and path != SYSTEM_CONFIG:
-            raise _BadConfig(f"{path}:{number}: Include can't be followed without the OpenSSH client; install it")
+        words = line.replace("=", " ", 1).lower().split()
+        what = ""
+        if words[:1] == ["include"] and path != SYSTEM_CONFIG:
+            what = "Include can't be followed"
+        elif words[:1] == ["match"] and {"exec", "!exec"} & set(words):
+            what = "Match exec can't be asked"
+        if what:
+            raise _BadConfig(f"{path}:{number}: {what} without the OpenSSH client; install it")
 
 
 def _parse_options(text: str) -> Options:

@@ -136,6 +136,12 @@ def test_include_without_the_client(tmp_path: Path) -> None:
         resolver(tmp_path, f"# x\nInclude {tmp_path}/other\n", client=False).resolve("h1", Ssh(), "10.0.0.1")
 
 
+def test_match_exec_without_the_client_is_refused(tmp_path: Path) -> None:
+    """Where OpenSSH's client is missing, so is what would run the command of Match exec."""
+    with pytest.raises(HostUnreachable, match=r"config:1: Match exec can't be asked"):
+        resolver(tmp_path, 'Match exec "true"\n', client=False).resolve("h1", Ssh(), "10.0.0.1")
+
+
 def test_nothing_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration that changes nothing isn't asked about; one that might, is."""
     system = tmp_path / "ssh_config"
