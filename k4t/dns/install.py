@@ -72,13 +72,12 @@ def install(transport: Transport, dns: Dns, cluster: Cluster) -> Iterator[str]: 
             yield setup.start(transport, found, UNIT, _argv(plan), log=LOG, pid_file=PID_FILE)
         elif not changed and not plan.put:
             yield "nothing to do"
-        if not plan.own:
-            return
-        problems = at_work.await_answer()
+        problems = at_work.await_answer() if plan.own else []
         if problems:
             said = "" if found.systemd else f" ({setup.tail(transport, LOG)})"
             raise StepError(f"dnsmasq was started, but: {problems[0]}{said}", f"see {LOG}", host=transport.host)
-        yield f"dnsmasq answers at {dns.address}:{dns.port} for {dns.zone}"
+        if plan.own:
+            yield f"dnsmasq answers at {dns.address}:{dns.port} for {dns.zone}"
     finally:
         at_work.close()
 

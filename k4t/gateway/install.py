@@ -44,7 +44,7 @@ def plan_install(found: setup.Survey, gateway: Gateway) -> InstallPlan:
     own = bool(pid) or not found.processes
     binary = found.binary or (found.processes[0][1][0] if found.processes else "envoy")
     config: dict[str, Any] = {"name": gateway.name, "binary": binary, "admin": list(ADMIN), "own": own}
-    config["http"] = gateway.http
+    config |= {"http": gateway.http, "ipv6": found.ipv6}
     notes = [f"port {gateway.https} (https) is left out: this version has no certificates yet"] if gateway.https else []
     if not own:
         notes += [_include(found.processes[0][0])]
@@ -67,13 +67,13 @@ def install(transport: Transport, gateway: Gateway, cluster: Cluster) -> Iterato
             yield setup.start(transport, found, UNIT, _argv(plan), log=LOG, pid_file=PID_FILE)
         elif not changed and not plan.put:
             yield "nothing to do"
-        if not plan.own:
-            return
-        problems = at_work.await_answer()
+        problems = at_work.await_answer() if plan.own else []
         if problems:
             said = "" if found.systemd else f" ({setup.tail(transport, LOG)})"
             raise StepError(f"Envoy was started, but: {problems[0]}{said}", f"see {LOG}", host=transport.host)
-        yield f"Envoy listens on port {gateway.http} and serves what it should"
+        if plan.own:
+            where = f"listens on port {gateway.http} and" if gateway.http else "has no listener (http is 0), and"
+            yield f"Envoy {where} serves what it should"
     finally:
         at_work.close()
 

@@ -70,6 +70,10 @@ def serve(service: Service, requests: TextIO, answers: TextIO) -> int:
         signal.alarm(0)
         if not line:
             return 0
+        if len(line) >= LINE_BYTES and not line.endswith("\n"):
+            answers.write(json.dumps(_error("bad-request", "a request is at most %d bytes" % LINE_BYTES)) + "\n")
+            answers.flush()
+            return 1
         answers.write(json.dumps(answer(service, line), separators=(",", ":")) + "\n")
         answers.flush()
 

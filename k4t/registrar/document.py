@@ -237,6 +237,9 @@ def check(document: Document) -> None:
         _need(NAME.match(probe.app), "checks.app", probe.app)
         _need(probe.kind in ("http", "tcp", "none"), "checks.kind", probe.kind)
         _need(PATH.match(probe.path), "checks.path", probe.path)
+        _need(NAME.match(probe.port_name), "checks.port_name", probe.port_name)
+        for header in probe.headers:
+            _need(_is_header(header), "checks.headers", header)
     for route in document.routes:
         _check_route(route)
     for record in document.records:
@@ -261,12 +264,20 @@ def _check_route(route: Route) -> None:
     _need(NAME.match(route.app), "routes.app", route.app)
     for domain in route.domains:
         _need(DOMAIN.match(domain) and len(domain) <= 253, "routes.domains", domain)
+    _need(NAME.match(route.port_name), "routes.port_name", route.port_name)
     _need(PATH.match(route.prefix), "routes.prefix", route.prefix)
     _need(0 <= route.listen <= 65535, "routes.listen", route.listen)
     _need(route.balance in ("round-robin", "least-requests"), "routes.balance", route.balance)
     _need(route.affinity in ("none", "cookie", "address"), "routes.affinity", route.affinity)
     _need(route.upstream in ("http1", "h2c", "tls"), "routes.upstream", route.upstream)
     _need(route.redirect == "" or not re.search(r"[\s\"'\\]", route.redirect), "routes.redirect", route.redirect)
+
+
+def _is_header(pair: Any) -> bool:
+    """(name, value), neither with anything that could end its line."""
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+        return False
+    return bool(re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}\Z", pair[0]) and re.match(r"[ -~]{0,2000}\Z", pair[1]))
 
 
 def _is_address(text: str) -> bool:

@@ -31,7 +31,7 @@ UNIT = "/etc/systemd/system/k4t-envoy.service"
 
 
 class Envoy(Vendor):
-    """config.json: name, binary, admin [address, port], http (0: no listener of ours), own (we start it)."""
+    """config.json: name, binary, admin [address, port], http (0: no listener of ours), ipv6, own (we start it)."""
 
     kind = "gateway"
 
@@ -61,11 +61,18 @@ class Envoy(Vendor):
             return made
         rds = envoy_render.source(self._path("rds", "rds.json"), self._path("rds"))
         port = int(self.config.get("http") or 0)
-        made[self._path("lds", "lds.json")] = _envelope([envoy_render.listener(port, rds)] if port else [], "install")
+        made[self._path("lds", "lds.json")] = _envelope(
+            [envoy_render.listener(port, rds, bool(self.config.get("ipv6", True)))] if port else [], "install"
+        )
         boot = envoy_render.bootstrap(str(self.config.get("name", "k4t")), self.admin, kinds["lds"], kinds["cds"])
         made[self.root.rstrip("/") + BOOTSTRAP] = json.dumps(boot, indent=1) + "\n"
         made[self.root.rstrip("/") + UNIT] = _unit(str(self.config.get("binary", "envoy")))
         return made
+
+    @property
+    def _listens(self) -> bool:
+        """Our own Envoy with http="0" has no listener, so nobody reads the routes."""
+        return bool(self.config.get("http")) or not self.config.get("own", True)
 
     # --- candidates --------------------------------------------------------------------------------------------
 
@@ -136,9 +143,10 @@ class Envoy(Vendor):
         except VendorRefused:
             self._restore(old, rendering)
             raise
-        if before is None:
+        try:
+            return self._asleep() if before is None else self._prove(rendering, old)
+        except VendorSilent:  # it went away meanwhile
             return self._asleep()
-        return self._prove(rendering, old)
 
     def _prove(self, rendering: Rendering, old: Rendering) -> str:
         """Wait for the first health check of what is new: only then does Envoy send to it, and an older one may go.
@@ -179,7 +187,8 @@ class Envoy(Vendor):
             versions[cds] = self._write(cds, both)
         self._await(versions, before)
         if rds in changed:
-            self._await({rds: self._write(rds, rendering[rds])}, before)
+            version = self._write(rds, rendering[rds])
+            self._await({rds: version} if self._listens else {}, before)
         if both != rendering[cds]:
             self._await({cds: self._write(cds, rendering[cds])}, before)
         for path in gone:
@@ -217,7 +226,9 @@ class Envoy(Vendor):
             return
         deadline = time.monotonic() + AWAIT_S
         while True:
-            now = envoy_admin.counters(self.admin)
+            now = self._counters()
+            if now is None:
+                return  # it went away: all files are written, and read when it starts
             for path in versions:
                 prefix = _subscription(path)
                 if _rejections(now, prefix) > _rejections(before, prefix):
@@ -259,7 +270,8 @@ class Envoy(Vendor):
         wanted = {cluster["name"]: cluster for cluster in rendering[self._path("cds", "cds.json")]}
         found += _compare("cluster", wanted, dump.clusters)
         routes = rendering[self._path("rds", "rds.json")][0]
-        found += _compare_routes(routes, dump.routes.get(envoy_render.ROUTE_CONFIG))
+        if self._listens:
+            found += _compare_routes(routes, dump.routes.get(envoy_render.ROUTE_CONFIG))
         for name in sorted(set(wanted) & set(dump.clusters)):
             published = envoy_admin.pairs(rendering[self._path("eds", name + ".json")][0])
             found += _compare_endpoints(name, published, dump.endpoints.get(name, []))

@@ -181,7 +181,7 @@ def source(path: str, watched: str) -> Dict[str, Any]:
     return {"path_config_source": watching, "resource_api_version": "V3"}
 
 
-def listener(port: int, rds: Mapping[str, Any]) -> Dict[str, Any]:
+def listener(port: int, rds: Mapping[str, Any], ipv6: bool = True) -> Dict[str, Any]:
     manager = {
         "@type": MANAGER,
         "stat_prefix": "k4t_http",
@@ -190,12 +190,14 @@ def listener(port: int, rds: Mapping[str, Any]) -> Dict[str, Any]:
         "use_remote_address": True,
         "normalize_path": True,
     }
+    address: Dict[str, Any] = {"address": "0.0.0.0", "port_value": port}  # noqa: S104 - a gateway takes all in
+    if ipv6:
+        address = {"address": "::", "port_value": port, "ipv4_compat": True}
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     return {
         "@type": LISTENER,
         "name": "k4t_http_%d" % port,
-        # All addresses, IPv4 and IPv6.
-        "address": {"socket_address": {"address": "::", "port_value": port, "ipv4_compat": True}},
+        "address": {"socket_address": address},
         "filter_chains": [{"filters": filters}],
     }
 

@@ -56,6 +56,7 @@ def main(binary: str, zipapp: str, wanted: str) -> None:
                 "binary": shutil.which(binary, path=SEARCH) or "",
                 "processes": processes(binary),
                 "registrar": sha256(zipapp) == wanted,
+                "ipv6": os.path.exists("/proc/net/if_inet6"),
                 "conf_dir": conf_dir(),
             }
         )

@@ -41,6 +41,7 @@ class Survey:
     processes: tuple[tuple[int, tuple[str, ...]], ...]
     registrar: bool
     conf_dir: str = ""
+    ipv6: bool = True
 
     def ours(self, path: str) -> int:
         """The pid of the one that was started with our configuration file, or 0."""
@@ -62,7 +63,7 @@ def survey(transport: Transport, binary: str) -> Survey:
         version = ".".join(map(str, found["python"]))
         raise StepError(f"python3 is {version}; 3.8 or newer is needed", "install it there", host=transport.host)
     processes = tuple((pid, tuple(argv)) for pid, argv in found["processes"])
-    return Survey(found["systemd"], found["binary"], processes, found["registrar"], found["conf_dir"])
+    return Survey(found["systemd"], found["binary"], processes, found["registrar"], found["conf_dir"], found["ipv6"])
 
 
 def put_registrar(transport: Transport) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_many_addresses(clean: Site) -> None:
 
 def test_hand_edit_is_seen_and_healed(clean: Site) -> None:
     """Lines that were changed or added on the host are differences; the next publication heals them."""
-    parts = {"endpoints": web("10.0.0.1"), "records": (record(),)}
+    parts: dict[str, Any] = {"endpoints": web("10.0.0.1"), "records": (record(),)}
     clean.publish("dns", **parts)
     clean.ns.exec(["sh", "-c", f"printf '10.6.6.6 web.k4t.lab\\n10.6.6.6 evil.k4t.lab\\n' > {HOSTS}"])
     differences: tuple[str, ...] = ()

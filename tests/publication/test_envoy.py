@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from k4t.model.spec import Ssh
 from k4t.registrar.document import Check, Document, Endpoint, Epoch, Route
 from k4t.remote.registrar import build, zipapp_path
 from k4t.remote.ssh import Connector
-from tests.publication.conftest import OTHER, PROD, Site, backend, route, tcp
+from tests.publication.conftest import OTHER, PROD, Site, backend, changing, route, tcp
 
 pytestmark = pytest.mark.integration
 EDS = "/var/lib/k4t/envoy/eds/web.main.json"
@@ -223,9 +224,7 @@ def test_two_clusters(clean: Site) -> None:
 def test_an_older_run_is_overtaken(clean: Site) -> None:
     """A master that slept changes nothing when it wakes up."""
     slow, fast = clean.publisher(), clean.publisher()
-    web = {"endpoints": backend(clean, 8001), "routes": (route(),)}
-    from tests.publication.conftest import changing
-
+    web: dict[str, Any] = {"endpoints": backend(clean, 8001), "routes": (route(),)}
     slow.publish("gateway", "default", changing("gateway", PROD, **web))
     fast.publish("gateway", "default", changing("gateway", PROD, endpoints=backend(clean, 8002)))
     with pytest.raises(Overtaken, match="was overtaken by run"):

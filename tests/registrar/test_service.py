@@ -152,6 +152,14 @@ def test_hostile_names_in_a_document(gateway: Door, field: str, name: str) -> No
     assert len(message) < 400
 
 
+@pytest.mark.parametrize("header", [["X"], ["X", 1], ["X", "a\nb"], ["X Y", "a"], ["X:", "a"], "X", [["X"], "a"]])
+def test_hostile_headers_in_a_check(gateway: Door, header: Any) -> None:
+    """A check's headers are pairs of plain text."""
+    request = gateway.prepare(document())
+    request["document"]["checks"][0]["headers"] = [header]
+    assert gateway.error(**request)[0] == "bad-request"
+
+
 @pytest.mark.parametrize("line", ["", "{", "[]", "1", '{"op": 1}', "[" * 100_000, '{"op":"fence","epoch":"x"}'])
 def test_no_request_at_all(gateway: Door, line: str) -> None:
     """Whatever comes through the door gets an answer."""
