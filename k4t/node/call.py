@@ -121,14 +121,8 @@ class Caller:
         return error
 
     def refusal(self, status: int, message: str) -> K4tError:
-        """The Engine has only words for a full disk, so they are looked at, here and nowhere else."""
-        if "no space left on device" in message:
-            return HostFull(
-                f"no space left for Docker ({message})",
-                "free some: docker system df, docker image prune",
-                host=self._transport.host,
-            )
-        return EngineRefused(f"Docker says: {message}", host=self._transport.host, status=status)
+        host = self._transport.host
+        return full(message, host) or EngineRefused(f"Docker says: {message}", host=host, status=status)
 
     def silent(self, timeout_s: float) -> DockerUnavailable:
         return DockerUnavailable(
@@ -145,6 +139,14 @@ class Caller:
             "look at it on the host: systemctl status docker",
             host=self._transport.host,
         )
+
+
+def full(message: str, host: str) -> HostFull | None:
+    """The Engine has only words for a full disk, so they are looked at, here and nowhere else."""
+    if "no space left on device" not in message:
+        return None
+    remedy = "free some: docker system df, docker image prune"
+    return HostFull(f"no space left for Docker ({message})", remedy, host=host)
 
 
 def _message(reply: Reply) -> str:

@@ -207,6 +207,9 @@ def _sdk_client(dial: Callable[[], _Socket], version: str, timeout_s: float) -> 
             del timeout  # a new one each time: reusing one would ask our socket for a file descriptor
             return self._new_conn()
 
+        def _put_conn(self, conn: object) -> None:
+            """Nothing is kept here: connections belong to our own pool."""
+
     class Adapter(BaseHTTPAdapter):
         def get_connection(self, url: str | bytes, proxies: object = None) -> Connections:
             del url, proxies

@@ -17,6 +17,7 @@ from k4t.errors import (
     Unreachable,
 )
 from k4t.node.archive import Archive, read_archive
+from k4t.node.call import full
 from k4t.node.docker import Engine, Json
 from k4t.node.reference import BY_ID, HUB, ImageLike, Resolved, alias, alias_tag, pinned, registry_of, split
 
@@ -89,7 +90,8 @@ def pull(
         )
     repository, tag = split(image.reference)
     try:
-        _follow_pull(engine.pull(repository, image.digest, _auth(image.reference, login)), image, progress)
+        messages = engine.pull(repository, image.digest, _auth(image.reference, login))
+        _follow_pull(engine, messages, image, progress)
         engine.tag(pinned(image), repository, tag)
     except EngineRefused as error:
         raise explained(error, image.reference) from error
@@ -123,6 +125,8 @@ def explained(error: EngineRefused, reference: str) -> K4tError:
     """What the Engine says of a registry, by type. It has words only: most of these come as status 500."""
     words, host = error.message.removeprefix("Docker says: "), error.host
     registry = registry_of(reference)
+    if (disk := full(words, host)) is not None:
+        return disk
     if "no basic auth credentials" in words or error.status in (401, 403) or _any(REFUSING, words):
         hint = ", or there is no such image" if registry == HUB else ""
         return RegistryRefused(
@@ -186,13 +190,13 @@ def _any(needles: Iterable[str], words: str) -> bool:
 # --- pulling and loading -----------------------------------------------------------------------------------
 
 
-def _follow_pull(messages: Iterator[Json], image: ImageLike, progress: Progress) -> None:
+def _follow_pull(engine: Engine, messages: Iterator[Json], image: ImageLike, progress: Progress) -> None:
     """Progress as a share of layers; it never goes back."""
     layers: dict[str, float] = {}
     shown = 0.0
     for message in messages:
         if "error" in message:
-            raise EngineRefused(str(message["error"]))
+            raise _failed(engine, message, image.reference)
         layer, status = str(message.get("id", "")), str(message.get("status", ""))
         if not layer or status.startswith("Pulling from"):
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k4t.errors import ImageNotFound, PullFailed, RegistryAway, RegistryRefused, StepError
+from k4t.errors import HostFull, ImageNotFound, PullFailed, RegistryAway, RegistryRefused, StepError
 from k4t.model.state import Container
 from k4t.node import images
 from k4t.node.archive import Archive, read_archive
@@ -127,6 +127,25 @@ def test_a_registry_that_wants_another_login_is_said(engine: Engine, host: Host,
             images.pull(engine, Resolved(reference, UNKNOWN), login, Shown())
     found = images.resolve(engine, reference, ("ci", "right"))
     assert images.pull(engine, found, ("ci", "right"), Shown()) in {"pulled", "is there"}
+    forget(host, reference)
+
+
+def test_a_full_disk_has_its_own_message(engine: Engine, host: Host, lab: Lab) -> None:
+    """While pulling and while loading; with space again, it goes on."""
+    reference = lab.push("big", VER="b")
+    found = images.resolve(engine, reference, None)
+    path = lab.archive("big", VER="bb")
+    host.exec(["sh", "-c", "docker image ls -q | xargs docker rmi -f"])
+    host.exec(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/var/lib/docker/tmp"])
+    try:
+        with pytest.raises(HostFull, match=r"no space left for Docker .*docker image prune"):
+            images.pull(engine, found, None, Shown())
+        with pytest.raises(HostFull):
+            images.load(engine, path, images.archive_image(path, "big:1"), Shown())
+    finally:
+        host.exec(["umount", "/var/lib/docker/tmp"])
+    assert images.pull(engine, found, None, Shown()) == "pulled"
+    lab.pull()
     forget(host, reference)
 
 

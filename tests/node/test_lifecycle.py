@@ -171,6 +171,19 @@ def test_a_taken_port_is_refused_with_its_holder(engine: Engine, make: Make, ord
     assert containers(engine, "n1", CLUSTER) == ()
 
 
+def test_a_published_port_taken_before_the_start_is_said(engine: Engine, make: Make, order: Orders, host: Host) -> None:
+    """Free when it was allocated, taken when it starts: port and holder are named."""
+    made = make(order(network=Network("bridge"), ports=(Port(container=8080, host=21000),)))
+    host.spawn("listener", ["python3", "-m", "http.server", "21000"])
+    _until(lambda: ":21000" in host.exec(["ss", "-Hltn"]).stdout)
+    try:
+        with pytest.raises(PortTaken, match=r"can't have its port, it is taken by .*python3"):
+            lifecycle.start(engine, CLUSTER, made.id)
+    finally:
+        host.stop("listener")
+    lifecycle.start(engine, CLUSTER, made.id)
+
+
 @pytest.mark.parametrize("fault", ["lose_reply_to", "lose_request"])
 def test_a_lost_create_is_found_or_made(
     engine: Engine, make: Make, order: Orders, transport: Faulty, fault: str
