@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from k4t.master.planning.plan import Options, Plan, Publish, Step
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.report import as_text
-from k4t.model.spec import App, Tree
+from k4t.model.spec import App, Image, Tree
 from k4t.model.state import Container, Observed
 from tests.planning import world
 
@@ -23,6 +23,30 @@ relaxed = settings(max_examples=120, deadline=None, derandomize=True, suppress_h
 
 PORTS: list[list[dict[str, Any]]] = [[{"host": "auto"}], [{"container": 80}], []]
 SHARES = st.sampled_from([0, 1, 2, "50%", "100%"])
+
+
+class World:
+    def __init__(self, desired: Tree, observed: Observed) -> None:
+        self.desired, self.observed = desired, observed
+
+    def __repr__(self) -> str:
+        """Short enough to see what is wrong."""
+        lines = ["", "    " + as_text(reconcile(self.desired, self.observed, images=world.images(self.desired)))]
+        for app in self.desired.apps.values():
+            fields = {f.name: getattr(app, f.name) for f in dataclasses.fields(app)}
+            lines.append(f"{app.name}: { ({n: v for n, v in fields.items() if v != getattr(PLAIN, n)}) }")
+        for name, node in self.observed.nodes.items():
+            lines.append(f"{name}: {self.desired.nodes[name].availability}, reachable {node.reachable}")
+            lines += [
+                f"    {world.label(c)} {c.image} {c.state} {[p.number for p in c.ports]}" for c in node.containers
+            ]
+        for state in (*self.observed.gateways.values(), *self.observed.dns.values()):
+            if state.document is not None:
+                lines.append(f"{state.name}: {[(e.container, e.node) for e in state.document.endpoints]}")
+        return "\n".join(lines)
+
+
+PLAIN = App("", Image(""))
 
 
 @st.composite
@@ -48,7 +72,7 @@ def apps(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[Tree, Observed]:
+def worlds(draw: st.DrawFn) -> World:
     """A tree that was applied, another one now, and what happened to containers and hosts in between."""
     names = draw(st.sampled_from([["web"], ["web", "api"]]))
     nodes: dict[str, Any] = {f"node{number}": {} for number in range(1, draw(st.integers(1, 4)) + 1)}
@@ -65,7 +89,7 @@ def worlds(draw: st.DrawFn) -> tuple[Tree, Observed]:
     if lost is not None:
         away = dataclasses.replace(observed.nodes[lost], reachable=False, containers=(), problem="no route to host")
         observed = dataclasses.replace(observed, nodes={**observed.nodes, lost: away})
-    return desired, observed
+    return World(desired, observed)
 
 
 def _happened(draw: st.DrawFn, desired: Tree, before: Tree, observed: Observed) -> Observed:
@@ -175,16 +199,16 @@ def walk(model: Watched, plan: Plan, draw: Any, *, failing: bool) -> None:
         elif good and isinstance(step.work, Publish):
             good = model.publish(step, done)
         elif good:
-            model.do(step)
+            good = model.do(step)
         done[step.id] = good
         model.check(step)
 
 
 @relaxed
 @given(worlds(), st.data())
-def test_any_order_is_safe_and_leads_to_rest(one: tuple[Tree, Observed], data: st.DataObject) -> None:
+def test_any_order_is_safe_and_leads_to_rest(one: World, data: st.DataObject) -> None:
     """In any order: never below the minimum, never three generations, never two of an exclusive replica; then empty."""
-    desired, observed = one
+    desired, observed = one.desired, one.observed
     plan = reconcile(desired, observed, images=world.images(desired))
     model = Watched(desired, observed)
     walk(model, plan, data.draw, failing=False)
@@ -196,9 +220,9 @@ def test_any_order_is_safe_and_leads_to_rest(one: tuple[Tree, Observed], data: s
 
 @relaxed
 @given(worlds(), st.data())
-def test_failures_are_safe_and_the_next_run_goes_on(one: tuple[Tree, Observed], data: st.DataObject) -> None:
+def test_failures_are_safe_and_the_next_run_goes_on(one: World, data: st.DataObject) -> None:
     """Steps fail anywhere: nothing falls below the minimum, and the runs after it converge."""
-    desired, observed = one
+    desired, observed = one.desired, one.observed
     images = world.images(desired)
     model = Watched(desired, observed)
     walk(model, reconcile(desired, observed, images=images), data.draw, failing=True)
@@ -213,9 +237,9 @@ def test_failures_are_safe_and_the_next_run_goes_on(one: tuple[Tree, Observed], 
 
 @relaxed
 @given(worlds())
-def test_same_input_same_plan(one: tuple[Tree, Observed]) -> None:
+def test_same_input_same_plan(one: World) -> None:
     """Byte for byte, and whatever order hosts were asked in."""
-    desired, observed = one
+    desired, observed = one.desired, one.observed
     shuffled = Observed(
         *(dict(reversed(list(hosts.items()))) for hosts in (observed.nodes, observed.gateways, observed.dns))
     )
@@ -225,9 +249,9 @@ def test_same_input_same_plan(one: tuple[Tree, Observed]) -> None:
 
 @relaxed
 @given(worlds())
-def test_out_of_scope_is_untouched(one: tuple[Tree, Observed]) -> None:
+def test_out_of_scope_is_untouched(one: World) -> None:
     """A plan for one app has no step for any other, and takes nothing of another's from a document."""
-    desired, observed = one
+    desired, observed = one.desired, one.observed
     plan = reconcile(desired, observed, images=world.images(desired), scope=["web"], options=Options())
     assert {step.app for step in plan.steps} <= {"web", ""}
     model = world.Model(desired, observed)

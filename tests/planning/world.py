@@ -128,11 +128,11 @@ class Model:
             if ready and isinstance(step.work, Publish):
                 ready = self.publish(step, done)
             elif ready:
-                self.do(step)
+                ready = self.do(step)
             done[step.id] = ready
         return [id for id, good in done.items() if good]
 
-    def do(self, step: Step) -> None:
+    def do(self, step: Step) -> bool:
         work = step.work
         if isinstance(work, Create):
             self._create(work)
@@ -144,10 +144,11 @@ class Model:
             else:
                 self.containers[container.id] = dataclasses.replace(container, state=state)
         elif isinstance(work, Await):
-            assert self._of(work.slot).running, f"{step.id}: it does not run"
+            return self._of(work.slot).running
         elif isinstance(work, Resize):
             container = self._of(work.slot)
             self.containers[container.id] = dataclasses.replace(container, resources=work.resources)
+        return True
 
     def _create(self, work: Create) -> None:
         assert not any(c.name == work.name and c.node == work.slot.node for c in self.containers.values()), work.name

@@ -67,13 +67,14 @@ def arrange(found: Assessment, board: Board, picker: Picker, *, start_after: tup
     halted = [(need, need.old) for need in found.needs if need.old is not None and not need.old.running]
     serving = [(need, need.old) for need in found.needs if need.old is not None and need.old.running]
     before, bring = _first(found, placer, missing, halted, start_after)
-    late = _late(found)
+    available = found.available + len(bring) - _counted_twice(found)
+    late = _late(found, available)
     if before:
         result.waves.append(Wave((), before, "does not run", flush=True))
     if bring or late:
         result.waves.append(Wave(bring, late, _cause(bring, found)))
     placer.release(late)
-    _replace(found, placer, serving, available=found.available + len(bring) - _counted_twice(found))
+    _replace(found, placer, serving, available=available)
     return result
 
 
@@ -84,9 +85,15 @@ def _counted_twice(found: Assessment) -> int:
     )
 
 
-def _late(found: Assessment) -> list[Container]:
+def _late(found: Assessment, available: int) -> list[Container]:
+    """What goes once its successors serve. Without enough of them, surplus stays: the last of the list, running."""
     late = [] if found.exclusive else [c for keep in found.keeps if keep.action for c in keep.leftovers]
-    return late + ([container for container, _ in found.surplus] if keeps_surplus(found) else [])
+    if not keeps_surplus(found):
+        return late
+    running = [container for container, _ in found.surplus if container.running]
+    spared = max(0, min(found.available + len(running), _minimum(found)) - available)
+    stay = {container.id for container in running[len(running) - spared :]}
+    return late + [container for container, _ in found.surplus if container.id not in stay]
 
 
 def _cause(bring: Sequence[Entry], found: Assessment) -> str:
