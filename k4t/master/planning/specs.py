@@ -48,7 +48,8 @@ def canonical_spec(app: App, image_digest: str) -> dict[str, object]:
         command=_listed(app.command),
         container=_container(app) or None,
         network=_network(app.network) or None,
-        port=[_port(port) for port in sorted(app.ports, key=lambda port: port.name)] or None,
+        # In the tree's order: PORT is the first one's.
+        port=[_port(port) for port in app.ports] or None,
         env=_env(app) or None,
         label=dict(app.labels) or None,
         file=[_file(file) for file in sorted(app.files, key=lambda file: file.target)] or None,
