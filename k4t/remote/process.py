@@ -98,7 +98,7 @@ class SshProcess:
             while view:
                 view = view[self.channel.send(bytes(view[: 1 << 18])) or len(view) :]
             self.channel.shutdown_write()
-        except (OSError, EOFError):
+        except OSError:
             pass
 
     def read_line(self, timeout_s: float) -> bytes:
@@ -106,9 +106,11 @@ class SshProcess:
         while b"\n" not in self._line:
             self.channel.settimeout(max(0.001, deadline - time.monotonic()))
             try:
-                data = self.channel.recv(65536)
+                data: bytes = self.channel.recv(65536)
             except TimeoutError as error:
                 raise StepError(f"{self._program} said nothing for {timeout_s:g} s", host=self._host) from error
+            except OSError as error:
+                raise self._lost() from error
             if not data:
                 if not self._session.alive:
                     raise self._lost()
@@ -158,7 +160,10 @@ class SshProcess:
             (streams[1], self.channel.recv_stderr_ready, self.channel.recv_stderr),
         ):
             while ready():
-                stream.extend(receive(1 << 16))
+                try:
+                    stream.extend(receive(1 << 16))
+                except OSError as error:
+                    raise self._lost() from error
                 moved = True
                 if len(streams[0]) + len(streams[1]) > max_bytes:
                     self._stop()

@@ -7,6 +7,7 @@ The way in: where is it (`ssh_config`) → through which jumps → dial → key 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import socket
@@ -372,6 +373,45 @@ def _read_config(path: Path, host: str) -> Options:
     return {key: value if isinstance(value, list) else [str(value)] for key, value in found.items()}
 
 
+@functools.cache
+def _channel_class() -> type[paramiko.Channel]:
+    """A channel to which the end of its connection is an OSError, whatever paramiko makes of it, and no error at `close`.
+
+    (A jump's channel is closed in paramiko's own thread, where an exception ends up on standard error.)
+    """
+    import paramiko
+
+    @contextlib.contextmanager
+    def as_os_error() -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, paramiko.SSHException) as error:
+            raise ConnectionResetError(str(error) or "the connection has ended") from error
+
+    class Channel(paramiko.Channel):
+        def send(self, s: Any) -> int:
+            with as_os_error():
+                return super().send(s)
+
+        def recv(self, nbytes: int) -> bytes:
+            with as_os_error():
+                return super().recv(nbytes)
+
+        def recv_stderr(self, nbytes: int) -> bytes:
+            with as_os_error():
+                return super().recv_stderr(nbytes)
+
+        def shutdown(self, how: int) -> None:
+            with as_os_error():
+                super().shutdown(how)
+
+        def close(self) -> None:
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                super().close()
+
+    return Channel
+
+
 # --- a session ----------------------------------------------------------------------------------------------------
 
 
@@ -425,8 +465,6 @@ class _Session:
 
     def _new_channel(self, message: paramiko.Message) -> tuple[Any, threading.Event]:
         """Registers a channel and writes the common part of the request. The transport's lock is held."""
-        import paramiko
-
         transport: Any = self._transport
         if not transport.active:
             raise EOFError("closed")
@@ -434,7 +472,7 @@ class _Session:
         message.add_int(number)
         message.add_int(transport.default_window_size)
         message.add_int(transport.default_max_packet_size)
-        channel: Any = paramiko.Channel(number)
+        channel: Any = _channel_class()(number)
         transport._channels.put(number, channel)  # noqa: SLF001
         transport.channel_events[number] = event = threading.Event()
         transport.channels_seen[number] = True
