@@ -28,7 +28,9 @@ def cluster(item: Item) -> spec.Cluster:
 
 
 def variables(item: Item) -> dict[str, str]:
-    return {_get(one, "name"): str(one.text) for one in item.all("variable") if one.text is not None}
+    """Those that are right, also of a cluster.xml that isn't."""
+    found = ((_get(one, "name"), one.text) for one in item.all("variable"))
+    return {name: str(text) for name, text in found if name is not None and text is not None}
 
 
 def _get(item: Item, name: str) -> Any:

@@ -92,9 +92,9 @@ class Checker:
             known = row.by_attribute.get(name)
             if known is None:
                 remedy = did_you_mean(name, row.by_attribute, _listed(row.by_attribute, "it has none", "it has "))
-                self.add(node, "unknown-attribute", f"<{row.name}> has no attribute {_cut(name)!r}", remedy)
+                self.add(node, "unknown-attribute", f"<{row.name}> has no attribute {cut(name)!r}", remedy)
                 continue
-            item.values[name] = value = self._value(node, f'{name}="{_cut(text)}"', text, known.type)
+            item.values[name] = value = self._value(node, f'{name}="{cut(text)}"', text, known.type)
             if known.refers and value is not None:
                 self.references.append(Reference(known.refers, text, item.where))
             if not (known.effect or quiet or text in known.effective):
@@ -111,10 +111,10 @@ class Checker:
             if text and not text.isspace():
                 remedy = "remove it" if not row.attributes else "facts are attributes"
                 self.add(
-                    node, "stray-text", f"<{row.name}> holds no text, but {_cut(text.strip())!r} stands there", remedy
+                    node, "stray-text", f"<{row.name}> holds no text, but {cut(text.strip())!r} stands there", remedy
                 )
         elif text:
-            item.text = self._value(node, f"the text “{_cut(text)}”", text, row.text)
+            item.text = self._value(node, f"the text “{cut(text)}”", text, row.text)
         elif row.text_required and not self.partial:
             self.add(
                 node, "missing-text", f"<{row.name}> is empty", f"write {row.text.phrase}, such as {row.text.example}"
@@ -151,7 +151,7 @@ class Checker:
                 remedy = did_you_mean(
                     child.tag, row.by_child, _listed(row.by_child, "it holds no elements", "it holds ")
                 )
-                self.add(child, "unknown-element", f"<{row.name}> holds no <{_cut(child.tag)}>", remedy)
+                self.add(child, "unknown-element", f"<{row.name}> holds no <{cut(child.tag)}>", remedy)
                 continue
             checked = self.check(child, known, quiet=quiet)
             key = checked.values.get(known.key) if known.many else None
@@ -185,10 +185,10 @@ def _listed(known: Iterable[str], none: str, some: str) -> str:
 
 
 def _sentence(row: Element, known: Attribute, text: str) -> str:
-    return f'{row.name} {known.name}="{_cut(text)}"' if known.effective else f"{row.name} {known.name}"
+    return f'{row.name} {known.name}="{cut(text)}"' if known.effective else f"{row.name} {known.name}"
 
 
-def _cut(text: str) -> str:
+def cut(text: str, most: int = SHOWN_MAX) -> str:
     """Short and printable: a hostile file must not fill the terminal, or drive it."""
-    shown = text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
+    shown = text if len(text) <= most else text[: most - 1] + "…"
     return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")

@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from k4t.errors import Finding, InvalidTree, Usage
 from k4t.model.spec import App, SecretRef, Tree, Where
 from k4t.tree import build, build_app, scan
 from k4t.tree.attached import Attached
-from k4t.tree.check import Checker, Item, Node
+from k4t.tree.check import Checker, Item, Node, cut
 from k4t.tree.defaults import merge
 from k4t.tree.files import Changed, Snapshot, read_files
 from k4t.tree.schema import DEFAULTS_APP, DEFAULTS_NODE, DIRECTORIES, FILES
@@ -34,6 +35,7 @@ DEPTH_MAX = 16
 ELEMENTS_MAX = 10_000
 ATTRIBUTES_MAX = 64
 ATTEMPTS = 5
+MESSAGE_MAX = 400
 _Built = TypeVar("_Built")
 
 
@@ -65,7 +67,7 @@ def read_tree(directory: Path) -> Tree:
                 time.sleep(0.05 * (attempt + 1))
                 continue
             if tree is None or findings:
-                raise InvalidTree(dict.fromkeys(findings))
+                raise InvalidTree(dict.fromkeys(_presentable(finding) for finding in findings))
             return tree
     raise Usage(f"the tree at {directory} changes while it is read ({ATTEMPTS} attempts)", "try again when it is quiet")
 
@@ -80,6 +82,12 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _presentable(finding: Finding) -> Finding:
+    """Whatever a file holds, a message can neither fill a terminal nor drive it."""
+    message, remedy = cut(finding.message, MESSAGE_MAX), cut(finding.remedy, MESSAGE_MAX)
+    return replace(finding, message=message, remedy=remedy)
 
 
 class _Reader:
