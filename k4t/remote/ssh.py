@@ -7,7 +7,6 @@ The way in: where is it (`ssh_config`) → through which jumps → dial → key 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import random
 import socket
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from k4t import command
 from k4t.errors import ConnectionLost, HostUnreachable, LoginRefused, StepError
 from k4t.model.spec import Ssh
-from k4t.remote import dial, login
+from k4t.remote import channels, dial, login
+from k4t.remote.channels import ParamikoSession
 from k4t.remote.connection import SshTransport
 from k4t.remote.known_hosts import HostKey, KnownHosts, lookup_name
 from k4t.remote.process import ChannelRefused
@@ -38,7 +38,6 @@ LOGIN_S = 15.0
 WINDOW_BYTES = 1024 * 1024
 """What a host may have in flight to us, in one channel: a heartbeat's echo waits behind it."""
 
-MESSAGE_CHANNEL_REQUEST = 98
 
 # paramiko imports `invoke` for the `Match exec` of its own configuration reader, and with it asyncio and a YAML parser:
 # 50 ms of each run. It copes without; `ssh_config` refuses Match exec by name before it comes to that.
@@ -71,7 +70,7 @@ class Connector:
         self._logins = threading.BoundedSemaphore(max_logins)
         self._lock = threading.Lock()
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
-        self._jumps: dict[tuple[Target, ...], tuple[threading.Lock, list[_Session]]] = {}
+        self._jumps: dict[tuple[Target, ...], tuple[threading.Lock, list[ParamikoSession]]] = {}
 
     def connect(self, name: str, ssh: Ssh, address: str) -> SshTransport:
         """A connection to the host that the tree calls `name`; `ssh` is already merged with the cluster's.
@@ -111,7 +110,7 @@ class Connector:
 
     # --- one connection -----------------------------------------------------------------------------------------
 
-    def _session(self, name: str, target: Target) -> _Session:
+    def _session(self, name: str, target: Target) -> ParamikoSession:
         known = self._known_hosts(target)
         key_name = _key_name(target)
         types = tuple(dict.fromkeys(entry.key.type for entry in known.known(key_name)))
@@ -119,7 +118,7 @@ class Connector:
             known.check(name, key_name, _host_key(transport))
             transport.set_keepalive(dial.KEEPALIVE_S)
             _log_in(transport, name, target)
-            return _Session(transport, name)
+            return _opened(transport, name)
 
     @contextlib.contextmanager
     def _start(self, name: str, target: Target, key_types: Sequence[str]) -> Iterator[paramiko.Transport]:
@@ -139,21 +138,21 @@ class Connector:
                     try:
                         yield transport
                     except BaseException:
-                        _end(transport)
+                        channels.end(transport)
                         raise
                     if not transport.is_authenticated():
-                        _end(transport)
+                        channels.end(transport)
                     return
             time.sleep(0.15 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 — spreads, protects nothing
 
-    def _dial(self, name: str, target: Target, via: _Session | None) -> Any:
+    def _dial(self, name: str, target: Target, via: ParamikoSession | None) -> Any:
         if via is not None:
             return _dial_through(name, target, via)
         if target.proxy_command:
             return _dial_proxy(name, target.proxy_command, self._environ)
         return dial.dial(name, target.host, target.port, target.connect_timeout_s)
 
-    def _jump(self, name: str, jumps: tuple[Target, ...]) -> _Session | None:
+    def _jump(self, name: str, jumps: tuple[Target, ...]) -> ParamikoSession | None:
         """The session to the last of the jump hosts, opened once and shared by all who go that way."""
         if not jumps:
             return None
@@ -181,6 +180,12 @@ class _NoCommonKeyType(HostUnreachable):
     pass
 
 
+def _opened(transport: paramiko.Transport, name: str) -> ParamikoSession:
+    import paramiko
+
+    return ParamikoSession(paramiko, transport, name)
+
+
 def _handshake(name: str, target: Target, sock: Any, key_types: Sequence[str]) -> paramiko.Transport:
     """Banner and key exchange, bounded. Raises HostUnreachable or dial.StartRefused."""
     import paramiko
@@ -193,15 +198,15 @@ def _handshake(name: str, target: Target, sock: Any, key_types: Sequence[str]) -
     try:
         transport.start_client(timeout=transport.banner_timeout + KEY_EXCHANGE_S)
     except paramiko.ssh_exception.IncompatiblePeer as error:
-        _end(transport)
+        channels.end(transport)
         raise _NoCommonKeyType(
             f"{place} and k4t share no safe algorithm: {error}", "update sshd there", host=name
         ) from error
     except (paramiko.SSHException, EOFError, OSError) as error:
-        _end(transport)
+        channels.end(transport)
         raise dial.no_start(name, place, error, transport.remote_version, transport.banner_timeout) from error
     if not transport.initial_kex_done:
-        _end(transport)
+        channels.end(transport)
         raise HostUnreachable(f"{place} does not finish the key exchange in {KEY_EXCHANGE_S:g} s", host=name)
     return transport
 
@@ -328,7 +333,7 @@ def _dial_proxy(name: str, line: str, environ: Mapping[str, str]) -> socket.sock
     return sock
 
 
-def _dial_through(name: str, target: Target, via: _Session) -> Any:
+def _dial_through(name: str, target: Target, via: ParamikoSession) -> Any:
     place = f"{target.host}:{target.port}"
     try:
         return via.open("direct-tcpip", target.host, target.port, "127.0.0.1", 0, timeout_s=target.connect_timeout_s)
@@ -346,16 +351,6 @@ def _dial_through(name: str, target: Target, via: _Session) -> Any:
         ) from error
 
 
-def _end(transport: paramiko.Transport) -> None:
-    """Close without waiting for the reader's poll (paramiko joins its thread; that thread wakes at once this way)."""
-    with contextlib.suppress(Exception):
-        sock = transport.sock
-        if isinstance(sock, socket.socket):
-            sock.shutdown(socket.SHUT_RDWR)
-    with contextlib.suppress(Exception):
-        transport.close()
-
-
 def _quiet() -> None:
     """paramiko logs what it also raises; without a handler that would land on standard error."""
     import logging
@@ -371,144 +366,3 @@ def _read_config(path: Path, host: str) -> Options:
 
     found: dict[str, Any] = dict(paramiko.SSHConfig.from_path(str(path)).lookup(host))
     return {key: value if isinstance(value, list) else [str(value)] for key, value in found.items()}
-
-
-@functools.cache
-def _channel_class() -> type[paramiko.Channel]:
-    """A channel to which the end of its connection is an OSError, whatever paramiko makes of it, and no error at `close`.
-
-    (A jump's channel is closed in paramiko's own thread, where an exception ends up on standard error.)
-    """
-    import paramiko
-
-    @contextlib.contextmanager
-    def as_os_error() -> Iterator[None]:
-        try:
-            yield
-        except (EOFError, paramiko.SSHException) as error:
-            raise ConnectionResetError(str(error) or "the connection has ended") from error
-
-    class Channel(paramiko.Channel):
-        def send(self, s: Any) -> int:
-            with as_os_error():
-                return super().send(s)
-
-        def recv(self, nbytes: int) -> bytes:
-            with as_os_error():
-                return super().recv(nbytes)
-
-        def recv_stderr(self, nbytes: int) -> bytes:
-            with as_os_error():
-                return super().recv_stderr(nbytes)
-
-        def shutdown(self, how: int) -> None:
-            with as_os_error():
-                super().shutdown(how)
-
-        def close(self) -> None:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-                super().close()
-
-    return Channel
-
-
-# --- a session ----------------------------------------------------------------------------------------------------
-
-
-class _Session:
-    """Implements `k4t.remote.process.Session` on a paramiko transport that has logged in.
-
-    paramiko's own `open_channel` knows no direct-streamlocal, waits for an hour, and hands one thread's refusal to
-    another; so channels are opened here, the way it does (Transport.open_channel).
-    """
-
-    def __init__(self, transport: paramiko.Transport, host: str) -> None:
-        from paramiko.common import MSG_CHANNEL_OPEN_FAILURE
-
-        self.host = host
-        self._transport = transport
-        self._refusals: dict[int, ChannelRefused] = {}
-        self._paramiko_refusal = transport._handler_table[MSG_CHANNEL_OPEN_FAILURE]  # type: ignore[attr-defined] # noqa: SLF001
-        transport._handler_table[MSG_CHANNEL_OPEN_FAILURE] = self._refused  # type: ignore[attr-defined] # noqa: SLF001
-
-    @property
-    def alive(self) -> bool:
-        return self._transport.is_active()
-
-    def end(self) -> None:
-        _end(self._transport)
-
-    def open(self, kind: str, *fields: str | int, timeout_s: float) -> Any:
-        import paramiko
-
-        transport: Any = self._transport
-        message = paramiko.Message()
-        message.add_byte(paramiko.common.cMSG_CHANNEL_OPEN)
-        message.add_string(kind)
-        try:
-            with transport.lock:
-                channel, event = self._new_channel(message)
-            for field in fields:
-                message.add_int(field) if isinstance(field, int) else message.add_string(field)
-            transport._send_user_message(message)  # noqa: SLF001
-            answered = event.wait(timeout_s)
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            raise self._lost(error) from error
-        if refusal := self._refusals.pop(channel.chanid, None):
-            raise refusal
-        if not self.alive:
-            raise self._lost(transport.saved_exception)
-        if not answered:
-            channel.close()
-            raise StepError(f"sshd opens no channel within {timeout_s:g} s", host=self.host)
-        return channel
-
-    def _new_channel(self, message: paramiko.Message) -> tuple[Any, threading.Event]:
-        """Registers a channel and writes the common part of the request. The transport's lock is held."""
-        transport: Any = self._transport
-        if not transport.active:
-            raise EOFError("closed")
-        number = transport._next_channel()  # noqa: SLF001
-        message.add_int(number)
-        message.add_int(transport.default_window_size)
-        message.add_int(transport.default_max_packet_size)
-        channel: Any = _channel_class()(number)
-        transport._channels.put(number, channel)  # noqa: SLF001
-        transport.channel_events[number] = event = threading.Event()
-        transport.channels_seen[number] = True
-        channel._set_transport(transport)  # noqa: SLF001
-        channel._set_window(transport.default_window_size, transport.default_max_packet_size)  # noqa: SLF001
-        return channel, event
-
-    def _refused(self, message: paramiko.Message) -> None:
-        """Runs in paramiko's thread: remember which channel was refused, and why in sshd's words."""
-        number, code, words = message.get_int(), message.get_int(), message.get_text()
-        self._refusals[number] = ChannelRefused(code, words)
-        message.rewind()
-        self._paramiko_refusal(message)
-
-    def execute(self, channel: Any, line: str) -> None:
-        """The answer to the request comes before any output; a refusal closes the channel. So nobody waits for it."""
-        self._request(channel, "exec", True, line)
-
-    def kill(self, channel: Any) -> None:
-        with contextlib.suppress(ConnectionLost):
-            self._request(channel, "signal", False, "KILL")
-
-    def _request(self, channel: Any, kind: str, reply: bool, text: str) -> None:
-        import paramiko
-
-        message = paramiko.Message()
-        message.add_byte(bytes([MESSAGE_CHANNEL_REQUEST]))
-        message.add_int(channel.remote_chanid)
-        message.add_string(kind)
-        message.add_boolean(reply)
-        message.add_string(text)
-        try:
-            self._transport._send_user_message(message)  # type: ignore[attr-defined] # noqa: SLF001
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            raise self._lost(error) from error
-
-    def _lost(self, error: BaseException | None) -> ConnectionLost:
-        words = str(error) if error and str(error) else "closed by the host or the network"
-        return ConnectionLost(f"the SSH connection has ended ({words})", host=self.host)
