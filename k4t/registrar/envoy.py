@@ -24,6 +24,7 @@ from .vendor import Rendering, Vendor
 
 AWAIT_S = 5.0
 FIRST_CHECK_S = 2.0
+SLOWEST_POLL_S = 0.1
 POLL_S = 0.002
 VALIDATE_S = 20.0
 BOOTSTRAP = "/etc/k4t/envoy/bootstrap.json"
@@ -154,20 +155,25 @@ class Envoy(Vendor):
         In words, what fails it; "" when nothing does.
         """
         added: Set[str] = set()
-        checks = {}
+        checks: Dict[str, str] = {}
         for cluster in rendering[self._path("cds", "cds.json")]:
             path = self._path("eds", cluster["name"] + ".json")
             new = set(_pairs(rendering[path])) - set(_pairs(old.get(path)))
             if new and "health_checks" in cluster:
                 checks[cluster["name"]] = cluster["health_checks"][0]["timeout"]
                 added |= {"%s: %s:%d" % (cluster["name"], ip, port) for ip, port in new}
-        deadline = time.monotonic() + max([FIRST_CHECK_S, *(float(text[:-1]) + 1 for text in checks.values())])
-        waiting = failed = added
-        while checks and waiting & added and time.monotonic() < deadline:
-            waiting, failed = envoy_admin.unproven(self.admin, sorted(checks))
-            time.sleep(POLL_S)
-        wrong = sorted((waiting | failed) & added) if checks else []
-        return "; ".join("%s fails Envoy's health check" % name for name in wrong[:5])
+        patience_s = max([FIRST_CHECK_S, *(float(text[:-1]) + 1 for text in checks.values())])
+        deadline = time.monotonic() + min(patience_s, AWAIT_S)
+        waiting = set(added)
+        failed: Set[str] = set()
+        pause_s = POLL_S
+        while waiting and time.monotonic() < deadline:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, SLOWEST_POLL_S)
+            waiting, failed = (found & added for found in envoy_admin.unproven(self.admin, sorted(checks)))
+        wrong = sorted(waiting | failed)
+        more = " (and %d more)" % (len(wrong) - 5) if len(wrong) > 5 else ""
+        return "; ".join("%s fails Envoy's health check" % name for name in wrong[:5]) + more
 
     def _bring(
         self,

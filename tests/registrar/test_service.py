@@ -51,6 +51,19 @@ def test_commit_twice(gateway: Door) -> None:
     assert gateway.ok(op="observe", cluster=A)["staged"] == ""
 
 
+def test_killed_in_the_middle_of_a_commit(gateway: Door) -> None:
+    """Live but not rendered yet: it is seen as different, and the same commit again finishes it."""
+    made = document()
+    gateway.ok(**gateway.prepare(made))
+    gateway.service.store.make_live(A)  # and here the power went
+    seen = gateway.ok(op="observe", cluster=A)
+    assert seen["document"] == to_json(made)
+    assert any("is not what k4t wrote" in text for text in seen["differences"])
+    gateway.ok(**commit(made))
+    seen = gateway.ok(op="observe", cluster=A)
+    assert not any("is not what k4t wrote" in text for text in seen["differences"])
+
+
 def test_commit_of_what_was_never_prepared(gateway: Door) -> None:
     """… is refused."""
     assert gateway.error(**commit(document()))[0] == "bad-request"
