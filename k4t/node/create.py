@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k4t.errors import ConnectionLost, DockerUnavailable, EngineRefused, ImageNotFound, StepError
-from k4t.model.spec import App, Node
+from k4t.model.spec import App, Node, Port
 from k4t.model.state import BoundPort, Container
 from k4t.node import labels
 from k4t.node.allocate import Key, allocate, held_ports, needs_host_ports
@@ -19,7 +19,7 @@ from k4t.node.files import files_needed, make_volumes, put_files
 from k4t.node.lifecycle import name_taken
 from k4t.node.listing import container_of, name_of
 from k4t.node.reference import BY_ID, Resolved, alias
-from k4t.remote.lock import port_holder
+from k4t.remote.lock import parse_sockets, port_holder
 from k4t.remote.transport import Transport
 
 LOOKS = 5
@@ -182,10 +182,23 @@ def _same(node: Node, order: Order, entry: Mapping[str, Any]) -> Container:
 def _listening(
     transport: Transport, order: Order, holders: Mapping[Key, str], sockets: frozenset[Key]
 ) -> dict[Key, str]:
-    """The listening sockets, with the owner of one that stands in the way of a fixed port."""
-    owners = dict.fromkeys(sockets, "")
-    for port in order.app.ports:
-        number = order.ports.get(port.name, port.host if port.host is not None else port.container)
-        if isinstance(number, int) and (port.protocol, number) in owners and (port.protocol, number) not in holders:
-            owners[port.protocol, number] = port_holder(transport, port.protocol, number)
-    return owners
+    """The listening sockets, with the owner of one that stands in the way of a fixed port.
+
+    `sockets` were looked at when the lock was taken, and a container of this run may have been stopped since.
+    """
+    wanted = {(port.protocol, number) for port in order.app.ports if (number := _fixed(order, port)) is not None}
+    in_the_way = (wanted & sockets) - set(holders)
+    if in_the_way:
+        sockets = sockets - (in_the_way - _sockets_now(transport))
+    return {key: port_holder(transport, *key) if key in in_the_way else "" for key in sockets}
+
+
+def _fixed(order: Order, port: Port) -> int | None:
+    number = order.ports.get(port.name, port.host if port.host is not None else port.container)
+    return number if isinstance(number, int) else None
+
+
+def _sockets_now(transport: Transport) -> frozenset[Key]:
+    script = "cd /proc/net && grep -H ' 0A ' tcp tcp6; grep -H ': ' udp udp6; :"
+    done = transport.run(["sh", "-c", script])
+    return parse_sockets(done.stdout.decode("ascii", "replace").splitlines())

@@ -171,6 +171,18 @@ def test_a_taken_port_is_refused_with_its_holder(engine: Engine, make: Make, ord
     assert containers(engine, "n1", CLUSTER) == ()
 
 
+def test_a_port_that_was_freed_meanwhile_is_free(
+    make: Make, order: Orders, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is shared for a while: what listened when it was taken may have ended since."""
+    monkeypatch.setattr("k4t.node.allocator.LINGER_S", 15.0)
+    host.spawn("listener", ["python3", "-m", "http.server", "8080"])
+    _until(lambda: ":8080" in host.exec(["ss", "-Hltn"]).stdout)
+    make(order(ports=(AUTO,)))
+    host.stop("listener")
+    assert make(order(ports=(Port(container=8080),))).ports == (BoundPort("main", 8080),)
+
+
 def test_a_published_port_taken_before_the_start_is_said(engine: Engine, make: Make, order: Orders, host: Host) -> None:
     """Free when it was allocated, taken when it starts: port and holder are named."""
     made = make(order(network=Network("bridge"), ports=(Port(container=8080, host=21000),)))
