@@ -15,22 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from k4t.dns.dnsmasq import Dnsmasq
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
-from k4t.master.deploy import Run
 from k4t.master.fleet import Fleet, Host, hosts_of
-from k4t.master.locking import locked
-from k4t.master.publication.publish import Publisher
-from k4t.master.status import status
+from k4t.master.run import Run
 from k4t.model.events import Emit, silent
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Dns, Gateway, Node, Tree
-from k4t.node.allocator import Locker
-from k4t.remote import known_hosts, lock
+from k4t.remote import known_hosts
 from k4t.remote.ssh import Connector
-from k4t.tree import create
 from k4t.tree.read import read_tree
 from k4t.tree.secrets import value
 
 if TYPE_CHECKING:
+    from k4t.node.allocator import Locker
+    from k4t.remote import lock
     from k4t.remote.transport import Transport
 
 T = TypeVar("T")
@@ -59,16 +56,25 @@ def chosen(tree: Tree, kind: str, names: Sequence[str]) -> list[Node | Gateway |
 
 
 @contextmanager
-def opened(db: Path, emit: Emit = silent, *, wait: bool = False) -> Iterator[Run]:
-    """Everything one run works with. Connections are opened when they are first needed, and closed at the end."""
+def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = False) -> Iterator[Run]:
+    """Everything one run works with. Connections are opened when they are first needed, and closed at the end.
+
+    `ahead`: all of them are begun now, so that hosts answer while the rest of the program is loaded.
+    """
     tree = read(db)
     run_id = secrets.token_hex(8)
     connector = _connector(db, run_id)
     participants: dict[tuple[Kind, str], Participant] = {}
     fleet = Fleet(tree, connector.connect, participants)
     participants.update(_participants(tree, fleet))
-    holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
     try:
+        if ahead:
+            fleet.connect_ahead()
+        from k4t.master.locking import locked
+        from k4t.master.publication.publish import Publisher
+        from k4t.remote import lock
+
+        holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
         yield Run(
             directory=db,
             tree=tree,
@@ -90,6 +96,8 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False) -> Iterator[Run
 
 
 def _host_lock(fleet: Fleet, node: Node, holder: lock.Holder) -> Locker:
+    from k4t.remote import lock
+
     return lambda: lock.host_lock(fleet.transport(node), holder)
 
 
@@ -153,10 +161,11 @@ def _secrets(tree: Tree, db: Path) -> dict[str, str]:
 
 def look(db: Path) -> dict[str, Any]:
     """`k4t status`."""
-    with opened(db) as run:
+    with opened(db, ahead=True) as run:
+        from k4t.master.status import status
+
         holder = None
-        seen = status(run.fleet, now(), holder)
-    return seen
+        return status(run.fleet, now(), holder)
 
 
 def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Callable[[str], None]) -> None:
@@ -196,6 +205,8 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
 
 def remove_app(db: Path, name: str) -> str:
     """Take an app's directory out of the tree; a word about it."""
+    from k4t.tree import create
+
     thing(read(db).apps, "app", name)
     create.remove(db, "app", name)
     return f"removed {db / 'apps' / name}"

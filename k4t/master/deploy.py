@@ -11,26 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from k4t.errors import Interrupted, K4tError, Unreachable, Unsafe, gravest
-from k4t.master import record, verify
+from k4t.errors import Interrupted, Unreachable, Unsafe, gravest
 from k4t.master.execute import Executed, Execution
-from k4t.master.fleet import Fleet
-from k4t.master.history import WorkingCopy
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
 from k4t.master.planning import report, serials
 from k4t.master.planning.plan import Options, Plan, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
-from k4t.master.publication.publish import Publisher
-from k4t.master.steps import Steps
-from k4t.model.events import Emit, Note
-from k4t.model.spec import Tree
+from k4t.model.events import Note
 from k4t.model.state import Head, NodeState, Observed, ParticipantState
-from k4t.node.allocator import Locker
+
+if TYPE_CHECKING:
+    from k4t.master.run import Run
 
 Confirm = Callable[[Plan], None]
 
@@ -46,31 +41,6 @@ class Request:
     degraded: bool = False
     pull: bool = False
     message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Who works, on which copy of the tree, with whose hands.
-
-    `lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock; `logins` are
-    registries' (user, password), `secrets` values by name.
-    """
-
-    directory: Path
-    tree: Tree
-    fleet: Fleet
-    publisher: Publisher
-    who: str
-    at: str
-    emit: Emit
-    lock: Callable[[], AbstractContextManager[None]]
-    host_lock: Mapping[str, Locker] = field(default_factory=dict)
-    logins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def copy(self) -> WorkingCopy:
-        return WorkingCopy(self.directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +151,8 @@ def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -
 
 
 def _execute(run: Run, request: Request, decision: Decision) -> Executed:
+    from k4t.master.steps import Steps  # here and below: a plan with nothing to do needs none of it
+
     execution = Execution(decision.plan.steps, lambda step, failed: steps.perform(step, failed), run.emit)
     steps = Steps(
         run.fleet, run.publisher, decision.observed, directory=run.directory, logins=run.logins, secrets=run.secrets,
@@ -191,6 +163,8 @@ def _execute(run: Run, request: Request, decision: Decision) -> Executed:
 
 def _verified(run: Run, decision: Decision, executed: Executed, outcome: Outcome) -> Outcome:
     """Ask the nodes once more whether what was started still runs."""
+    from k4t.master import verify
+
     done = frozenset(step.id for step in executed.done)
     missing = verify.not_running(run.fleet, decision.plan, done)
     if not missing:
@@ -201,6 +175,8 @@ def _verified(run: Run, decision: Decision, executed: Executed, outcome: Outcome
 
 def _record(run: Run, request: Request, decision: Decision, executed: Executed, outcome: Outcome) -> None:
     """The head everywhere, and what this copy remembers, if this run changed anything or the tree is a new one."""
+    from k4t.master import record
+
     plan = decision.plan
     if not executed.done and not _is_news(run, decision):
         return

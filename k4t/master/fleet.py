@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -75,6 +76,16 @@ class Fleet:
         self._connections: dict[Key, Future[Transport]] = {}
         self._engines: dict[str, Engine] = {}
         self._guard = threading.Lock()
+        self._closed = False
+
+    def connect_ahead(self) -> None:
+        """Begin to connect to every host, and don't wait: how that went is told to whoever asks for the host."""
+        for host in self.hosts.values():
+            threading.Thread(target=self._try, args=(host,), name=f"connect {host.name}", daemon=True).start()
+
+    def _try(self, host: Host) -> None:
+        with suppress(K4tError):
+            self.connection(host)
 
     def transport(self, thing: Node | Gateway | Dns) -> Transport:
         """The connection to the host of a node, gateway or DNS server. Raises what connecting raised."""
@@ -96,7 +107,11 @@ class Fleet:
 
     def _open(self, host: Host, future: Future[Transport]) -> None:
         try:
-            future.set_result(self._connect(host.name, host.ssh, host.address))
+            transport = self._connect(host.name, host.ssh, host.address)
+            with self._guard:
+                if self._closed:  # begun ahead, and nobody needs it any more
+                    transport.close()
+                future.set_result(transport)
         except BaseException as error:
             future.set_exception(error)
             if not isinstance(error, K4tError):
@@ -121,6 +136,7 @@ class Fleet:
 
     def close(self) -> None:
         with self._guard:
+            self._closed = True
             engines, self._engines = list(self._engines.values()), {}
         for engine in engines:
             engine.close()

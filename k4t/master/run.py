@@ -1,0 +1,43 @@
+"""Who works, on which copy of the tree, with whose hands. Apart from `deploy`, so that the hosts can be called before
+the planner is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from k4t.master.fleet import Fleet
+    from k4t.master.history import WorkingCopy
+    from k4t.master.publication.publish import Publisher
+    from k4t.model.events import Emit
+    from k4t.model.spec import Tree
+    from k4t.node.allocator import Locker
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock; `logins` are
+    registries' (user, password), `secrets` values by name.
+    """
+
+    directory: Path
+    tree: Tree
+    fleet: Fleet
+    publisher: Publisher
+    who: str
+    at: str
+    emit: Emit
+    lock: Callable[[], AbstractContextManager[None]]
+    host_lock: Mapping[str, Locker] = field(default_factory=dict)
+    logins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def copy(self) -> WorkingCopy:
+        from k4t.master.history import WorkingCopy
+
+        return WorkingCopy(self.directory)
