@@ -94,7 +94,7 @@ class Checker:
                 remedy = did_you_mean(name, row.by_attribute, _listed(row.by_attribute, "it has none", "it has "))
                 self.add(node, "unknown-attribute", f"<{row.name}> has no attribute {cut(name)!r}", remedy)
                 continue
-            item.values[name] = value = self._value(node, f'{name}="{cut(text)}"', text, known.type)
+            item.values[name] = value = self._value(node, name, text, known.type)
             if known.refers and value is not None:
                 self.references.append(Reference(known.refers, text, item.where))
             if not (known.effect or quiet or text in known.effective):
@@ -114,7 +114,7 @@ class Checker:
                     node, "stray-text", f"<{row.name}> holds no text, but {cut(text.strip())!r} stands there", remedy
                 )
         elif text:
-            item.text = self._value(node, f"the text “{cut(text)}”", text, row.text)
+            item.text = self._value(node, "", text, row.text)
         elif row.text_required and not self.partial:
             self.add(
                 node, "missing-text", f"<{row.name}> is empty", f"write {row.text.phrase}, such as {row.text.example}"
@@ -122,9 +122,15 @@ class Checker:
         else:
             item.text = ""
 
-    def _value(self, node: Node, shown: str, text: str, kind: Type) -> object:
+    def _value(self, node: Node, name: str, text: str, kind: Type) -> object:
+        """`name` is the attribute's, "" for the element's text."""
         if text and (text[0].isspace() or text[-1].isspace()):
-            self.add(node, "white-space", f"<{node.tag}>: white space around {shown}", "remove it; nothing is trimmed")
+            self.add(
+                node,
+                "white-space",
+                f"<{node.tag}>: white space around {_named(name, text)}",
+                "remove it; nothing is trimmed",
+            )
             return None
         if self.unexpanded and "${" in text:
             return None
@@ -134,7 +140,7 @@ class Checker:
             remedy = f"write for example {kind.example}"
             if kind.choices:
                 remedy = did_you_mean(text, kind.choices, f"write {kind.example}")
-            words = str(error)
+            shown, words = _named(name, text), str(error)
             if words and words.startswith(("is ", "has ", "must ", "can't ")):
                 message = f"<{node.tag}>: {shown} {words}"
             else:
@@ -182,6 +188,10 @@ class Checker:
 def _listed(known: Iterable[str], none: str, some: str) -> str:
     names = ", ".join(known)
     return f"{some}{names}" if names else none
+
+
+def _named(name: str, text: str) -> str:
+    return f'{name}="{cut(text)}"' if name else f"the text “{cut(text)}”"
 
 
 def _sentence(row: Element, known: Attribute, text: str) -> str:
