@@ -87,6 +87,7 @@ def installed() -> List[str]:
 
 def main(argv: Optional[List[str]] = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.umask(0o022)  # vendors that run as somebody else read what is written here
     if arguments[:1] == ["--driver"] and arguments[2:] == ["rpc"]:  # the hot path: no argparse
         return serve(Service(root(), arguments[1]), sys.stdin, sys.stdout)
     return by_hand(arguments)

@@ -52,9 +52,15 @@ class Damaged(Refused):
 
 
 class Full(Refused):
-    """No space left (or no permission to write)."""
+    """No space left."""
 
     kind = "full"
+
+
+class Denied(Refused):
+    """No permission to write here."""
+
+    kind = "denied"
 
 
 class Busy(Refused):

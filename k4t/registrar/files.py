@@ -10,17 +10,18 @@ import os
 import time
 from typing import Any, Iterator, Optional
 
-from .errors import Busy, Damaged, Full
+from .errors import Busy, Damaged, Denied, Full
 
 LOCK_WAIT_S = 15.0
 LOCK_POLL_S = 0.005
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def write(path: str, text: str, mode: int = 0o644, staging: str = "") -> None:
     """Replace a file: temporary one in `staging` (default: beside it), fsync, rename, fsync of the directory.
 
-    `staging` is for directories that a vendor watches, and must be on the same file system. Raises Full.
+    `staging` is for directories that a vendor watches, and must be on the same file system. Raises Full, Denied.
     """
     directory, name = os.path.split(path)
     temporary = os.path.join(staging or directory, ".%s.tmp" % name)
@@ -41,10 +42,9 @@ def write(path: str, text: str, mode: int = 0o644, staging: str = "") -> None:
 
 
 def full(error: OSError, path: str) -> Exception:
-    """The error to raise for a failed write: Full where the host has no room for it."""
-    if error.errno in NO_SPACE:
-        return Full("can't write %s: %s" % (path, error.strerror))
-    return error
+    """The error to raise for a failed write: Full where there is no room for it, Denied where it isn't allowed."""
+    kind = Full if error.errno in NO_SPACE else Denied if error.errno in NOT_ALLOWED else None
+    return kind("can't write %s: %s" % (path, error.strerror)) if kind else error
 
 
 def rename(old: str, new: str) -> None:

@@ -289,6 +289,7 @@ class Service:
             changed.append(os.path.join(self.store.directory, "config.json"))
         if not request.get("dry"):
             self.store.make_id()
+            os.chmod(self.store.home, 0o755)  # noqa: S103 - vendors run as somebody else; what is private is 0700
             for path in changed[:]:
                 if path in wanted:
                     files.write(path, wanted[path])

@@ -55,6 +55,7 @@ ERRORS: Mapping[str, tuple[type[StepError | ParticipantAway], str]] = {
     "not-installed": (RegistrarMismatch, "k4t {kind} install {name}"),
     "damaged": (StepError, "put the file right, or remove it and publish again"),
     "full": (errors.HostFull, "make room there"),
+    "denied": (StepError, 'log in as root there, or set <ssh sudo="true"/>'),
     "busy": (StepError, "try again"),
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from k4t.errors import ConnectionLost, Differs, Overtaken, ParticipantAway, StepError, VendorRefused
+from k4t.errors import ConnectionLost, Differs, Overtaken, ParticipantAway, RegistrarMismatch, StepError, VendorRefused
 from k4t.master.publication.fake import FakeParticipant, refusing
 from k4t.master.publication.publish import Change, Published, Publisher, newest
 from k4t.model.spec import Cluster
@@ -116,8 +116,16 @@ def test_healed_when_back() -> None:
 def test_nobody_answers() -> None:
     """`degrade` doesn't publish to nobody."""
     alone = FakeParticipant("gw1", faults={"observe": [ParticipantAway("silent")]})
-    with pytest.raises(ParticipantAway, match="nobody"):
+    with pytest.raises(ParticipantAway, match=r"^gw1: silent$"):
         publish((alone,), adding(80), cluster=DEGRADE)
+
+
+def test_a_registrar_that_does_not_match() -> None:
+    """… is no absence: the run ends 1, with its remedy."""
+    alone = FakeParticipant("gw1", faults={"observe": [RegistrarMismatch("altered", "k4t gateway install gw1")]})
+    with pytest.raises(StepError, match="gw1: altered; k4t gateway install gw1") as caught:
+        publish((alone,), adding(80))
+    assert caught.value.exit_status == 1
 
 
 def test_overtaken_at_the_fence() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from k4t.errors import Differs, K4tError, ParticipantAway, StepError, VendorRefused
+from k4t.errors import Differs, HostRefused, K4tError, ParticipantAway, StepError, VendorRefused, gravest
 from k4t.master.publication import twophase
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Cluster
@@ -47,6 +47,17 @@ class Published:
 
 def _listed(pairs: Iterable[tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in pairs)
+
+
+def _unpublishable(silent: Sequence[ParticipantState], *, others: bool) -> K4tError:
+    """The error for members that must answer and don't, with the gravest of their exit statuses."""
+    kinds: dict[int, type[K4tError]] = {69: ParticipantAway, 77: HostRefused}
+    kind = kinds.get(gravest(state.exit_status or 69 for state in silent), StepError)
+    said = "; ".join(
+        state.problem if state.problem.startswith(f"{state.name}: ") else f"{state.name}: {state.problem}"
+        for state in silent
+    )
+    return kind(said, "the others can be published to with --degraded" if others else "")
 
 
 def newest(states: Iterable[ParticipantState]) -> Document | None:
@@ -152,11 +163,11 @@ class Publisher:
         """Members that answer, fenced once a run; those that don't. Raises ParticipantAway."""
         if group.epoch is None:
             self._observe(group)
-        away = [(state.name, state.problem) for state in group.states.values() if not state.reachable]
+        silent = [state for state in group.states.values() if not state.reachable]
         members = [member for member in group.members if group.states[member.name].reachable]
-        if away and (not degraded or not members):
-            remedy = "" if members and not degraded else "nobody of the group answers"
-            raise ParticipantAway(_listed(away), remedy or "--degraded publishes to the others")
+        if silent and (not degraded or not members):
+            raise _unpublishable(silent, others=bool(members))
+        away = [(state.name, state.problem) for state in silent]
         if group.epoch is None:
             highest = max(state.epoch.number for state in group.states.values())
             epoch = Epoch(highest + 1, self._run)
