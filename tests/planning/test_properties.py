@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from k4t.master.planning.plan import Options, Plan, Publish, Step
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.report import as_text
+from k4t.model.participant import Kind
 from k4t.model.spec import App, Image, Tree
 from k4t.model.state import Container, Observed
 from tests.planning import world
@@ -122,6 +123,7 @@ class Watched(world.Model):
 
     def __init__(self, desired: Tree, observed: Observed) -> None:
         super().__init__(desired, observed)
+        self.seen = {(c.app, c.replica) for c in self.containers.values()}
         self.unknown = {name for name, state in observed.nodes.items() if not state.reachable}
         self.floor = {name: self._floor(app) for name, app in desired.apps.items() if not app.stopped}
         self.doubled = self._doubles()
@@ -140,9 +142,11 @@ class Watched(world.Model):
         return found
 
     def _published(self, app: App, container: Container) -> bool:
-        kinds = [kind for kind, wanted in (("gateway", app.routes), ("dns", app.records)) if wanted]
+        kinds: tuple[Kind, Kind] = ("gateway", "dns")
         for kind in kinds:
-            document = self.documents.get((kind, "default"))  # type: ignore[call-overload]
+            if not (app.routes if kind == "gateway" else app.records):
+                continue
+            document = self.documents.get((kind, "default"))
             if document is None or not any(e.container == container.id for e in document.endpoints):
                 return False
         return True
@@ -150,7 +154,10 @@ class Watched(world.Model):
     def _desired(self, app: App) -> int:
         if app.replicas is not None:
             return app.replicas
-        return sum(node.availability in ("active", "cordoned") for node in self.desired.nodes.values())
+        return sum(
+            node.availability == "active" or (node.availability == "cordoned" and (app.name, name) in self.seen)
+            for name, node in self.desired.nodes.items()
+        )
 
     def _floor(self, app: App) -> int:
         desired = self._desired(app)
@@ -241,7 +248,9 @@ def test_same_input_same_plan(one: World) -> None:
     """Byte for byte, and whatever order hosts were asked in."""
     desired, observed = one.desired, one.observed
     shuffled = Observed(
-        *(dict(reversed(list(hosts.items()))) for hosts in (observed.nodes, observed.gateways, observed.dns))
+        nodes=dict(reversed(list(observed.nodes.items()))),
+        gateways=dict(reversed(list(observed.gateways.items()))),
+        dns=dict(reversed(list(observed.dns.items()))),
     )
     images = world.images(desired)
     assert as_text(reconcile(desired, observed, images=images)) == as_text(reconcile(desired, shuffled, images=images))

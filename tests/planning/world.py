@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k4t.master.planning.endpoints import compose
-from k4t.master.planning.plan import Await, Create, Plan, Publish, ResolvedImage, Resize, Slot, Step, Target
+from k4t.master.planning.plan import Await, Create, Plan, Publish, Resize, ResolvedImage, Slot, Step, Target
 from k4t.master.planning.specs import resources_label, spec_hash
 from k4t.model import spec
 from k4t.model.state import BoundPort, Container, Facts, Head, NodeState, Observed, ParticipantState, Revision
 from k4t.registrar.document import Document, Endpoint, Epoch
 
 CLUSTER = spec.Cluster(name="prod", id="k7f3q2m9")
-DIGESTS: dict[str, str] = {}
+SMALL = Facts("amd64", "linux", 4.0, 8 << 30)
 
 
 def value(kind: Any, data: Any) -> Any:
@@ -85,14 +85,14 @@ def images(desired: spec.Tree, archs: Mapping[str, list[str]] | None = None) -> 
     return {
         name: ResolvedImage(
             one.image.reference,
-            DIGESTS.get(one.image.reference, f"sha256:{one.image.reference}"),
+            f"sha256:{one.image.reference}",
             tuple((archs or {}).get(name, ())),
         )
         for name, one in desired.apps.items()
     }
 
 
-def empty(desired: spec.Tree, facts: Facts = Facts("amd64", "linux", 4.0, 8 << 30)) -> Observed:
+def empty(desired: spec.Tree, facts: Facts = SMALL) -> Observed:
     return Observed(
         nodes={name: NodeState(name, True, facts=facts) for name in desired.nodes},
         gateways={n: ParticipantState("gateway", n, g.group, g.driver, True) for n, g in desired.gateways.items()},
