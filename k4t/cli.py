@@ -7,14 +7,32 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from k4t import __version__
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
-from k4t.options import hoisted
+from k4t.options import (
+    Address,
+    AppName,
+    Apps,
+    DnsNames,
+    GatewayNames,
+    Globals,
+    HostNames,
+    NewName,
+    NodeNames,
+    SshHost,
+    SshPort,
+    SshUser,
+    Sudo,
+    hoisted,
+)
 from k4t.render.console import Console, Output
+
+if TYPE_CHECKING:
+    from k4t.model.spec import Ssh
 
 EPILOG = "Global options may stand anywhere on the line. Exit status: docs/commands.md."
 
@@ -32,38 +50,6 @@ app.add_typer(node_app, name="node")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(dns_app, name="dns")
 app.add_typer(app_app, name="app")
-
-
-class Globals:
-    """The global options of this run, as the callback below read them."""
-
-    def __init__(self, db: Path, console: Console, *, yes: bool, allow: list[str], message: str, wait: bool) -> None:
-        self.db = db
-        self.console = console
-        self.yes = yes
-        self.allow = frozenset(allow)
-        self.message = message
-        self.wait = wait
-
-
-def _names(kind: str) -> Any:
-    """Shell completion with the names that the tree has now."""
-
-    def complete(incomplete: str) -> list[str]:
-        from k4t.tree.names import names
-
-        return [name for name in names(Path(os.environ.get("K4T_DB", "db")), kind) if name.startswith(incomplete)]
-
-    return complete
-
-
-Apps = Annotated[list[str] | None, typer.Argument(autocompletion=_names("apps"), help="Only these apps.")]
-AppName = Annotated[str, typer.Argument(autocompletion=_names("apps"))]
-NodeName = Annotated[str, typer.Argument(autocompletion=_names("nodes"))]
-NodeNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("nodes"))]
-GatewayNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("gateways"))]
-DnsNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("dns"))]
-HostNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("hosts"))]
 
 
 def _version(asked: bool) -> None:
@@ -274,21 +260,36 @@ def node_list(ctx: typer.Context) -> None:
 @node_app.command("add", epilog="Example: k4t node add node3 10.0.0.13 --ssh-user deploy --sudo")
 def node_add(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument()],
-    address: Annotated[str, typer.Argument(help="Where traffic goes.")],
-    ssh_host: Annotated[str, typer.Option(help="Where SSH goes, if elsewhere.")] = "",
-    ssh_user: Annotated[str, typer.Option(help="The login.")] = "",
-    sudo: Annotated[bool, typer.Option("--sudo", help="The login needs sudo for Docker.")] = False,
+    name: NewName,
+    address: Address,
+    ssh_host: SshHost = "",
+    ssh_port: SshPort = None,
+    ssh_user: SshUser = "",
+    sudo: Sudo = False,
 ) -> None:
     """Write nodes/NAME.xml, enrol the host's key, and check the host."""
     from k4t.tree.create import add_node
+
+    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
+    _added(ctx.obj, "nodes", name, add_node(ctx.obj.db, name, address, ssh=ssh))
+
+
+def _ssh(host: str, port: int | None, user: str, *, sudo: bool) -> Ssh:
+    from k4t.model.spec import Ssh
+
+    return Ssh(host=host, port=port, user=user, sudo=sudo or None)
+
+
+def _added(given: Globals, kind: str, name: str, path: Path) -> None:
+    """Say which file was written, enrol the host's key, and check what can be checked."""
     from k4t.wiring import enrol
 
-    given: Globals = ctx.obj
-    add_node(given.db, name, address, ssh_host=ssh_host, ssh_user=ssh_user, sudo=sudo)
-    given.console.note(f"wrote {given.db}/nodes/{name}.xml")
+    given.console.note(f"wrote {path}")
     enrol(given.db, [name], given.console.note, lambda question: _agree(given, question))
-    _check(given, "nodes", [name])
+    if kind == "nodes":
+        _check(given, kind, [name])
+    command = "dns" if kind == "dns" else "gateway"
+    given.console.note(f"next: k4t {command} install {name}")
 
 
 @node_app.command("check", epilog="Example: k4t node check node1")
@@ -301,6 +302,24 @@ def node_check(ctx: typer.Context, names: NodeNames = None) -> None:
 def gateway_list(ctx: typer.Context) -> None:
     """Gateways as the tree has them."""
     _list(ctx.obj, "gateways")
+
+
+@gateway_app.command("add", epilog="Example: k4t gateway add edge 10.0.0.21")
+def gateway_add(
+    ctx: typer.Context,
+    name: NewName,
+    address: Address,
+    driver: Annotated[str, typer.Option(help="Its vendor.")] = "envoy",
+    ssh_host: SshHost = "",
+    ssh_port: SshPort = None,
+    ssh_user: SshUser = "",
+    sudo: Sudo = False,
+) -> None:
+    """Write gateways/NAME.xml and enrol the host's key."""
+    from k4t.tree.create import add_gateway
+
+    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
+    _added(ctx.obj, "gateways", name, add_gateway(ctx.obj.db, name, address, driver=driver, ssh=ssh))
 
 
 @gateway_app.command("check", epilog="Example: k4t gateway check gw1")
@@ -319,6 +338,25 @@ def gateway_install(ctx: typer.Context, names: GatewayNames = None) -> None:
 def dns_list(ctx: typer.Context) -> None:
     """DNS servers as the tree has them."""
     _list(ctx.obj, "dns")
+
+
+@dns_app.command("add", epilog="Example: k4t dns add names 10.0.0.21 --zone example.internal")
+def dns_add(
+    ctx: typer.Context,
+    name: NewName,
+    address: Address,
+    zone: Annotated[str, typer.Option(help="The zone that records go to.")],
+    driver: Annotated[str, typer.Option(help="Its vendor.")] = "dnsmasq",
+    ssh_host: SshHost = "",
+    ssh_port: SshPort = None,
+    ssh_user: SshUser = "",
+    sudo: Sudo = False,
+) -> None:
+    """Write dns/NAME.xml and enrol the host's key."""
+    from k4t.tree.create import add_dns
+
+    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
+    _added(ctx.obj, "dns", name, add_dns(ctx.obj.db, name, address, zone=zone, driver=driver, ssh=ssh))
 
 
 @dns_app.command("check", epilog="Example: k4t dns check dns1")

@@ -1,8 +1,15 @@
-"""Options that every command takes, wherever they stand on the line: `k4t --db DIR plan` is `k4t plan --db DIR`."""
+"""What commands take: the global options, wherever they stand on the line, and the arguments that several share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from k4t.render.console import Console
 
 WITH_VALUE = frozenset({"--db", "-o", "--output", "--allow", "-m", "--message"})
 FLAGS = frozenset({"--yes", "-y", "--no-color", "--wait"})
@@ -28,6 +35,44 @@ def hoisted(argv: Sequence[str]) -> list[str]:
     return front + rest
 
 
-def _next(words: object) -> list[str]:
-    found = next(words, None)  # type: ignore[call-overload]
+def _next(words: Iterator[str]) -> list[str]:
+    found = next(words, None)
     return [] if found is None else [found]
+
+
+class Globals:
+    """The global options of this run, as the callback below read them."""
+
+    def __init__(self, db: Path, console: Console, *, yes: bool, allow: list[str], message: str, wait: bool) -> None:
+        self.db = db
+        self.console = console
+        self.yes = yes
+        self.allow = frozenset(allow)
+        self.message = message
+        self.wait = wait
+
+
+def _names(kind: str) -> Any:
+    """Shell completion with the names that the tree has now."""
+
+    def complete(incomplete: str) -> list[str]:
+        from k4t.tree.names import names
+
+        return [name for name in names(Path(os.environ.get("K4T_DB", "db")), kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+Apps = Annotated[list[str] | None, typer.Argument(autocompletion=_names("apps"), help="Only these apps.")]
+AppName = Annotated[str, typer.Argument(autocompletion=_names("apps"))]
+NodeName = Annotated[str, typer.Argument(autocompletion=_names("nodes"))]
+NodeNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("nodes"))]
+GatewayNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("gateways"))]
+DnsNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("dns"))]
+NewName = Annotated[str, typer.Argument(help="Its name in the tree.")]
+Address = Annotated[str, typer.Argument(help="Where traffic goes.")]
+SshHost = Annotated[str, typer.Option("--ssh-host", help="Where SSH goes, if elsewhere.")]
+SshPort = Annotated[int | None, typer.Option("--ssh-port", help="Its port, if not 22.")]
+SshUser = Annotated[str, typer.Option("--ssh-user", help="The login.")]
+Sudo = Annotated[bool, typer.Option("--sudo", help="The login needs sudo.")]
+HostNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("hosts"))]

@@ -10,6 +10,7 @@ name; docs/life-of-an-apply.md follows one object through them.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -153,12 +154,12 @@ def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -
 def _execute(run: Run, request: Request, decision: Decision) -> Executed:
     from k4t.master.steps import Steps  # here and below: a plan with nothing to do needs none of it
 
-    execution = Execution(decision.plan.steps, lambda step, failed: steps.perform(step, failed), run.emit)
+    stopping = threading.Event()
     steps = Steps(
         run.fleet, run.publisher, decision.observed, directory=run.directory, logins=run.logins, secrets=run.secrets,
-        host_lock=run.host_lock, degraded=request.degraded, emit=run.emit, stopping=execution.stopping,
+        host_lock=run.host_lock, degraded=request.degraded, emit=run.emit, stopping=stopping,
     )  # fmt: skip
-    return execution.run()
+    return Execution(decision.plan.steps, steps.perform, run.emit, stopping).run()
 
 
 def _verified(run: Run, decision: Decision, executed: Executed, outcome: Outcome) -> Outcome:

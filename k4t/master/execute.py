@@ -42,7 +42,9 @@ class Executed:
 class Execution:
     """One walk through one graph. A step begins when all it comes `after` have succeeded and all it `awaits` ended."""
 
-    def __init__(self, steps: Sequence[Step], perform: Perform, emit: Emit) -> None:
+    def __init__(
+        self, steps: Sequence[Step], perform: Perform, emit: Emit, stopping: threading.Event | None = None
+    ) -> None:
         self._perform = perform
         self._emit = emit
         self._steps = {step.id: step for step in steps}
@@ -57,7 +59,7 @@ class Execution:
         self._under_way = 0
         self._bad: dict[str, str] = {}
         self._result = Executed()
-        self.stopping = threading.Event()
+        self.stopping = stopping or threading.Event()
 
     def run(self) -> Executed:
         """Until every step is done, failed or skipped. Ctrl-C lets the steps at hand finish; a second one leaves."""

@@ -20,7 +20,7 @@ def lines(outcome: Outcome, console: Console, name: str, duration_s: float) -> I
     words = {
         "done": f"Done: {plural(outcome.done, 'step')} in {duration_s:.1f} s. {name} is at serial {outcome.serial}.",
         "nothing": f"Nothing to do. {name} is at serial {outcome.serial}.",
-        "partial": f"Done in part: {plural(outcome.done, 'step')} in {duration_s:.1f} s; the next apply goes on from here.",
+        "partial": f"Done in part: {plural(outcome.done, 'step')} in {duration_s:.1f} s; the next apply goes on.",
         "failed": "Failed: what served before still serves.",
     }
     yield console.style(words[outcome.result], STYLE[outcome.result])

@@ -9,6 +9,7 @@ import string
 from pathlib import Path
 
 from k4t.errors import K4tError, Usage
+from k4t.model.spec import Ssh
 from k4t.tree import values
 from k4t.tree.edit import attribute_escaped, sync_directory, write_file
 from k4t.tree.files import ignored, no_tree
@@ -28,6 +29,7 @@ _CLUSTER = """\
   <!-- <variable name="domain">example.com</variable>   apps use it as ${{domain}} -->
 </cluster>
 """
+NO_SSH = Ssh()
 _KINDS = {"node": "nodes", "app": "apps", "gateway": "gateways", "certificate": "certificates", "secret": "secrets"}
 
 
@@ -56,25 +58,23 @@ def create(directory: Path, name: str) -> None:
     write_file(directory / "cluster.xml", _CLUSTER.format(name=name, id=random).encode())
 
 
-def add_node(directory: Path, name: str, address: str, *, ssh_user: str = "") -> Path:
-    """Write nodes/NAME.xml. Raises Usage for a bad name or address, and when there is one already."""
+def add_node(directory: Path, name: str, address: str, *, ssh: Ssh = NO_SSH) -> Path:
+    """Write nodes/NAME.xml; of `ssh` the host, port, user and sudo. Raises Usage for what can't be, or is there."""
     _valid(values.ADDRESSES, address, "address")
-    return _add(directory, "nodes", name, {"address": address}, ssh_user)
+    return _add(directory, "nodes", name, {"address": address}, ssh)
 
 
-def add_gateway(directory: Path, name: str, address: str, *, driver: str = "envoy", ssh_user: str = "") -> Path:
+def add_gateway(directory: Path, name: str, address: str, *, driver: str = "envoy", ssh: Ssh = NO_SSH) -> Path:
     """Write gateways/NAME.xml. Raises as `add_node`."""
     _valid(values.ADDRESS, address, "address")
-    return _add(directory, "gateways", name, {"driver": driver, "address": address}, ssh_user)
+    return _add(directory, "gateways", name, {"driver": driver, "address": address}, ssh)
 
 
-def add_dns(
-    directory: Path, name: str, address: str, *, zone: str, driver: str = "dnsmasq", ssh_user: str = ""
-) -> Path:
+def add_dns(directory: Path, name: str, address: str, *, zone: str, driver: str = "dnsmasq", ssh: Ssh = NO_SSH) -> Path:
     """Write dns/NAME.xml. Raises as `add_node`."""
     _valid(values.ADDRESS, address, "address")
     _valid(values.DOMAIN, zone, "zone")
-    return _add(directory, "dns", name, {"driver": driver, "address": address, "zone": zone}, ssh_user)
+    return _add(directory, "dns", name, {"driver": driver, "address": address, "zone": zone}, ssh)
 
 
 def remove(directory: Path, kind: str, name: str) -> None:
@@ -104,23 +104,32 @@ def _present(directory: Path) -> list[str]:
     return names(directory.parent, directory.name)[:20]
 
 
-def _add(directory: Path, kind: str, name: str, attributes: dict[str, str], ssh_user: str) -> Path:
+def _add(directory: Path, kind: str, name: str, attributes: dict[str, str], ssh: Ssh) -> Path:
     _name(name)
     if not (directory / "cluster.xml").is_file():
         raise no_tree(directory, "no cluster.xml")
     path, element = directory / kind / f"{name}.xml", kind.removesuffix("s") if kind != "dns" else kind
     if os.path.lexists(path):
         raise Usage(f"{path} is there already", "choose another name, or edit it")
-    if ssh_user:
-        _valid(values.LOGIN, ssh_user, "user")
-    told = " ".join(f'{key}="{attribute_escaped(text)}"' for key, text in attributes.items())
-    body = f'>\n  <ssh user="{attribute_escaped(ssh_user)}"/>\n</{element}>' if ssh_user else "/>"
+    login = _ssh_attributes(ssh)
+    body = f">\n  <ssh {_written(login)}/>\n</{element}>" if login else "/>"
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise K4tError(f"can't make {path.parent}: {error.strerror}") from error
-    write_file(path, f"<{element} {told}{body}\n".encode())
+    write_file(path, f"<{element} {_written(attributes)}{body}\n".encode())
     return path
+
+
+def _ssh_attributes(ssh: Ssh) -> dict[str, str]:
+    if ssh.user:
+        _valid(values.LOGIN, ssh.user, "user")
+    found = {"host": ssh.host, "port": str(ssh.port or ""), "user": ssh.user, "sudo": "true" if ssh.sudo else ""}
+    return {key: text for key, text in found.items() if text}
+
+
+def _written(attributes: dict[str, str]) -> str:
+    return " ".join(f'{key}="{attribute_escaped(text)}"' for key, text in attributes.items())
 
 
 def _name(name: str) -> None:

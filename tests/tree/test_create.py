@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import K4tError, Usage
-from k4t.model.spec import SecretRef, Where
+from k4t.model.spec import SecretRef, Ssh, Where
 from k4t.tree.create import add_dns, add_gateway, add_node, create, remove
 from k4t.tree.names import names
 from k4t.tree.read import read_tree
@@ -23,7 +23,7 @@ def test_a_new_tree_is_valid_and_grows(tmp_path: Path) -> None:
     db = tmp_path / "new" / "db"
     create(db, "prod")
     assert read_tree(db).cluster.name == "prod"
-    add_node(db, "n1", "10.0.0.1, fd00::1", ssh_user="deploy")
+    add_node(db, "n1", "10.0.0.1, fd00::1", ssh=Ssh(user="deploy", host="n1.mgmt", sudo=True))
     add_gateway(db, "gw1", "10.0.0.2")
     add_dns(db, "ns1", "10.0.0.2", zone="k4t.lab")
     tree = read_tree(db)
