@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from k4t import __version__
+from k4t import __version__, plainwords
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import (
     Address,
@@ -412,6 +412,7 @@ def app_remove(
 def main(argv: list[str] | None = None) -> None:
     """Run one command and leave with its exit status. Every error is one clear line on standard error."""
     words = sys.argv[1:] if argv is None else argv
+    plainwords.install()
     status = _run(words or ["--help"])
     gc.freeze()  # or the interpreter's last collections walk through all that was imported: 40 ms
     sys.exit(status)
