@@ -129,6 +129,10 @@ class Steps:
         published = self._publisher.publish(work.kind, work.group, change, degraded=self._degraded)
         if failed:
             raise StepError(f"published without {', '.join(sorted(failed))}")
+        if removed and published.stale:
+            # One that is away may still send to them: they run on until it is known not to.
+            away = ", ".join(f"{name} ({why})" for name, why in published.stale)
+            raise StepError(f"taken out everywhere but on {away}: nothing is stopped before that is healed")
         return published.words()
 
     def _pause(self, work: Pause) -> str:
