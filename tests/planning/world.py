@@ -107,6 +107,7 @@ class Model:
         self.desired = desired
         self.observed = observed
         self.containers = {c.id: c for state in observed.nodes.values() for c in state.containers}
+        self.names = {(c.node, c.name) for c in self.containers.values()}
         self.made: dict[Slot, Container] = {}
         self.documents = {
             (state.kind, state.group): state.document
@@ -141,6 +142,7 @@ class Model:
             state = {"start": "running", "stop": "exited"}.get(step.action)
             if state is None:
                 del self.containers[container.id]
+                self.names.discard((container.node, container.name))
             else:
                 self.containers[container.id] = dataclasses.replace(container, state=state)
         elif isinstance(work, Await):
@@ -151,7 +153,8 @@ class Model:
         return True
 
     def _create(self, work: Create) -> None:
-        assert not any(c.name == work.name and c.node == work.slot.node for c in self.containers.values()), work.name
+        assert (work.slot.node, work.name) not in self.names, work.name
+        self.names.add((work.slot.node, work.name))
         self.count += 1
         id = f"{work.slot.app}-{work.slot.replica}-{work.slot.generation}-{self.seq}-{self.count}"
         container = container_of(self.desired, work.app, work.slot, id=id, ports=work.ports, address=work.address)

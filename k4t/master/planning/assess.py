@@ -135,6 +135,12 @@ def _assess_replica(found: Assessment, board: Board, standing: Standing, contain
     reasons = {container.id: _unfit(found, board, container) for container in containers}
     order = sorted(containers, key=lambda c: (bool(reasons[c.id]), not c.running, -c.generation, c.node, c.id))
     main, rest = order[0], tuple(order[1:])
+    serving = next((container for container in rest if container.running), None)
+    if found.exclusive and not main.running and serving is not None:
+        # It can't start beside the one that serves: that one's replacement begins anew, within the limits.
+        others = tuple(container for container in order if container is not serving)
+        _need(found, serving, others, reasons[serving.id], containers)
+        return
     if reasons[main.id]:
         _need(found, main, rest, reasons[main.id], containers)
         return
@@ -228,7 +234,8 @@ def _perhaps_on(found: Assessment, board: Board, survey: Survey, replica: str) -
         return known
     if app.per_node:
         return replica if replica in survey.unknown else None
-    if survey.never_applied(app.name):
+    # Without a head nothing is sure: for data that is not enough, since this may be the first sight of an old cluster.
+    if survey.never_applied(app.name) and not (found.exclusive and survey.head is None):
         return None
     if not any(not forbids(app, found.image, board.hosts[name]) for name in survey.unknown):
         return None

@@ -26,6 +26,7 @@ from k4t.model.participant import Kind
 from k4t.model.spec import App
 from k4t.model.state import Container
 
+NOT_STARTED = ("exited", "created", "dead", "removing")
 NOTHING: Mapping[str, str] = {}
 
 
@@ -239,7 +240,7 @@ class Track:
             slot = slot_of(container)
             target = self._target(container, slot)
             last = (served[slot.replica],) if slot.replica in served else after
-            if container.state not in ("exited", "created", "dead"):
+            if container.state not in NOT_STARTED:
                 id = f"stop:{slot.label}"
                 last = (self.graph.add(id, "stop", wave.cause, target, slot=slot, after=last),)
             if wave.remove:

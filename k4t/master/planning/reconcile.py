@@ -10,7 +10,7 @@ import gc
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from k4t.master.planning.assess import Assessment, assess
-from k4t.master.planning.graph import Graph, Recipe, Track, Wave, removal_of
+from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
 from k4t.master.planning.placement import Board, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
 from k4t.master.planning.safety import unsafe_changes
@@ -191,7 +191,7 @@ class _Run:
     def _stop(self, found: Assessment, track: Track) -> None:
         mine = [keep.container for keep in found.keeps] + [need.old for need in found.needs if need.old]
         mine += [c for keep in found.keeps for c in keep.leftovers] + [c for n in found.needs for c in n.extra]
-        running = _ordered(container for container in mine if container.state not in ("exited", "created", "dead"))
+        running = _ordered(container for container in mine if container.state not in NOT_STARTED)
         if running:
             track.run([Wave((), running, "is stopped", flush=True, remove=False)])
         surplus = _ordered(container for container, _ in found.surplus)
@@ -204,6 +204,8 @@ class _Run:
             return
         for container in found.resizes:
             track.resize(container)
+        paused = [keep.container for keep in found.keeps if keep.container.state == "paused"]
+        self.warnings += [f"{one.name} on {one.node} is paused, and left so" for one in paused]
         gate: tuple[str, ...] = ()
         if found.needs or any(keep.action for keep in found.keeps) or found.surplus:
             gate = self._change(found, track)
