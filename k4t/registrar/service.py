@@ -192,6 +192,10 @@ class Service:
         self.store.set_problem(problem)
         return {"rendered": not problem, "problem": problem, "pending": pending}
 
+    def render(self, _request: Request) -> Answer:
+        """Everything held, rendered anew: another version of the registrar may write other files for the same."""
+        return self._install()
+
     def _end_withdrawals(self, document: Document) -> None:
         named = {endpoint.container for endpoint in document.endpoints}
         old = self.store.withdrawals()
@@ -308,6 +312,7 @@ OPERATIONS: Dict[str, Callable[[Service, Request], Answer]] = {
     "list": Service.list,
     "check": Service.check,
     "install": Service.install,
+    "render": Service.render,
 }
 
 

@@ -94,11 +94,17 @@ class Setup:
             return [error.message]
         return found
 
+    def render(self) -> list[str]:
+        """Everything the host holds, rendered by this version; the vendor's words when it refuses."""
+        problem: str = self._client.call("render")["problem"]
+        return [problem] if problem else []
+
     def await_answer(self) -> list[str]:
         """Until it serves what it should; what is still wrong after ANSWERS_WITHIN_S."""
         deadline = time.monotonic() + ANSWERS_WITHIN_S
         while (found := self.problems()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
+            found = self.render() or found
         return found
 
     def close(self) -> None:
