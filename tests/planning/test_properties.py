@@ -125,8 +125,11 @@ class Watched(world.Model):
         super().__init__(desired, observed)
         self.seen = {(c.app, c.replica) for c in self.containers.values()}
         self.unknown = {name for name, state in observed.nodes.items() if not state.reachable}
-        self.floor = {name: self._floor(app) for name, app in desired.apps.items() if not app.stopped}
         self.doubled = self._doubles()
+        # Two at once of what may only be one: then one goes at once, whatever it served.
+        ended = {app for app, _ in self.doubled if app in desired.apps and world.exclusive(desired.apps[app])}
+        bound = [app for app in desired.apps.values() if not app.stopped and app.name not in ended]
+        self.floor = {app.name: self._floor(app) for app in bound}
         self.remote = self._remote_endpoints()
 
     def _alive(self) -> Iterator[Container]:
