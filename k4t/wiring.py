@@ -164,8 +164,7 @@ def look(db: Path) -> dict[str, Any]:
     with opened(db, ahead=True) as run:
         from k4t.master.status import status
 
-        holder = None
-        return status(run.fleet, now(), holder)
+        return status(run.fleet, now())
 
 
 def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Callable[[str], None]) -> None:

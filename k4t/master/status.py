@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from k4t.errors import K4tError
@@ -11,9 +12,10 @@ from k4t.master.planning import serials
 from k4t.model.spec import App
 from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
 from k4t.node import health
+from k4t.remote.lock_holder import holder_of
 
 
-def status(fleet: Fleet, observed_at: str, lock: str | None) -> dict[str, Any]:
+def status(fleet: Fleet, observed_at: str) -> dict[str, Any]:
     """One look at every host, and one probe of every running replica."""
     observed = observe(fleet)
     head = serials.newest(observed.heads)
@@ -24,7 +26,7 @@ def status(fleet: Fleet, observed_at: str, lock: str | None) -> dict[str, Any]:
         "serial": head.serial if head else 0,
         "tree": fleet.tree.sha256,
         "observed_at": observed_at,
-        "lock": lock,
+        "lock": _lock(fleet),
         "nodes": [_node(fleet, state) for state in observed.nodes.values()],
         "apps": [_app(app, observed, head, healthy) for app in fleet.tree.apps.values()],
         "gateways": [_member(state, observed) for state in observed.gateways.values()],
@@ -32,6 +34,17 @@ def status(fleet: Fleet, observed_at: str, lock: str | None) -> dict[str, Any]:
         "transactions": [],
         "backups": [],
     }
+
+
+def _lock(fleet: Fleet) -> dict[str, Any] | None:
+    """Who works on the cluster now, as the first host that answers knows it."""
+    for transport in fleet.connected().values():
+        try:
+            holder = holder_of(transport, fleet.tree.cluster.id)
+        except K4tError:
+            continue
+        return dataclasses.asdict(holder) if holder else None
+    return None
 
 
 def _healthy(fleet: Fleet, observed: Observed) -> frozenset[str]:

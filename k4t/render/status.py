@@ -11,7 +11,9 @@ from k4t.render.console import Console, table
 def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
     yield f"{console.style(status['cluster'], 'bold')}  serial {status['serial']}  tree {status['tree'][:12]}"
     if status["lock"]:
-        yield console.style(f"! locked: {status['lock']}", "yellow")
+        held = status["lock"]
+        words = f"! locked by {held['who']} on {held['host']} (process {held['pid']}) since {held['since']}, for {held['why']}"
+        yield console.style(words, "yellow")
     yield ""
     yield from table(
         ("NODE", "ADDRESS", "STATE", "CONTAINERS"),

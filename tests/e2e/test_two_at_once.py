@@ -52,6 +52,7 @@ def test_a_second_run_is_refused_with_the_holders_name(
             assert "locked by" in refused.stderr
             assert f"process {busy.pid}" in refused.stderr
             assert "since 20" in refused.stderr
+        assert other.json("status")["lock"]["pid"] == busy.pid
     finally:
         end(busy)
 
@@ -67,6 +68,7 @@ def test_a_killed_master_frees_the_lock_and_the_next_run_goes_on(
     while other.k4t("apply", "--yes", status=None).returncode == 75:
         assert time.monotonic() - started < 30
         time.sleep(0.5)
+    assert other.json("status")["lock"] is None
     names = [name for host in lab.nodes for name in containers(host)]
     assert len(names) == 1
     assert names[0].startswith("prod.slow.0.")
