@@ -359,7 +359,7 @@ def _take(
 ) -> tuple[Process, list[str]]:
     """Starts the holder and hears its answer. On a raise the process is ended."""
     mark = f"{RUN_MARK}={holder.run}"
-    tries = str(1 + int(wait_s * 10))
+    tries = str(3 + int(wait_s * 10))  # `k4t status` may be looking just now (lock_holder)
     directory, _, file = path.rpartition("/")
     silence_s = SILENCE_S if mode == "main" else SHORT_SILENCE_S
     argv = ["sh", "-c", SCRIPT, "k4t-lock", directory, file, holder.record(), mark, f"{silence_s:g}", tries, mode]

@@ -1,11 +1,11 @@
-"""Who holds this cluster's lock on a host, asked without touching the lock (proc(5): /proc/locks names inodes)."""
+"""Who holds this cluster's lock on a host. Asking shares the lock for a moment, which those who want it wait out."""
 
 from __future__ import annotations
 
 from k4t.remote.lock import STATE, Holder, read_record
 from k4t.remote.transport import Transport
 
-SCRIPT = '[ -e "$1" ] && grep -q ":$(stat -c %i "$1") " /proc/locks && head -n 1 "$1"; :'
+SCRIPT = '[ ! -e "$1" ] || flock -n -s "$1" true || head -n 1 "$1"'
 
 
 def holder_of(transport: Transport, cluster_id: str) -> Holder | None:

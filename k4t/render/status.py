@@ -12,8 +12,8 @@ def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
     yield f"{console.style(status['cluster'], 'bold')}  serial {status['serial']}  tree {status['tree'][:12]}"
     if status["lock"]:
         held = status["lock"]
-        words = f"! locked by {held['who']} on {held['host']} (process {held['pid']}) since {held['since']}, for {held['why']}"
-        yield console.style(words, "yellow")
+        process = f"process {held['pid']}, for {held['why']}"
+        yield console.style(f"! locked by {held['who']} on {held['host']} ({process}) since {held['since']}", "yellow")
     yield ""
     yield from table(
         ("NODE", "ADDRESS", "STATE", "CONTAINERS"),
