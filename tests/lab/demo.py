@@ -96,7 +96,7 @@ def pages(gateway: str) -> set[str]:
     """The nodes that answered, as their pages name them."""
     found = set()
     for _ in range(REQUESTS):
-        request = urllib.request.Request(f"http://{gateway}/", headers={"Host": DOMAIN})  # noqa: S310 - http alone
+        request = urllib.request.Request(f"http://{gateway}/", headers={"Host": DOMAIN})
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the same
             found.add(answer.read().decode().split()[0])
     return found
