@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k4t.errors import Interrupted, Unreachable, Unsafe, gravest
+from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
@@ -71,6 +72,7 @@ def plan(run: Run, request: Request) -> Decision:
     """Observe, and decide what would have to be done. Changes nothing anywhere."""
     observed = observe(run.fleet)
     _need_someone(observed)
+    observed = effective(run.fleet, observed)
     head = serials.newest(observed.heads)
     images = resolve_images(
         run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory, logins=run.logins

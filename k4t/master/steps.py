@@ -126,10 +126,13 @@ class Steps:
                 live, self._fleet.tree, work.kind, work.group, add=added, remove=removed, settle=work.settle
             )
 
-        published = self._publisher.publish(work.kind, work.group, change, degraded=self._degraded)
+        # What only takes out dead endpoints never waits for a member that is away.
+        dead_only = not (work.add or work.settle) and not any(slot.generation for slot in work.remove)
+        degraded = True if dead_only and work.remove else self._degraded
+        published = self._publisher.publish(work.kind, work.group, change, degraded=degraded)
         if failed:
             raise StepError(f"published without {', '.join(sorted(failed))}")
-        if removed and published.stale:
+        if removed and published.stale and not dead_only:
             # One that is away may still send to them: they run on until it is known not to.
             away = ", ".join(f"{name} ({why})" for name, why in published.stale)
             raise StepError(f"taken out everywhere but on {away}: nothing is stopped before that is healed")

@@ -194,11 +194,10 @@ def _log_config(log: Log) -> dict[str, Any]:
 
 
 def _healthcheck(health: Health | None) -> dict[str, Any] | None:
-    """Docker's own check for exec and image; none where k4t probes; the image's as it is when nothing is said."""
-    if health is None:
+    """Docker's own check for exec and image. Where k4t probes, nothing is said, and the image's own is ignored: so
+    a probe can be changed without a new container."""
+    if health is None or not isinstance(health.probe, (ExecProbe, ImageProbe)):
         return None
-    if not isinstance(health.probe, (ExecProbe, ImageProbe)):
-        return {"Test": ["NONE"]}
     check: dict[str, Any] = {
         "Interval": round(health.interval_s * NANOSECONDS),
         "Timeout": round(health.timeout_s * NANOSECONDS),

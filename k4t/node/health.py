@@ -89,7 +89,7 @@ def problem(transport: Transport, container: Container, app: App) -> str:
     """
     if not container.running and container.state != "created":
         return container.state
-    if container.health:
+    if container.health and not _asked_from_outside(app):
         return "" if container.health == "healthy" else f"Docker's check says {container.health}"
     probe = app.health.probe if app.health else None
     timeout_s = app.health.timeout_s if app.health else Health(ImageProbe()).timeout_s
@@ -104,6 +104,11 @@ def problem(transport: Transport, container: Container, app: App) -> str:
 
 
 # --- probes ------------------------------------------------------------------------------------------------
+
+
+def _asked_from_outside(app: App) -> bool:
+    """Whether the app names a probe of ours; its image's own check then says nothing."""
+    return app.health is not None and isinstance(app.health.probe, HttpProbe | TcpProbe)
 
 
 def _probed(app: App) -> bool:
@@ -165,7 +170,7 @@ def _waiting_for(container: Container, app: App, look: Look, answer: str, lasted
     """ "" when it is healthy, else what is missing."""
     if look.state != "running":
         return f"it is {look.state}"
-    if look.check:
+    if look.check and not _asked_from_outside(app):
         return "" if look.check == "healthy" else f"its check says {look.check} {look.said}".strip()
     if app.health is not None and isinstance(app.health.probe, ImageProbe):
         return "its image has no health check of its own"

@@ -24,7 +24,12 @@ def test_a_step_waits_for_all_it_comes_after() -> None:
     """A diamond runs from its top to its bottom, whatever the order in which it is given."""
     order: list[str] = []
     steps = [step("d", "b", "c"), step("b", "a"), step("c", "a"), step("a")]
-    result = Execution(steps, lambda one, _: order.append(one.id) or "", silent).run()  # type: ignore[func-returns-value]
+
+    def perform(one: Step, failed: frozenset[str]) -> str:
+        order.append(one.id)
+        return ""
+
+    result = Execution(steps, perform, silent).run()
     assert order[0] == "a"
     assert order[3] == "d"
     assert {one.id for one in result.done} == {"a", "b", "c", "d"}

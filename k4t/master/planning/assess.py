@@ -55,6 +55,7 @@ class Assessment:
     image: ResolvedImage | None
     spec: str
     resources: str
+    known: Mapping[str, str] = field(default_factory=dict)
     desired: int = 0
     keeps: list[Keep] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
@@ -87,9 +88,14 @@ class Assessment:
         )
 
 
+def _references(survey: Survey) -> Mapping[str, str]:
+    """What the head remembers, the other way round: a pinned container says only its digest."""
+    return {digest: reference for reference, digest in survey.head.digests.items()} if survey.head else {}
+
+
 def assess(app: App, image: ResolvedImage | None, board: Board, survey: Survey, standing: Standing) -> Assessment:
     spec = spec_hash(app, image.digest) if image else ""
-    found = Assessment(app.name, app, image, spec, resources_label(app))
+    found = Assessment(app.name, app, image, spec, resources_label(app), _references(survey))
     seen = dict(survey.replicas(app.name))
     if survey.dead:
         seen = _without_dead(found, seen, survey)
@@ -177,7 +183,7 @@ def _unfit(found: Assessment, board: Board, container: Container) -> str:
     if host.node.availability == "drained":
         return f"{host.name} is drained"
     if container.spec != found.spec:
-        return causes.of_spec(container, found.image) if found.image else "spec changed"
+        return causes.of_spec(container, found.image, found.known) if found.image else "spec changed"
     if container.state in BEYOND_STARTING:
         return f"is {container.state}"
     forbidden = forbids(found.app, found.image, host)

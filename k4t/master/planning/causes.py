@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from k4t.master.planning.plan import ResolvedImage
 from k4t.model.state import Container
 
 
-def of_image(before: str, wanted: ResolvedImage) -> str:
-    """“image 1.3 → 1.4”; "" when the reference says nothing of a change."""
-    old_name, old_tag, old_digest = _parts(before)
-    name, tag, _ = _parts(wanted.reference)
-    if not before or not name:
+def of_image(before: str, wanted: ResolvedImage, known: Mapping[str, str]) -> str:
+    """“image 1.3 → 1.4”; "" when the reference says nothing of a change. `known`: references by digest."""
+    if not before or before.partition("@")[2] == wanted.digest:
         return ""
-    if old_name != name:
-        return f"image {before.partition('@')[0]} → {wanted.reference.partition('@')[0]}"
-    if old_tag != tag:
-        return f"image {old_tag} → {tag}"
-    if old_digest and old_digest != wanted.digest:
+    old = _parts(known.get(before.partition("@")[2], before))
+    old_digest = before.partition("@")[2]
+    name, tag, _ = _parts(wanted.reference)
+    if old.name != name:
+        return f"image {old.name}:{old.tag} → {wanted.reference.partition('@')[0]}"
+    if old.tag == tag and old_digest:
         return f"image {tag} moved ({_short(old_digest)} → {_short(wanted.digest)})"
+    if old.tag != tag:
+        return f"image {old.tag} → {tag}"
     return ""
 
 
-def of_spec(container: Container, wanted: ResolvedImage) -> str:
-    said = of_image(container.image, wanted)
+def of_spec(container: Container, wanted: ResolvedImage, known: Mapping[str, str]) -> str:
+    said = of_image(container.image, wanted, known)
     if said:
         return said
     if wanted.digest.startswith("id:") and container.image_id and wanted.digest != f"id:{container.image_id}":
@@ -41,13 +45,19 @@ def of_count(before: int, after: int) -> str:
     return f"replicas {before} → {after}"
 
 
-def _parts(reference: str) -> tuple[str, str, str]:
-    """Name, tag (“latest” when it has none), digest."""
+class _Reference(NamedTuple):
+    name: str
+    tag: str
+    digest: str
+
+
+def _parts(reference: str) -> _Reference:
+    """The tag is “latest” when there is none, or the digest's beginning when that stands in its place."""
     rest, _, digest = reference.partition("@")
     name, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
-        name, tag = rest, "latest"
-    return name, tag, digest
+        name, tag = rest, _short(digest) if digest else "latest"
+    return _Reference(name, tag, digest)
 
 
 def _short(digest: str) -> str:
