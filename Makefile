@@ -35,7 +35,7 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations k4t/registrar
 
 .PHONY: bench
