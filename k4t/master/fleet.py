@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from k4t.errors import K4tError
@@ -79,8 +80,8 @@ class Fleet:
         self._closed = False
 
     def connect_ahead(self) -> None:
-        """Begin to connect to every host, and don't wait: how that went is told to whoever asks for the host."""
-        for host in self.hosts.values():
+        """Begin to connect to the first hosts, and don't wait: how that went is told to whoever asks for the host."""
+        for host in islice(self.hosts.values(), MAX_HOSTS_AT_ONCE):
             threading.Thread(target=self._try, args=(host,), name=f"connect {host.name}", daemon=True).start()
 
     def _try(self, host: Host) -> None:

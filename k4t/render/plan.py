@@ -98,13 +98,14 @@ def _app_lines(plan: Plan, app: str, changes: list[_Change], console: Console) -
         yield f"{console.style(text, STYLES[sign])}  {console.style(change.main.cause, 'dim')}"
     for step in plan.steps:
         if step.app == app and isinstance(step.work, Publish):
-            yield f"    {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(step.cause, 'dim')}"
+            yield f"  {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(step.cause, 'dim')}"
 
 
 def _publication(work: Publish) -> str:
-    parts = [sign + ", ".join(map(_slot, slots)) for sign, slots in (("+", work.add), ("-", work.remove)) if slots]
-    what = " ".join(parts) or "routes and records"
-    return f"publish  {work.kind} group {work.group}: {what}"
+    parts = [f"{sign}{_slot(slot)}" for sign, slots in (("+", work.add), ("-", work.remove)) for slot in slots]
+    what = " ".join(parts[:6]) + (f" and {len(parts) - 6} more" if len(parts) > 6 else "")
+    kind = "DNS" if work.kind == "dns" else work.kind
+    return f"publish in {kind} group {work.group}: {what or 'routes and records'}"
 
 
 def _slot(slot: Slot) -> str:
