@@ -72,6 +72,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             fleet.connect_ahead()
         from k4t.master.locking import locked
         from k4t.master.publication.publish import Publisher
+        from k4t.master.vault import Vault
         from k4t.remote import lock
 
         holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
@@ -85,8 +86,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             emit=emit,
             lock=lambda: locked(db / ".k4t" / "lock", fleet, holder, emit, wait_s=WAIT_S if wait else 0.0),
             host_lock={node.name: _host_lock(fleet, node, holder) for node in tree.nodes.values()},
-            logins=_logins(tree, db),
-            secrets=_secrets(tree, db),
+            vault=Vault(tree, lambda secret: value(secret, db)),
         )
     finally:
         for participant in participants.values():
@@ -142,21 +142,6 @@ def _unavailable(thing: Gateway | Dns, drivers: Mapping[str, object]) -> Finding
     remedy = f"this version has: {', '.join(sorted(drivers))}"
     where = thing.where
     return Finding(where.file, where.line, "driver-unavailable", f"driver {thing.driver} isn't available yet", remedy)
-
-
-def _logins(tree: Tree, db: Path) -> dict[str, tuple[str, str]]:
-    """User and password of each registry that wants a login. Raises K4tError naming the secret, never its value."""
-    return {
-        registry.host: (registry.user, value(tree.secrets[registry.secret], db))
-        for registry in tree.cluster.registries
-        if registry.secret
-    }
-
-
-def _secrets(tree: Tree, db: Path) -> dict[str, str]:
-    """Values of the secrets that apps' variables name. Raises K4tError naming the secret, never its value."""
-    names = {env.secret for app in tree.apps.values() for env in app.env if env.secret}
-    return {name: value(tree.secrets[name], db) for name in sorted(names)}
 
 
 def look(db: Path) -> dict[str, Any]:

@@ -68,14 +68,14 @@ class Outcome:
     exit_status: int = 0
 
 
-def plan(run: Run, request: Request) -> Decision:
-    """Observe, and decide what would have to be done. Changes nothing anywhere."""
+def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | None = None) -> Decision:
+    """Observe, and decide what would have to be done. Changes nothing anywhere. `resolved`: images asked for before."""
     observed = observe(run.fleet)
     _need_someone(observed)
     observed = effective(run.fleet, observed)
     head = serials.newest(observed.heads)
-    images = resolve_images(
-        run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory, logins=run.logins
+    images = resolved or resolve_images(
+        run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory, vault=run.vault
     )
     options = Options(
         named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial()
@@ -93,6 +93,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     if not first.plan.empty:
         confirm(first.plan)
     _refuse_unsafe(first.plan)
+    run.vault.fetch_for(first.plan.steps)
     run.copy.prepare()
     with run.lock():
         decision = _look_again(run, request, first, confirm)
@@ -143,7 +144,7 @@ def _refuse_unsafe(plan: Plan) -> None:
 
 def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -> Decision:
     """Between the question and the lock the world may have moved: the same plan goes on, another is asked for."""
-    second = plan(run, request)
+    second = plan(run, request, first.images)  # a tag stands for one digest in a revision
     if report.as_text(second.plan) == report.as_text(first.plan):
         return second
     run.emit(Note("the plan has changed since it was shown", warning=True))
@@ -158,7 +159,7 @@ def _execute(run: Run, request: Request, decision: Decision) -> Executed:
 
     stopping = threading.Event()
     steps = Steps(
-        run.fleet, run.publisher, decision.observed, directory=run.directory, logins=run.logins, secrets=run.secrets,
+        run.fleet, run.publisher, decision.observed, directory=run.directory, vault=run.vault,
         host_lock=run.host_lock, degraded=request.degraded, emit=run.emit, stopping=stopping,
     )  # fmt: skip
     return Execution(decision.plan.steps, steps.perform, run.emit, stopping).run()

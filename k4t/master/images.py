@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from k4t.errors import ImageNotFound, K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.planning.plan import ResolvedImage
+from k4t.master.vault import Vault
 from k4t.model.spec import App
 from k4t.model.state import Head, Observed
 from k4t.node import images
@@ -22,7 +23,7 @@ def resolve_images(
     *,
     pull: bool,
     directory: Path,
-    logins: Mapping[str, tuple[str, str]],
+    vault: Vault,
 ) -> dict[str, ResolvedImage]:
     """One entry an app in scope. What the head remembers holds until the reference changes, `--pull`, or
     `pull="always"`; everything else is asked of a registry through a node. Raises K4tError naming the app's line."""
@@ -37,7 +38,7 @@ def resolve_images(
             resolved[app.name] = found
         else:
             asked.setdefault(app.image.reference, app)
-    answers = dict(zip(asked, at_once(lambda app: _ask(fleet, observed, app, logins), asked.values()), strict=True))
+    answers = dict(zip(asked, at_once(lambda app: _ask(fleet, observed, app, vault), asked.values()), strict=True))
     for app in apps:
         if app.name not in resolved:
             resolved[app.name] = answers[app.image.reference]
@@ -53,9 +54,9 @@ def _without_asking(app: App, remembered: str, directory: Path) -> ResolvedImage
     return ResolvedImage(image.reference, remembered) if remembered else None
 
 
-def _ask(fleet: Fleet, observed: Observed, app: App, logins: Mapping[str, tuple[str, str]]) -> ResolvedImage:
+def _ask(fleet: Fleet, observed: Observed, app: App, vault: Vault) -> ResolvedImage:
     """The first reachable node that knows answers; a registry that one node can't reach, another may."""
-    login = logins.get(registry_of(app.image.reference))
+    login = vault.login(registry_of(app.image.reference))
     problem: K4tError | None = None
     nodes = [state.name for state in observed.nodes.values() if state.reachable]
     for node in nodes[:3]:

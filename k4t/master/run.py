@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from k4t.master.fleet import Fleet
     from k4t.master.history import WorkingCopy
     from k4t.master.publication.publish import Publisher
+    from k4t.master.vault import Vault
     from k4t.model.events import Emit
     from k4t.model.spec import Tree
     from k4t.node.allocator import Locker
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock; `logins` are
-    registries' (user, password), `secrets` values by name.
-    """
+    """`lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock."""
 
     directory: Path
     tree: Tree
@@ -32,9 +31,8 @@ class Run:
     at: str
     emit: Emit
     lock: Callable[[], AbstractContextManager[None]]
+    vault: Vault
     host_lock: Mapping[str, Locker] = field(default_factory=dict)
-    logins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def copy(self) -> WorkingCopy:

@@ -11,6 +11,7 @@ from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
 from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Resize, Slot, Step, Target
 from k4t.master.publication.publish import Publisher
+from k4t.master.vault import Vault
 from k4t.model.events import Emit, StepProgress
 from k4t.model.state import Container, Observed
 from k4t.node import create, health, images, lifecycle
@@ -32,8 +33,7 @@ class Steps:
         observed: Observed,
         *,
         directory: Path,
-        logins: Mapping[str, tuple[str, str]],
-        secrets: Mapping[str, str],
+        vault: Vault,
         host_lock: Mapping[str, Locker],
         degraded: bool,
         emit: Emit,
@@ -42,8 +42,7 @@ class Steps:
         self._fleet = fleet
         self._publisher = publisher
         self._directory = directory
-        self._logins = logins
-        self._secrets = secrets
+        self._vault = vault
         self._host_lock = host_lock
         self._degraded = degraded or None
         self._emit = emit
@@ -80,7 +79,7 @@ class Steps:
 
         if work.archive:
             return images.load(engine, self._directory / "apps" / work.app / work.archive, work.image, progress)
-        login = self._logins.get(registry_of(work.image.reference))
+        login = self._vault.login(registry_of(work.image.reference))
         return images.pull(engine, work.image, login, progress, policy=work.policy)
 
     def _create(self, step: Step, work: Create) -> str:
@@ -95,7 +94,7 @@ class Steps:
             spec=work.spec,
             resources=work.resources,
             ports=work.ports,
-            secrets=self._secrets,
+            secrets=self._vault.of(work.app),
             contents=file_contents(self._directory, work.app, self._fleet.tree.cluster.variables),
         )
         node = self._fleet.tree.nodes[step.node]

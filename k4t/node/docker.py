@@ -51,6 +51,11 @@ class Engine:
     def host(self) -> str:
         return self.transport.host
 
+    def connect_ahead(self) -> None:
+        """Have a connection ready. sshd opens the first one of a login after 50 ms, the others at once."""
+        pool = self._caller.pool
+        pool.give(pool.take(time.monotonic() + LISTING_TIMEOUT_S), reusable=True)
+
     def close(self) -> None:
         self.allocator.close()
         self._caller.pool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.lab import Host, Lab
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Two nodes, one host that is gateway and DNS server, a registry, and another master."""
-    with Lab(name="e2e", nodes=2, gateways=1, registry=True, extra=("m2",)) as up:
+    with Lab(name=f"e2e-{os.getpid()}", nodes=2, gateways=1, registry=True, extra=("m2",)) as up:
         yield up
 
 

@@ -261,3 +261,19 @@ def test_a_hundred_thousand_attributes_do_not_hang_it(site: Site) -> None:
 def test_a_fifo_in_the_tree_does_not_hang_it(site: Site) -> None:
     os.mkfifo(site.db / "nodes" / "x.xml")
     assert "nodes/x.xml" in site.k4t("validate", status=65, timeout_s=20).stdout
+
+
+def test_what_a_driver_cannot_express_is_refused(published: Site, lab: Lab) -> None:
+    """dnsmasq has no SRV here: the member, its driver and the line are named, and nothing is begun."""
+    published.app("web", replicas=1, more='  <record name="web" type="srv"/>')
+    refused = published.k4t("plan", status=65)
+    one_line(refused.stderr, "apps/web/app.xml:", "names (dnsmasq)", "srv")
+
+
+def test_a_secret_that_is_not_there_stops_the_run_before_it_begins(site: Site, lab: Lab) -> None:
+    """The secret and its place are named; status, which needs no secret, still works."""
+    site.write("secrets/token.xml", '<secret environment="K4T_TEST_TOKEN"/>\n')
+    site.app("web", replicas=1, more='  <env name="TOKEN" secret="token"/>')
+    one_line(site.k4t("apply", "--yes", status=1).stderr, "secret token", "K4T_TEST_TOKEN")
+    assert not containers(lab.host("n1")) + containers(lab.host("n2"))
+    site.k4t("status", status=0)
