@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k4t.errors import Interrupted, Unreachable, Unsafe, gravest
+from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, gravest
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
 from k4t.master.planning import report, serials
+from k4t.master.planning.capable import inexpressible
 from k4t.master.planning.plan import Options, Plan, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.events import Note
@@ -70,6 +71,8 @@ class Outcome:
 
 def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | None = None) -> Decision:
     """Observe, and decide what would have to be done. Changes nothing anywhere. `resolved`: images asked for before."""
+    if findings := inexpressible(run.tree, run.fleet.participants.values()):
+        raise InvalidTree(findings)
     observed = observe(run.fleet)
     _need_someone(observed)
     observed = effective(run.fleet, observed)
