@@ -21,6 +21,7 @@ APPS = 10
 REPLICAS = 4
 PORT = 8000
 CLUSTER = "bench"
+ID = "benchmrk"
 ALLOWED = ("remove-app", "withdraw", "empty-app")
 
 # Waits that the user asks for don't count, so none is asked for: everything may be down at once, no drain, a TTL of
@@ -49,7 +50,7 @@ class Scene:
         self.lab = lab
         self.directory = directory
         self.log = directory / "last.log"
-        self.site = Site(lab, directory, name=CLUSTER, id="benchmrk")
+        self.site = Site(lab, directory, name=CLUSTER, id=ID)
         for host in lab.nodes:
             self.site.node(host)
 
@@ -113,6 +114,7 @@ class Scene:
             if names:
                 host.docker(["rm", "-f", *names])
             host.exec(["rm", "-rf", "/var/lib/k4t"])
+        self.lab.host("gw1").exec(["rm", "-rf", f"/var/lib/k4t/{ID}"])  # what is published, and by whom, stays known
 
     def install(self) -> None:
         """The gateway's host serves traffic and names from here on."""
