@@ -182,9 +182,9 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
     from k4t.gateway import install as gateway_install
 
     if isinstance(thing, Gateway):
-        yield from gateway_install.install(run.fleet.transport(thing), thing, run.tree.cluster)
+        yield from gateway_install.install(run.fleet.transport(thing), thing)
     elif isinstance(thing, Dns):
-        yield from dns_install.install(run.fleet.transport(thing), thing, run.tree.cluster)
+        yield from dns_install.install(run.fleet.transport(thing), thing)
 
 
 def remove_app(db: Path, name: str) -> str:

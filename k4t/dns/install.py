@@ -4,11 +4,10 @@ file where its conf-dir is in use, else it is told the lines to include."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k4t.errors import StepError
-from k4t.model.spec import Cluster, Dns
+from k4t.model.spec import Dns
 from k4t.remote import setup
 
 if TYPE_CHECKING:
@@ -18,24 +17,11 @@ CONF = "/etc/k4t/dnsmasq/dnsmasq.conf"
 HOSTS = "/var/lib/k4t/dnsmasq/hosts"
 DROP_INS = "/etc/dnsmasq.d"
 UNIT = "k4t-dnsmasq.service"
-LOG = "/var/log/k4t/dnsmasq.log"
-PID_FILE = "/run/k4t-dnsmasq.pid"
 PRIVATE = ("libvirt", "lxd", "lxc", "NetworkManager", "podman", "incus")
 """Words in the arguments of a dnsmasq that serves a bridge of its own, and is in nobody's way."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstallPlan:
-    """`own`: dnsmasq runs by our configuration. `pid`: of our dnsmasq, 0 when it doesn't run."""
-
-    own: bool
-    pid: int
-    put: bool
-    config: dict[str, Any]
-    notes: tuple[str, ...] = ()
-
-
-def plan_install(found: setup.Survey, dns: Dns) -> InstallPlan:
+def plan_install(found: setup.Survey, dns: Dns) -> setup.InstallPlan:
     """Raises StepError when there is no dnsmasq."""
     if not found.binary and not found.processes:
         raise StepError("dnsmasq is not installed", "apt-get install dnsmasq-base there")
@@ -53,37 +39,18 @@ def plan_install(found: setup.Survey, dns: Dns) -> InstallPlan:
         stranger, argv = strangers[0]
         config["drop_in"] = found.conf_dir == DROP_INS or any(DROP_INS in part for part in argv)
         notes.append(_include(stranger, dns, config["drop_in"]))
-    return InstallPlan(own, pid, not found.registrar, config, tuple(notes))
+    return setup.InstallPlan(own, pid, not found.registrar, config, tuple(notes))
 
 
-def install(transport: Transport, dns: Dns, cluster: Cluster) -> Iterator[str]:  # noqa: ARG001
+def install(transport: Transport, dns: Dns) -> Iterator[str]:
     """Make the host a DNS server; what was done, line by line. Doing it again says that there is nothing to do."""
     found = setup.survey(transport, "dnsmasq")
     plan = plan_install(found, dns)
-    yield from plan.notes
-    if plan.put:
-        yield f"wrote {setup.put_registrar(transport)}"
     at_work = setup.Setup(transport, "dns", dns.name, "dnsmasq")
-    try:
-        changed = at_work.configure(plan.config)
-        yield from (f"wrote {path}" for path in changed)
-        if plan.own and (not plan.pid or any(path.endswith(CONF) for path in changed)):
-            setup.stop(transport, found, plan.pid)
-            yield setup.start(transport, found, UNIT, _argv(plan), log=LOG, pid_file=PID_FILE)
-        elif not changed and not plan.put:
-            yield "nothing to do"
-        problems = at_work.await_answer() if plan.own else []
-        if problems:
-            said = "" if found.systemd else f" ({setup.tail(transport, LOG)})"
-            raise StepError(f"dnsmasq was started, but: {problems[0]}{said}", f"see {LOG}", host=transport.host)
-        if plan.own:
-            yield f"dnsmasq answers at {dns.address}:{dns.port} for {dns.zone}"
-    finally:
-        at_work.close()
-
-
-def _argv(plan: InstallPlan) -> list[str]:
-    return [plan.config["binary"], "--keep-in-foreground", f"--conf-file={CONF}"]
+    argv = (plan.config["binary"], "--keep-in-foreground", f"--conf-file={CONF}")
+    yield from setup.carry_out(transport, found, plan, at_work, setup.Service("dnsmasq", UNIT, CONF, argv))
+    if plan.own:
+        yield f"dnsmasq answers at {dns.address}:{dns.port} for {dns.zone}"
 
 
 def _include(pid: int, dns: Dns, drop_in: bool) -> str:

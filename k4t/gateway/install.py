@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k4t.errors import StepError
-from k4t.model.spec import Cluster, Gateway
+from k4t.model.spec import Gateway
 from k4t.remote import setup
 
 if TYPE_CHECKING:
@@ -18,23 +17,10 @@ if TYPE_CHECKING:
 BOOTSTRAP = "/etc/k4t/envoy/bootstrap.json"
 FILES = "/var/lib/k4t/envoy"
 UNIT = "k4t-envoy.service"
-LOG = "/var/log/k4t/envoy.log"
-PID_FILE = "/run/k4t-envoy.pid"
 ADMIN = ("127.0.0.1", 9901)
 
 
-@dataclass(frozen=True, slots=True)
-class InstallPlan:
-    """`own`: Envoy runs by our configuration. `pid`: of our Envoy, 0 when it doesn't run."""
-
-    own: bool
-    pid: int
-    put: bool
-    config: dict[str, Any]
-    notes: tuple[str, ...] = ()
-
-
-def plan_install(found: setup.Survey, gateway: Gateway) -> InstallPlan:
+def plan_install(found: setup.Survey, gateway: Gateway) -> setup.InstallPlan:
     """Raises StepError when there is no Envoy."""
     if not found.binary and not found.processes:
         raise StepError(
@@ -48,38 +34,19 @@ def plan_install(found: setup.Survey, gateway: Gateway) -> InstallPlan:
     notes = [f"port {gateway.https} (https) is left out: this version has no certificates yet"] if gateway.https else []
     if not own:
         notes += [_include(found.processes[0][0])]
-    return InstallPlan(own, pid, not found.registrar, config, tuple(notes))
+    return setup.InstallPlan(own, pid, not found.registrar, config, tuple(notes))
 
 
-def install(transport: Transport, gateway: Gateway, cluster: Cluster) -> Iterator[str]:  # noqa: ARG001
+def install(transport: Transport, gateway: Gateway) -> Iterator[str]:
     """Make the host a gateway; what was done, line by line. Doing it again says that there is nothing to do."""
     found = setup.survey(transport, "envoy")
     plan = plan_install(found, gateway)
-    yield from plan.notes
-    if plan.put:
-        yield f"wrote {setup.put_registrar(transport)}"
     at_work = setup.Setup(transport, "gateway", gateway.name, "envoy")
-    try:
-        changed = at_work.configure(plan.config)
-        yield from (f"wrote {path}" for path in changed)
-        if plan.own and (not plan.pid or any(path.endswith(BOOTSTRAP) for path in changed)):
-            setup.stop(transport, found, plan.pid)
-            yield setup.start(transport, found, UNIT, _argv(plan), log=LOG, pid_file=PID_FILE)
-        elif not changed and not plan.put:
-            yield "nothing to do"
-        problems = at_work.await_answer() if plan.own else []
-        if problems:
-            said = "" if found.systemd else f" ({setup.tail(transport, LOG)})"
-            raise StepError(f"Envoy was started, but: {problems[0]}{said}", f"see {LOG}", host=transport.host)
-        if plan.own:
-            where = f"listens on port {gateway.http} and" if gateway.http else "has no listener (http is 0), and"
-            yield f"Envoy {where} serves what it should"
-    finally:
-        at_work.close()
-
-
-def _argv(plan: InstallPlan) -> list[str]:
-    return [plan.config["binary"], "-c", BOOTSTRAP, "--log-level", "warning", "--disable-hot-restart"]
+    argv = (plan.config["binary"], "-c", BOOTSTRAP, "--log-level", "warning", "--disable-hot-restart")
+    yield from setup.carry_out(transport, found, plan, at_work, setup.Service("Envoy", UNIT, BOOTSTRAP, argv))
+    if plan.own:
+        where = f"listens on port {gateway.http} and" if gateway.http else "has no listener (http is 0), and"
+        yield f"Envoy {where} serves what it should"
 
 
 def _include(pid: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,61 @@ class Survey:
     def ours(self, path: str) -> int:
         """The pid of the one that was started with our configuration file, or 0."""
         return next((pid for pid, argv in self.processes if any(path in part for part in argv)), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """`own`: the vendor runs by our configuration. `pid`: of the one we started, 0 when it doesn't run. `put`: the
+    registrar is missing. `notes`: what people must know or do themselves."""
+
+    own: bool
+    pid: int
+    put: bool
+    config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How a vendor is run where nobody else runs it. `file`: the configuration that a change of means a restart."""
+
+    vendor: str
+    unit: str
+    file: str
+    argv: tuple[str, ...]
+
+    @property
+    def log(self) -> str:
+        return f"/var/log/k4t/{self.unit.removeprefix('k4t-').removesuffix('.service')}.log"
+
+    @property
+    def pid_file(self) -> str:
+        return f"/run/{self.unit.removesuffix('.service')}.pid"
+
+
+def carry_out(
+    transport: Transport, found: Survey, plan: InstallPlan, at_work: Setup, service: Service
+) -> Iterator[str]:
+    """Do what the plan says; what was done, line by line. Raises StepError when the vendor doesn't serve in the end."""
+    yield from plan.notes
+    if plan.put:
+        yield f"wrote {put_registrar(transport)}"
+    try:
+        changed = at_work.configure(plan.config)
+        yield from (f"wrote {path}" for path in changed)
+        if plan.own and (not plan.pid or any(path.endswith(service.file) for path in changed)):
+            stop(transport, found, plan.pid)
+            yield start(transport, found, service)
+        elif not changed and not plan.put:
+            yield "nothing to do"
+        problems = at_work.await_answer() if plan.own else []
+        if problems:
+            said = "" if found.systemd else f" ({tail(transport, service.log)})"
+            raise StepError(
+                f"{service.vendor} was started, but: {problems[0]}{said}", f"see {service.log}", host=transport.host
+            )
+    finally:
+        at_work.close()
 
 
 def survey(transport: Transport, binary: str) -> Survey:
@@ -111,17 +166,18 @@ class Setup:
         self._client.close()
 
 
-def start(transport: Transport, found: Survey, unit: str, argv: Sequence[str], *, log: str, pid_file: str) -> str:
+def start(transport: Transport, found: Survey, service: Service) -> str:
     """Start (again) by systemd where it runs, else as a daemon in a session of its own. How it was done, in words."""
     if found.systemd:
-        done = transport.run(["sh", "-c", SERVICE_ENABLE, "k4t", unit], timeout_s=60)
-        words = f"started by systemd: systemctl status {unit}"
+        done = transport.run(["sh", "-c", SERVICE_ENABLE, "k4t", service.unit], timeout_s=60)
+        words = f"started by systemd: systemctl status {service.unit}"
     else:
-        command = ["env", "-u", RUN_MARK, *argv]
-        done = transport.run(["sh", "-c", DAEMON, "k4t-daemon", log, pid_file, *command])
-        words = f"started as a daemon (no systemd here; log {log}, pid in {pid_file}): {' '.join(argv)}"
+        command = ["env", "-u", RUN_MARK, *service.argv]
+        done = transport.run(["sh", "-c", DAEMON, "k4t-daemon", service.log, service.pid_file, *command])
+        files = f"log {service.log}, pid in {service.pid_file}"
+        words = f"started as a daemon (no systemd here; {files}): {' '.join(service.argv)}"
     if not done.ok:
-        raise StepError(f"{unit} did not start: {done.words()}", host=transport.host)
+        raise StepError(f"{service.unit} did not start: {done.words()}", host=transport.host)
     return words
 
 

@@ -122,8 +122,8 @@ def site() -> Iterator[Site]:
         gateway = Gateway("gw1", "envoy", lab.host("gw1").address)
         dns = Dns("dns1", "dnsmasq", lab.host("dns1").address, "k4t.lab")
         made = Site(lab, gateway, dns)
-        list(gateway_install.install(made.connection("gw1"), gateway, PROD))
-        list(dns_install.install(made.connection("dns1"), dns, PROD))
+        list(gateway_install.install(made.connection("gw1"), gateway))
+        list(dns_install.install(made.connection("dns1"), dns))
         for port in (8001, 8002, 8003):
             serve(made.gw, port)
         yield made

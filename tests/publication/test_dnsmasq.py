@@ -106,7 +106,7 @@ def test_not_answering(clean: Site) -> None:
     state = clean.observe("dns")
     assert state.reachable
     assert "no DNS answer" in state.differences[0]
-    done = list(install.install(clean.connection("dns1"), clean.dns, PROD))
+    done = list(install.install(clean.connection("dns1"), clean.dns))
     assert any("started as a daemon" in line for line in done)
     assert ask(clean, "web.k4t.lab") == ["10.0.0.2"]
 
@@ -128,14 +128,14 @@ def test_restarted_serves_the_same(clean: Site) -> None:
     """Nothing is lost when it is killed."""
     clean.publish("dns", endpoints=web("10.0.0.1"), records=(record(),))
     clean.ns.exec(["sh", "-c", "kill -9 $(cat /run/k4t-dnsmasq.pid)"])
-    list(install.install(clean.connection("dns1"), clean.dns, PROD))
+    list(install.install(clean.connection("dns1"), clean.dns))
     assert ask(clean, "web.k4t.lab") == ["10.0.0.1"]
     assert clean.observe("dns").differences == ()
 
 
 def test_install_again(clean: Site) -> None:
     """A second install has nothing to do."""
-    assert next(iter(install.install(clean.connection("dns1"), clean.dns, PROD))) == "nothing to do"
+    assert next(iter(install.install(clean.connection("dns1"), clean.dns))) == "nothing to do"
 
 
 def test_by_hand_on_the_host(clean: Site) -> None:

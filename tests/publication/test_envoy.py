@@ -145,7 +145,7 @@ def test_envoy_restarted_serves_the_same(clean: Site) -> None:
     state = clean.observe()
     assert state.reachable
     assert "Envoy doesn't answer at 127.0.0.1:9901" in state.differences[0]
-    done = list(install.install(clean.connection("gw1"), clean.gateway, PROD))
+    done = list(install.install(clean.connection("gw1"), clean.gateway))
     assert any("started as a daemon" in line for line in done)
     assert clean.get("web.example.com")[0] == 200
     assert clean.observe().differences == ()
@@ -157,7 +157,7 @@ def test_envoy_stopped_at_commit(clean: Site) -> None:
     kill_envoy(clean)
     with pytest.raises(Differs, match="its files are in place and are read when it starts"):
         publish_web(clean, 8002)
-    list(install.install(clean.connection("gw1"), clean.gateway, PROD))
+    list(install.install(clean.connection("gw1"), clean.gateway))
     assert ports_served(clean) == {"8002"}
 
 
@@ -365,5 +365,5 @@ def test_members_flip_without_a_lost_request(clean: Site) -> None:
 
 def test_install_again(clean: Site) -> None:
     """A second install has nothing to do."""
-    done = list(install.install(clean.connection("gw1"), clean.gateway, PROD))
+    done = list(install.install(clean.connection("gw1"), clean.gateway))
     assert done[0] == "nothing to do"

@@ -64,7 +64,7 @@ def test_a_foreign_envoy(site: Site) -> None:
     host, gateway = site.ns, Gateway("gw2", "envoy", site.ns.address)
     host.exec(["mkdir", "-p", "/etc/envoy"])
     start(site, {"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}}})
-    said = list(gateway_install.install(site.connection("dns1"), gateway, PROD))
+    said = list(gateway_install.install(site.connection("dns1"), gateway))
     host.stop("foreign")
     assert re.match(r"an Envoy that is not k4t's runs here \(pid \d+\); nothing of it was touched", said[0])
     assert not any("bootstrap.json" in line or "started" in line for line in said)
