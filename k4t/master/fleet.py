@@ -80,13 +80,17 @@ class Fleet:
         self._closed = False
 
     def connect_ahead(self) -> None:
-        """Begin to connect to the first hosts, and don't wait: how that went is told to whoever asks for the host."""
-        for host in islice(self.hosts.values(), MAX_HOSTS_AT_ONCE):
-            threading.Thread(target=self._try, args=(host,), name=f"connect {host.name}", daemon=True).start()
+        """Begin to connect to the first hosts and their Engines, and don't wait: who asks is told how that went."""
+        nodes = {self.host_of(node).key: node.name for node in self.tree.nodes.values()}
+        for key, host in islice(self.hosts.items(), MAX_HOSTS_AT_ONCE):
+            arguments = (host, nodes.get(key))
+            threading.Thread(target=self._try, args=arguments, name=f"connect {host.name}", daemon=True).start()
 
-    def _try(self, host: Host) -> None:
+    def _try(self, host: Host, node: str | None) -> None:
         with suppress(K4tError):
             self.connection(host)
+            if node is not None:
+                self.engine(node).connect_ahead()
 
     def transport(self, thing: Node | Gateway | Dns) -> Transport:
         """The connection to the host of a node, gateway or DNS server. Raises what connecting raised."""
