@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ HOLDER = Holder("ci", "here", 1, "2026-01-01T00:00:00Z", "a test", "run1")
 
 @pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    with Lab(name="node-tests", nodes=1, registry=True) as up:
+    with Lab(name=f"node-{os.getpid()}", nodes=1, registry=True) as up:
         up.pull()
         yield up
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ class changing:  # noqa: N801 - reads as a verb
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    with Lab(name="publication", nodes=0, gateways=1, dns=1, registry=False) as lab:
+    with Lab(name=f"pub-{os.getpid()}", nodes=0, gateways=1, dns=1, registry=False) as lab:
         gateway = Gateway("gw1", "envoy", lab.host("gw1").address)
         dns = Dns("dns1", "dnsmasq", lab.host("dns1").address, "k4t.lab")
         made = Site(lab, gateway, dns)

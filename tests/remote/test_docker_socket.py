@@ -24,7 +24,7 @@ OTHER_PORT = 2222
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(name="dsock", nodes=1, gateways=0, registry=False, extra=("bare",)) as running:
+    with Lab(name=f"dsock-{os.getpid()}", nodes=1, gateways=0, registry=False, extra=("bare",)) as running:
         for host in (running.host("n1"), running.host("bare")):
             prepare(running, host)
         yield running

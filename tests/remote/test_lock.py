@@ -118,7 +118,7 @@ def test_sockets() -> None:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(name="locks", nodes=0, gateways=0, registry=False, extra=("h1",)) as running:
+    with Lab(name=f"locks-{os.getpid()}", nodes=0, gateways=0, registry=False, extra=("h1",)) as running:
         host = running.host("h1")
         keys = running.key.with_suffix(".pub").read_text()
         for user in ("deploy", "plain"):
