@@ -7,49 +7,25 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from k4t import __version__, plainwords
+from k4t.commands import apps, hosts
+from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
-from k4t.options import (
-    Address,
-    AppName,
-    Apps,
-    DnsNames,
-    GatewayNames,
-    Globals,
-    HostNames,
-    NewName,
-    NodeNames,
-    SshHost,
-    SshPort,
-    SshUser,
-    Sudo,
-    hoisted,
-)
+from k4t.options import AppName, Apps, Globals, HostNames, hoisted
 from k4t.render.console import Console, Output
-
-if TYPE_CHECKING:
-    from k4t.model.spec import Ssh
 
 EPILOG = "Global options may stand anywhere on the line. Exit status: docs/commands.md."
 
 
-def _app(help: str) -> typer.Typer:
-    return typer.Typer(help=help, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-app = _app("k4t: a deploy box for containers. A tree of small XML files becomes running, published containers.")
-node_app = _app("Docker hosts of the tree.")
-gateway_app = _app("Gateways of the tree.")
-dns_app = _app("DNS servers of the tree.")
-app_app = _app("Apps of the tree.")
-app.add_typer(node_app, name="node")
-app.add_typer(gateway_app, name="gateway")
-app.add_typer(dns_app, name="dns")
-app.add_typer(app_app, name="app")
+app = group("k4t: a deploy box for containers. A tree of small XML files becomes running, published containers.")
+app.add_typer(hosts.node_app, name="node")
+app.add_typer(hosts.gateway_app, name="gateway")
+app.add_typer(hosts.dns_app, name="dns")
+app.add_typer(apps.app_app, name="app")
 
 
 def _version(asked: bool) -> None:
@@ -160,28 +136,7 @@ def apply(
     """Make it so: run what the tree says where it says, and publish what is healthy."""
     from k4t.master.deploy import Request
 
-    _apply(ctx.obj, Request(tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message))
-
-
-def _apply(given: Globals, request: Any) -> None:
-    from k4t.render.progress import progress
-    from k4t.wiring import opened
-
-    with progress(given.console) as live, opened(given.db, live, wait=given.wait, ahead=True) as run:
-        from k4t.master import deploy
-        from k4t.render import outcome as show
-        from k4t.render.decision import confirmation
-
-        started_s = time.monotonic()
-        confirm = confirmation(run.tree, given.console, live, yes=given.yes)
-        outcome = deploy.apply(run, request, confirm)
-    if given.console.output == "table":
-        given.console.result(
-            show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s)
-        )  # fmt: skip
-    else:
-        given.console.data(show.as_json(outcome))
-    raise typer.Exit(outcome.exit_status)
+    run_apply(ctx.obj, Request(tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message))
 
 
 @app.command(epilog="Example: k4t status -o json")
@@ -213,18 +168,7 @@ def ps(ctx: typer.Context, apps: Apps = None) -> None:
 @app.command(epilog="Example: k4t doctor")
 def doctor(ctx: typer.Context) -> None:
     """Check everything k4t needs, here and on every host, and say what to do about it."""
-    _check(ctx.obj, "all", None)
-
-
-def _check(given: Globals, kind: str, names: list[str] | None) -> None:
-    from k4t.master.check import check
-    from k4t.render import lists
-    from k4t.wiring import chosen, opened
-
-    with opened(given.db) as run:
-        things = chosen(run.tree, kind, names or [])
-        results = check(run.fleet, things, here=kind == "all")
-    raise typer.Exit(lists.checks(results, given.console))
+    run_check(ctx.obj, "all", None)
 
 
 @app.command(epilog="Example: k4t trust node1 node2")
@@ -233,177 +177,7 @@ def trust(ctx: typer.Context, names: HostNames = None) -> None:
     from k4t.wiring import enrol
 
     given: Globals = ctx.obj
-    enrol(given.db, names or [], given.console.note, lambda question: _agree(given, question))
-
-
-def _agree(given: Globals, question: str) -> None:
-    if not given.yes:
-        given.console.ask(question, option="--yes")
-
-
-# --- hosts -------------------------------------------------------------------------------------------------
-
-
-def _list(given: Globals, kind: str) -> None:
-    from k4t.render import lists
-    from k4t.wiring import read
-
-    lists.things(read(given.db), kind, given.console)
-
-
-@node_app.command("list", epilog="Example: k4t node list -o json")
-def node_list(ctx: typer.Context) -> None:
-    """Nodes as the tree has them."""
-    _list(ctx.obj, "nodes")
-
-
-@node_app.command("add", epilog="Example: k4t node add node3 10.0.0.13 --ssh-user deploy --sudo")
-def node_add(
-    ctx: typer.Context,
-    name: NewName,
-    address: Address,
-    ssh_host: SshHost = "",
-    ssh_port: SshPort = None,
-    ssh_user: SshUser = "",
-    sudo: Sudo = False,
-) -> None:
-    """Write nodes/NAME.xml, enrol the host's key, and check the host."""
-    from k4t.tree.create import add_node
-
-    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
-    _added(ctx.obj, "nodes", name, add_node(ctx.obj.db, name, address, ssh=ssh))
-
-
-def _ssh(host: str, port: int | None, user: str, *, sudo: bool) -> Ssh:
-    from k4t.model.spec import Ssh
-
-    return Ssh(host=host, port=port, user=user, sudo=sudo or None)
-
-
-def _added(given: Globals, kind: str, name: str, path: Path) -> None:
-    """Say which file was written, enrol the host's key, and check what can be checked."""
-    from k4t.wiring import enrol
-
-    given.console.note(f"wrote {path}")
-    enrol(given.db, [name], given.console.note, lambda question: _agree(given, question))
-    if kind == "nodes":
-        _check(given, kind, [name])
-    command = "dns" if kind == "dns" else "gateway"
-    given.console.note(f"next: k4t {command} install {name}")
-
-
-@node_app.command("check", epilog="Example: k4t node check node1")
-def node_check(ctx: typer.Context, names: NodeNames = None) -> None:
-    """Connect to nodes and check everything k4t needs there."""
-    _check(ctx.obj, "nodes", names)
-
-
-@gateway_app.command("list", epilog="Example: k4t gateway list")
-def gateway_list(ctx: typer.Context) -> None:
-    """Gateways as the tree has them."""
-    _list(ctx.obj, "gateways")
-
-
-@gateway_app.command("add", epilog="Example: k4t gateway add edge 10.0.0.21")
-def gateway_add(
-    ctx: typer.Context,
-    name: NewName,
-    address: Address,
-    driver: Annotated[str, typer.Option(help="Its vendor.")] = "envoy",
-    ssh_host: SshHost = "",
-    ssh_port: SshPort = None,
-    ssh_user: SshUser = "",
-    sudo: Sudo = False,
-) -> None:
-    """Write gateways/NAME.xml and enrol the host's key."""
-    from k4t.tree.create import add_gateway
-
-    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
-    _added(ctx.obj, "gateways", name, add_gateway(ctx.obj.db, name, address, driver=driver, ssh=ssh))
-
-
-@gateway_app.command("check", epilog="Example: k4t gateway check gw1")
-def gateway_check(ctx: typer.Context, names: GatewayNames = None) -> None:
-    """Connect to gateways, check what k4t needs there, and compare what they serve with what they were told."""
-    _check(ctx.obj, "gateways", names)
-
-
-@gateway_app.command("install", epilog="Example: k4t gateway install gw1")
-def gateway_install(ctx: typer.Context, names: GatewayNames = None) -> None:
-    """Make hosts ready to be gateways: the registrar, the vendor's configuration, its service."""
-    _install(ctx.obj, "gateways", names)
-
-
-@dns_app.command("list", epilog="Example: k4t dns list")
-def dns_list(ctx: typer.Context) -> None:
-    """DNS servers as the tree has them."""
-    _list(ctx.obj, "dns")
-
-
-@dns_app.command("add", epilog="Example: k4t dns add names 10.0.0.21 --zone example.internal")
-def dns_add(
-    ctx: typer.Context,
-    name: NewName,
-    address: Address,
-    zone: Annotated[str, typer.Option(help="The zone that records go to.")],
-    driver: Annotated[str, typer.Option(help="Its vendor.")] = "dnsmasq",
-    ssh_host: SshHost = "",
-    ssh_port: SshPort = None,
-    ssh_user: SshUser = "",
-    sudo: Sudo = False,
-) -> None:
-    """Write dns/NAME.xml and enrol the host's key."""
-    from k4t.tree.create import add_dns
-
-    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
-    _added(ctx.obj, "dns", name, add_dns(ctx.obj.db, name, address, zone=zone, driver=driver, ssh=ssh))
-
-
-@dns_app.command("check", epilog="Example: k4t dns check dns1")
-def dns_check(ctx: typer.Context, names: DnsNames = None) -> None:
-    """Connect to DNS servers, check what k4t needs there, and compare answers with what they were told."""
-    _check(ctx.obj, "dns", names)
-
-
-@dns_app.command("install", epilog="Example: k4t dns install dns1")
-def dns_install(ctx: typer.Context, names: DnsNames = None) -> None:
-    """Make hosts ready to be DNS servers: the registrar, the vendor's configuration, its service."""
-    _install(ctx.obj, "dns", names)
-
-
-def _install(given: Globals, kind: str, names: list[str] | None) -> None:
-    from k4t.wiring import chosen, install, opened
-
-    with opened(given.db) as run:
-        for thing in chosen(run.tree, kind, names or []):
-            for line in install(run, thing):
-                given.console.result(f"{thing.name}: {line}")
-
-
-# --- apps --------------------------------------------------------------------------------------------------
-
-
-@app_app.command("list", epilog="Example: k4t app list")
-def app_list(ctx: typer.Context) -> None:
-    """Apps as the tree has them."""
-    _list(ctx.obj, "apps")
-
-
-@app_app.command("remove", epilog="Example: k4t app remove web")
-def app_remove(
-    ctx: typer.Context,
-    name: AppName,
-    no_apply: Annotated[bool, typer.Option("--no-apply", help="Only edit the tree.")] = False,
-) -> None:
-    """Take an app out of the tree, then stop and unpublish it everywhere."""
-    from k4t.master.deploy import Request
-    from k4t.wiring import remove_app
-
-    given: Globals = ctx.obj
-    _agree(given, f"Remove app {name} from the tree{'' if no_apply else ' and from every host'}?")
-    given.console.note(remove_app(given.db, name))
-    if not no_apply:
-        _apply(given, Request((name,), given.allow, frozenset({f"remove-app:{name}"}), message=given.message))
+    enrol(given.db, names or [], given.console.note, lambda question: agree(given, question))
 
 
 # --- the way in --------------------------------------------------------------------------------------------

@@ -1,0 +1,147 @@
+"""Nodes, gateways and DNS servers of the tree: list, add, check, install."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k4t.commands.common import agree, group, run_check, run_list
+from k4t.options import Address, DnsNames, GatewayNames, Globals, NewName, NodeNames, SshHost, SshPort, SshUser, Sudo
+
+if TYPE_CHECKING:
+    from k4t.model.spec import Ssh
+
+node_app = group("Docker hosts of the tree.")
+gateway_app = group("Gateways of the tree.")
+dns_app = group("DNS servers of the tree.")
+
+
+@node_app.command("list", epilog="Example: k4t node list -o json")
+def node_list(ctx: typer.Context) -> None:
+    """Nodes as the tree has them."""
+    run_list(ctx.obj, "nodes")
+
+
+@node_app.command("add", epilog="Example: k4t node add node3 10.0.0.13 --ssh-user deploy --sudo")
+def node_add(
+    ctx: typer.Context,
+    name: NewName,
+    address: Address,
+    ssh_host: SshHost = "",
+    ssh_port: SshPort = None,
+    ssh_user: SshUser = "",
+    sudo: Sudo = False,
+) -> None:
+    """Write nodes/NAME.xml, enrol the host's key, and check the host."""
+    from k4t.tree.create import add_node
+
+    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
+    _added(ctx.obj, "nodes", name, add_node(ctx.obj.db, name, address, ssh=ssh))
+
+
+def _ssh(host: str, port: int | None, user: str, *, sudo: bool) -> Ssh:
+    from k4t.model.spec import Ssh
+
+    return Ssh(host=host, port=port, user=user, sudo=sudo or None)
+
+
+def _added(given: Globals, kind: str, name: str, path: Path) -> None:
+    """Say which file was written, enrol the host's key, and check what can be checked."""
+    from k4t.wiring import enrol
+
+    given.console.note(f"wrote {path}")
+    enrol(given.db, [name], given.console.note, lambda question: agree(given, question))
+    if kind == "nodes":
+        run_check(given, kind, [name])
+    command = "dns" if kind == "dns" else "gateway"
+    given.console.note(f"next: k4t {command} install {name}")
+
+
+@node_app.command("check", epilog="Example: k4t node check node1")
+def node_check(ctx: typer.Context, names: NodeNames = None) -> None:
+    """Connect to nodes and check everything k4t needs there."""
+    run_check(ctx.obj, "nodes", names)
+
+
+@gateway_app.command("list", epilog="Example: k4t gateway list")
+def gateway_list(ctx: typer.Context) -> None:
+    """Gateways as the tree has them."""
+    run_list(ctx.obj, "gateways")
+
+
+@gateway_app.command("add", epilog="Example: k4t gateway add edge 10.0.0.21")
+def gateway_add(
+    ctx: typer.Context,
+    name: NewName,
+    address: Address,
+    driver: Annotated[str, typer.Option(help="Its vendor.")] = "envoy",
+    ssh_host: SshHost = "",
+    ssh_port: SshPort = None,
+    ssh_user: SshUser = "",
+    sudo: Sudo = False,
+) -> None:
+    """Write gateways/NAME.xml and enrol the host's key."""
+    from k4t.tree.create import add_gateway
+
+    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
+    _added(ctx.obj, "gateways", name, add_gateway(ctx.obj.db, name, address, driver=driver, ssh=ssh))
+
+
+@gateway_app.command("check", epilog="Example: k4t gateway check gw1")
+def gateway_check(ctx: typer.Context, names: GatewayNames = None) -> None:
+    """Connect to gateways, check what k4t needs there, and compare what they serve with what they were told."""
+    run_check(ctx.obj, "gateways", names)
+
+
+@gateway_app.command("install", epilog="Example: k4t gateway install gw1")
+def gateway_install(ctx: typer.Context, names: GatewayNames = None) -> None:
+    """Make hosts ready to be gateways: the registrar, the vendor's configuration, its service."""
+    _install(ctx.obj, "gateways", names)
+
+
+@dns_app.command("list", epilog="Example: k4t dns list")
+def dns_list(ctx: typer.Context) -> None:
+    """DNS servers as the tree has them."""
+    run_list(ctx.obj, "dns")
+
+
+@dns_app.command("add", epilog="Example: k4t dns add names 10.0.0.21 --zone example.internal")
+def dns_add(
+    ctx: typer.Context,
+    name: NewName,
+    address: Address,
+    zone: Annotated[str, typer.Option(help="The zone that records go to.")],
+    driver: Annotated[str, typer.Option(help="Its vendor.")] = "dnsmasq",
+    ssh_host: SshHost = "",
+    ssh_port: SshPort = None,
+    ssh_user: SshUser = "",
+    sudo: Sudo = False,
+) -> None:
+    """Write dns/NAME.xml and enrol the host's key."""
+    from k4t.tree.create import add_dns
+
+    ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
+    _added(ctx.obj, "dns", name, add_dns(ctx.obj.db, name, address, zone=zone, driver=driver, ssh=ssh))
+
+
+@dns_app.command("check", epilog="Example: k4t dns check dns1")
+def dns_check(ctx: typer.Context, names: DnsNames = None) -> None:
+    """Connect to DNS servers, check what k4t needs there, and compare answers with what they were told."""
+    run_check(ctx.obj, "dns", names)
+
+
+@dns_app.command("install", epilog="Example: k4t dns install dns1")
+def dns_install(ctx: typer.Context, names: DnsNames = None) -> None:
+    """Make hosts ready to be DNS servers: the registrar, the vendor's configuration, its service."""
+    _install(ctx.obj, "dns", names)
+
+
+def _install(given: Globals, kind: str, names: list[str] | None) -> None:
+    from k4t.wiring import chosen, install, opened
+
+    with opened(given.db) as run:
+        for thing in chosen(run.tree, kind, names or []):
+            for line in install(run, thing):
+                given.console.result(f"{thing.name}: {line}")
