@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from k4t.errors import StepError
 
@@ -32,12 +32,21 @@ Locker = Callable[[], AbstractContextManager[Held]]
 Key = tuple[str, int]
 
 
+Entries = list[dict[str, Any]]
+
+
 class Allocator:
-    """`choosing` is held while numbers are chosen; `in_flight` are those of containers that are being created."""
+    """`choosing` is held while numbers are chosen; `in_flight` are those of containers that are being created.
+
+    While the lock is held nobody else takes a number, so one listing of containers serves all that are created:
+    `seen`, and what has been `made` since. Only what is gone since is not known: who finds a number taken looks again.
+    """
 
     def __init__(self) -> None:
         self.choosing = threading.Lock()
         self.in_flight: dict[Key, str] = {}
+        self.seen: Entries | None = None
+        self.made: dict[Key, str] = {}
         self._guard = threading.Condition()
         self._users = 0
         self._since = 0.0
@@ -69,6 +78,7 @@ class Allocator:
                 lock = locker()
                 self._held = lock.__enter__()
                 self._lock, self._since = lock, time.monotonic()
+                self.seen, self.made = None, {}
             self._users += 1
             return self._held
 

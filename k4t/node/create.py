@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k4t.errors import ConnectionLost, DockerUnavailable, EngineRefused, ImageNotFound, StepError
+from k4t.errors import ConnectionLost, DockerUnavailable, EngineRefused, ImageNotFound, PortTaken, StepError
 from k4t.model.spec import App, Node, Port
 from k4t.model.state import BoundPort, Container
 from k4t.node import labels
@@ -67,21 +67,44 @@ def _with_ports(
 ) -> Container:
     allocator = engine.allocator
     with allocator.choosing:
-        entries = engine.list_containers()
-        there = _named(entries, order.name)
-        if there is not None:
-            return _same(node, order, there)
-        holders = {**allocator.in_flight, **held_ports(entries, node.address)}
-        listening = _listening(engine.transport, order, holders, sockets)
-        ports = allocate(order.app, node, holders, listening, order.ports)
-        keys = [(port.protocol, port.number) for port in ports]
-        allocator.in_flight.update(dict.fromkeys(keys, f"container {order.name}"))
+        chosen = _choose(engine, node, order, sockets)
+        if isinstance(chosen, Container):
+            return chosen
+        numbers: dict[Key, str] = {(port.protocol, port.number): f"container {order.name}" for port in chosen}
+        allocator.in_flight.update(numbers)
+    made = False
     try:
-        return _make(engine, node, order, ports, files)
+        container = _make(engine, node, order, chosen, files)
+        made = True
+        return container
     finally:
         with allocator.choosing:
-            for key in keys:
+            for key in numbers:
                 allocator.in_flight.pop(key, None)
+            allocator.made.update(numbers if made else {})
+
+
+def _choose(engine: Engine, node: Node, order: Order, sockets: frozenset[Key]) -> tuple[BoundPort, ...] | Container:
+    """Its numbers, or the container that is there. A listing may be as old as the lock's taking: what it forbids is
+    looked at again."""
+    allocator = engine.allocator
+    for again in (False, True):
+        fresh = again or allocator.seen is None
+        if fresh:
+            allocator.seen, allocator.made = engine.list_containers(), {}
+        entries = allocator.seen or []
+        there = _named(entries, order.name)
+        if there is not None and fresh:
+            return _same(node, order, there)
+        holders = {**allocator.in_flight, **allocator.made, **held_ports(entries, node.address)}
+        try:
+            if there is None:
+                listening = _listening(engine.transport, order, holders, sockets)
+                return allocate(order.app, node, holders, listening, order.ports)
+        except PortTaken:
+            if fresh:
+                raise
+    raise AssertionError  # the second look is fresh: it returns or raises
 
 
 def _make(

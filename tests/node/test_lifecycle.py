@@ -16,7 +16,7 @@ from k4t.model.state import BoundPort, Container, Head
 from k4t.node import lifecycle
 from k4t.node.call import MAX_CONNECTIONS
 from k4t.node.create import Order, create
-from k4t.node.docker import Engine
+from k4t.node.docker import Engine, Json
 from k4t.node.observe import containers, observe
 from k4t.remote import head
 from k4t.remote.lock import host_lock
@@ -181,6 +181,30 @@ def test_a_port_that_was_freed_meanwhile_is_free(
     make(order(ports=(AUTO,)))
     host.stop("listener")
     assert make(order(ports=(Port(container=8080),))).ports == (BoundPort("main", 8080),)
+
+
+def test_one_listing_serves_all_containers_of_a_hold(
+    engine: Engine, make: Make, order: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers differ although Docker is asked once; one that a removal has freed is seen to be free."""
+    monkeypatch.setattr("k4t.node.allocator.LINGER_S", 15.0)
+    asked: list[int] = []
+    listing = engine.list_containers
+
+    def counted() -> list[Json]:
+        asked.append(1)
+        return listing()
+
+    monkeypatch.setattr(engine, "list_containers", counted)
+    fixed = Port(container=8080, where=AUTO.where)
+    first = make(order(ports=(fixed,)))
+    others = [make(order(ports=(AUTO,))) for _ in range(3)]
+    assert len({one.ports[0].number for one in others}) == 3
+    assert len(asked) == 1
+    with pytest.raises(PortTaken, match=first.name):
+        make(order(ports=(fixed,)))
+    lifecycle.remove(engine, CLUSTER, first.id)
+    assert make(order(ports=(fixed,))).ports == (BoundPort("main", 8080),)
 
 
 def test_a_published_port_taken_before_the_start_is_said(engine: Engine, make: Make, order: Orders, host: Host) -> None:
