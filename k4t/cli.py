@@ -155,12 +155,11 @@ def status(ctx: typer.Context) -> None:
 @app.command(epilog="Example: k4t ps web")
 def ps(ctx: typer.Context, apps: Apps = None) -> None:
     """The cluster's containers, node by node."""
+    from k4t.master.listing import containers
+    from k4t.render import lists
     from k4t.wiring import opened
 
-    with opened(ctx.obj.db, ahead=True) as run:
-        from k4t.master.listing import containers
-        from k4t.render import lists
-
+    with opened(ctx.obj.db) as run:
         rows = containers(run.fleet, frozenset(apps or ()))
     lists.containers(rows, ctx.obj.console, now_s=time.time())
 

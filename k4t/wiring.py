@@ -6,6 +6,7 @@ import getpass
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from k4t.model.events import Emit, silent
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Dns, Gateway, Node, Tree
 from k4t.remote import known_hosts
+from k4t.remote.registrar import RegistrarParticipant
 from k4t.remote.ssh import Connector
 from k4t.tree.read import read_tree
 from k4t.tree.secrets import value
@@ -70,6 +72,9 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
     try:
         if ahead:
             fleet.connect_ahead()
+            for participant in participants.values():
+                if isinstance(participant, RegistrarParticipant):
+                    threading.Thread(target=participant.connect_ahead, name=participant.name, daemon=True).start()
         from k4t.master.locking import locked
         from k4t.master.publication.publish import Publisher
         from k4t.master.vault import Vault

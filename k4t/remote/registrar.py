@@ -13,6 +13,7 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,11 @@ class RegistrarClient:
         result: dict[str, Any] = answer["ok"]
         return result
 
+    def begin(self) -> None:
+        """Start the process and don't wait for it: Python takes a moment. Raises as starting a command does."""
+        with self._guard:
+            self._running()
+
     def close(self) -> None:
         with self._guard:
             self._end()
@@ -134,16 +140,20 @@ class RegistrarClient:
         return answer
 
     def _exchange(self, line: bytes) -> bytes:
+        process = self._running()
+        try:
+            process.write(line)
+        except ConnectionLost:
+            if not self._transport.alive:
+                raise  # else the process ended before it read: its exit status says why
+        return process.read_line(ANSWER_TIMEOUT_S)
+
+    def _running(self) -> Process:
         if self._process is None:
             sha256 = build()[1]
             argv = ["sh", "-c", START, "k4t-registrar", zipapp_path(sha256), sha256, self._driver]
             self._process = self._transport.start(argv)
-        try:
-            self._process.write(line)
-        except ConnectionLost:
-            if not self._transport.alive:
-                raise  # else the process ended before it read: its exit status says why
-        return self._process.read_line(ANSWER_TIMEOUT_S)
+        return self._process
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -196,6 +206,11 @@ class RegistrarParticipant:
         self._staged: dict[str, str] = {}
         self._guard = threading.Lock()
 
+    def connect_ahead(self) -> None:
+        """Connect, and start the registrar, without waiting for it. How that went is told when it is asked."""
+        with suppress(K4tError):
+            self._asked().begin()
+
     def observe(self) -> ParticipantState:
         try:
             return self._state(self._call("observe", head=HEAD_FILE))
@@ -235,10 +250,13 @@ class RegistrarParticipant:
             self._client.close()
 
     def _call(self, op: str, **request: Any) -> dict[str, Any]:
+        return self._asked().call(op, cluster=self._cluster, **request)
+
+    def _asked(self) -> RegistrarClient:
         with self._guard:
             if self._client is None:
                 self._client = RegistrarClient(self._connect(), self.driver, kind=self.kind, name=self.name)
-        return self._client.call(op, cluster=self._cluster, **request)
+            return self._client
 
     def _state(self, answer: Mapping[str, Any]) -> ParticipantState:
 
