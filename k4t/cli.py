@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from k4t import __version__, plainwords
+from k4t import __version__
 from k4t.commands import apps, hosts
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
@@ -185,7 +185,6 @@ def trust(ctx: typer.Context, names: HostNames = None) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run one command and leave with its exit status. Every error is one clear line on standard error."""
     words = sys.argv[1:] if argv is None else argv
-    plainwords.install()
     status = _run(words or ["--help"])
     gc.freeze()  # or the interpreter's last collections walk through all that was imported: 40 ms
     sys.exit(status)
