@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from . import files, vendor
+from . import files, vendors
 from .document import MAX_BYTES, WORD, BadDocument, Document, Endpoint, Epoch, canonical, clashes, from_json, to_json
 from .document import check as check_document
 from .errors import BadRequest, Clash, Damaged, NotInstalled, Overtaken, Refused
@@ -52,7 +52,7 @@ class Service:
         if config is None:
             raise NotInstalled("the %s driver is not set up on this host" % self.driver)
         if self._vendor is None or self._vendor[0] != config:
-            self._vendor = (config, vendor.make(self.driver, self.root, config))
+            self._vendor = (config, vendors.make(self.driver, self.root, config))
         return self._vendor[1]
 
     # --- what every operation needs --------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Service:
         zones = [zone for zone in config.get("zones", ()) if zone not in old.get("zones", ())]
         if "zones" in config:
             config = dict(config, zones=[*old.get("zones", ()), *zones])
-        wanted = vendor.make(self.driver, self.root, config).setup_files()
+        wanted = vendors.make(self.driver, self.root, config).setup_files()
         changed = [path for path, text in sorted(wanted.items()) if files.read(path) != text]
         if dict(config, format=1) != old:
             changed.append(os.path.join(self.store.directory, "config.json"))

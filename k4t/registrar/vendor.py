@@ -1,4 +1,4 @@
-"""The contract of a vendor's file, and the table of them.
+"""The contract of a vendor's file.
 
 A rendering maps a path on this host to what stands there (the vendor's own kind of value). Rendering is pure;
 `check` asks the vendor's own checker; `install` brings files and the running vendor in step; `verify` asks the
@@ -7,10 +7,9 @@ running vendor what it serves.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from .document import Document
-from .errors import BadRequest
 from .store import Holding
 from .union import Union
 
@@ -54,25 +53,3 @@ class Vendor:
     def verify(self, rendering: Rendering) -> List[str]:
         """What the vendor serves otherwise, one sentence each."""
         raise NotImplementedError
-
-
-def _envoy(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .envoy import Envoy
-
-    return Envoy(root, config)
-
-
-def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .dnsmasq import Dnsmasq
-
-    return Dnsmasq(root, config)
-
-
-VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {"envoy": _envoy, "dnsmasq": _dnsmasq}
-
-
-def make(driver: str, root: str, config: Mapping[str, Any]) -> Vendor:
-    try:
-        return VENDORS[driver](root, config)
-    except KeyError:
-        raise BadRequest("no such driver: %r; there are %s" % (driver[:40], ", ".join(sorted(VENDORS)))) from None

@@ -1,0 +1,30 @@
+"""Which drivers there are. Each is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Mapping
+
+from .errors import BadRequest
+from .vendor import Vendor
+
+
+def _envoy(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .envoy import Envoy
+
+    return Envoy(root, config)
+
+
+def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .dnsmasq import Dnsmasq
+
+    return Dnsmasq(root, config)
+
+
+VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {"envoy": _envoy, "dnsmasq": _dnsmasq}
+
+
+def make(driver: str, root: str, config: Mapping[str, Any]) -> Vendor:
+    try:
+        return VENDORS[driver](root, config)
+    except KeyError:
+        raise BadRequest("no such driver: %r; there are %s" % (driver[:40], ", ".join(sorted(VENDORS)))) from None
