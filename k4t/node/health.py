@@ -22,6 +22,8 @@ from k4t.remote.lock import port_holder
 from k4t.remote.transport import Transport
 
 FIRST_PAUSE_S = 0.02
+EARLY_S = 0.1
+"""While pauses are shorter, a port that doesn't answer yet is reason enough to wait: Docker isn't asked as well."""
 STEADY_S = 5.0
 """How long a container without ports and checks has to run."""
 MAX_RESTARTS = 3
@@ -67,16 +69,19 @@ def await_healthy(
     pause_s, started_at = FIRST_PAUSE_S, ""
     while True:
         answer = problem(transport, container, app) if _probed(app) else ""
-        look = _look(engine, container)
-        if look.started_at != started_at:
-            started_at, since = look.started_at, clock()
-        waiting_for = _waiting_for(container, app, look, answer, clock() - since)
-        if not waiting_for:
-            return f"healthy after {clock() - begun:.1f} s"
-        _give_up_on_ended(engine, container, look)
-        waited_s = clock() - begun
-        if waited_s >= _patience_s(app, look, timeout_s):
-            raise Unhealthy(f"{container.name} is not healthy after {waited_s:.0f} s: {waiting_for}", host=engine.host)
+        if not answer or pause_s >= EARLY_S:
+            look = _look(engine, container)
+            if look.started_at != started_at:
+                started_at, since = look.started_at, clock()
+            waiting_for = _waiting_for(container, app, look, answer, clock() - since)
+            if not waiting_for:
+                return f"healthy after {clock() - begun:.1f} s"
+            _give_up_on_ended(engine, container, look)
+            waited_s = clock() - begun
+            if waited_s >= _patience_s(app, look, timeout_s):
+                raise Unhealthy(
+                    f"{container.name} is not healthy after {waited_s:.0f} s: {waiting_for}", host=engine.host
+                )
         if stop.wait(min(pause_s, interval_s)):
             raise Interrupted(f"stopped while waiting for {container.name}", host=engine.host)
         pause_s *= 2
