@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Dnsmasq(RegistrarParticipant):
-    """Implements k4t.model.participant.Participant. All names have one TTL (30 s), set where it is installed."""
+    """Implements k4t.model.participant.Participant. All names have one TTL, 1 s: no record forbids it."""
 
     kind = "dns"
     driver = "dnsmasq"

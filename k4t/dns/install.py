@@ -58,4 +58,4 @@ def _include(pid: int, dns: Dns, drop_in: bool) -> str:
         head = f"a dnsmasq that is not k4t's runs here (pid {pid}), and reads {DROP_INS}: k4t.conf goes there."
         return f"{head} Restart it once: systemctl restart dnsmasq"
     head = f"a dnsmasq that is not k4t's runs here (pid {pid}); nothing of it was touched. Add to its configuration,"
-    return "\n".join([head, "and restart it:", f"  hostsdir={HOSTS}", f"  local=/{dns.zone}/", "  local-ttl=30"])
+    return "\n".join([head, "and restart it:", f"  hostsdir={HOSTS}", f"  local=/{dns.zone}/", "  local-ttl=1"])

@@ -25,7 +25,9 @@ CONF = "/etc/k4t/dnsmasq/dnsmasq.conf"
 DROP_IN = "/etc/dnsmasq.d/k4t.conf"
 UNIT = "/etc/systemd/system/k4t-dnsmasq.service"
 PID_FILE = "/run/k4t-dnsmasq.pid"
-TTL_S = 30
+TTL_S = 1
+"""Of all names: hosts files have no TTL of their own. The least there is, so that no client remembers a name for
+longer than its record allows, which is how long k4t waits before what it named goes."""
 SETTLE_S = 0.3
 AWAIT_S = 3.0
 POLL_S = 0.001

@@ -49,7 +49,7 @@ def test_a_foreign_dnsmasq() -> None:
     plan = dns_install.plan_install(Survey(True, "/usr/sbin/dnsmasq", ((7, argv),), True), DNS)
     assert not plan.own
     assert not plan.config["drop_in"]
-    assert "hostsdir=/var/lib/k4t/dnsmasq/hosts\n  local=/k4t.lab/\n  local-ttl=30" in plan.notes[0]
+    assert "hostsdir=/var/lib/k4t/dnsmasq/hosts\n  local=/k4t.lab/\n  local-ttl=1" in plan.notes[0]
     used = (*argv, "-7", "/etc/dnsmasq.d,.dpkg-dist")
     plan = dns_install.plan_install(Survey(True, "/usr/sbin/dnsmasq", ((7, used),), True), DNS)
     assert plan.config["drop_in"]
