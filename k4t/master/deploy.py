@@ -15,16 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, gravest
+from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, Usage, gravest
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
 from k4t.master.planning import report, serials
 from k4t.master.planning.capable import inexpressible
+from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.plan import Options, Plan, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.events import Note
+from k4t.model.spec import Tree
 from k4t.model.state import Head, NodeState, Observed, ParticipantState
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | Non
     images = resolved or resolve_images(
         run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory, vault=run.vault
     )
+    _need_known(run.tree, request, observed)
     options = Options(
         named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial()
     )  # fmt: skip
@@ -117,6 +120,19 @@ def _need_someone(observed: Observed) -> None:
         error = Unreachable(said if len(nodes) == 1 else f"no node can be asked: {said}")
         error.exit_status = worst
         raise error
+
+
+def _need_known(tree: Tree, request: Request, observed: Observed) -> None:
+    """An app that is named, is not in the tree and is nowhere to be seen is a slip of the pen."""
+    unknown = [name for name in request.apps if name not in tree.apps and f"remove-app:{name}" not in request.named]
+    if not unknown or not all(node.reachable for node in observed.nodes.values()):
+        return
+    seen = {one.app for node in observed.nodes.values() for one in node.containers}
+    for member in (*observed.gateways.values(), *observed.dns.values()):
+        seen.update((*by_app(member.document), *settled_by_app(member.document)) if member.document else ())
+    if lost := [name for name in unknown if name not in seen]:
+        names = ", ".join(sorted(tree.apps)[:20]) or "none"
+        raise Usage(f"no app {', '.join(map(repr, lost))} in the tree, and none on any host", f"the tree has: {names}")
 
 
 def _statuses(decided: Plan, observed: Observed) -> tuple[int, ...]:
@@ -206,14 +222,17 @@ def _outcome(decision: Decision, executed: Executed) -> Outcome:
     failed = tuple(
         (failure.step.id, failure.error.host or failure.step.node, failure.error.words) for failure in executed.failed
     )
-    skipped = tuple(f"{step.id} (because of {because})" for step, because in executed.skipped)
+    skipped = tuple(
+        f"{step.id} ({because if because == 'interrupted' else f'because of {because}'})"
+        for step, because in executed.skipped
+    )
     unplaced = tuple(
         f"{item.app}.{item.replica} fits nowhere: {'; '.join(item.reasons)}" for item in plan.unschedulable
     )
     left = plan.not_done + plan.refused + unplaced
     statuses = list(decision.statuses)
     if failed or skipped:
-        statuses.append(3 if _any_app_complete(executed) else 1)
+        statuses.append(3 if executed.interrupted or _any_app_complete(executed) else 1)
     result = "done" if executed.done else "nothing"
     if left or failed or skipped:
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"

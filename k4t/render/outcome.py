@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from k4t.errors import Interrupted
 from k4t.master.deploy import Outcome
 from k4t.render.console import Console, plural
 
@@ -23,6 +24,8 @@ def lines(outcome: Outcome, console: Console, name: str, duration_s: float) -> I
         "partial": f"Done in part: {plural(outcome.done, 'step')} in {duration_s:.1f} s; the next apply goes on.",
         "failed": "Failed: what served before still serves.",
     }
+    if outcome.exit_status == Interrupted.exit_status:
+        words["partial"] = f"Interrupted: {plural(outcome.done, 'step')} done; the next apply goes on."
     yield console.style(words[outcome.result], STYLE[outcome.result])
 
 

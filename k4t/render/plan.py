@@ -62,7 +62,7 @@ class _Change:
 
 def lines(plan: Plan, console: Console, name: str) -> Iterator[str]:
     """The whole plan. `name` is the cluster's."""
-    if plan.empty and not plan.unsafe and not plan.unschedulable and not plan.not_done:
+    if plan.empty and not (plan.unsafe or plan.unschedulable or plan.not_done or plan.refused):
         yield "Nothing to do: what runs is what the tree says."
     changes = _changes(plan)
     for app in sorted({step.app for step in plan.steps if step.app}):
@@ -115,7 +115,7 @@ def _slot(slot: Slot) -> str:
 def _notes(plan: Plan, console: Console) -> Iterator[str]:
     for item in plan.unschedulable:
         yield console.style(f"! {item.app}.{item.replica} fits nowhere: {'; '.join(item.reasons)}", "red")
-    for sentence in plan.not_done:
+    for sentence in (*plan.not_done, *plan.refused):
         yield console.style(f"! {sentence}", "red")
     for change in plan.unsafe:
         yield console.style(f"! unsafe: {change.detail}  (--allow {change.allow})", "red")

@@ -64,7 +64,7 @@ class _Run:
         self.closed = _closed_groups(desired, self.survey, options)
         self.unschedulable: list[Unschedulable] = []
         self.not_done: list[str] = []
-        self.refused: list[str] = []
+        self.refused: dict[str, list[str]] = {}
         self.warnings = list(desired.no_effect)
         self.abandoned: list[tuple[str, str, str]] = []
         self.unknown: dict[str, list[str]] = {}
@@ -102,7 +102,7 @@ class _Run:
             scope=tuple(sorted(self.apps)),
             whole=self.partial is None,
             not_done=tuple(self.not_done),
-            refused=tuple(self.refused),
+            refused=tuple(_refusal(names, reason) for reason, names in self.refused.items()),
         )
 
     def _scope(self) -> Iterable[str]:
@@ -140,10 +140,14 @@ class _Run:
             return False
         if not barred or (self._settled(found) and not (place.unsettled or place.misplaced)):
             return True
-        self.refused += [f"{found.name} is left as it is: {self.closed[key]}" for key in barred]
+        self._refuse(found.name, barred)
         if place.stale:
             self._track(found).clear_stale()
         return False
+
+    def _refuse(self, name: str, barred: Iterable[GroupKey]) -> None:
+        for key in barred:
+            self.refused.setdefault(self.closed[key], []).append(name)
 
     def _settled(self, found: Assessment) -> bool:
         if found.app.stopped:
@@ -160,7 +164,7 @@ class _Run:
         barred = [key for key in place.groups if key in self.closed]
         track = Track(self.graph, Recipe(App(name, Image("")), NO_IMAGE, present=False), place)
         if barred:
-            self.refused += [f"{name} is not removed: {self.closed[key]}" for key in barred]
+            self._refuse(name, barred)
             track.clear_stale()
             return
         containers = _ordered(c for replica in self.survey.replicas(name).values() for c in replica)
@@ -206,6 +210,8 @@ class _Run:
             track.resize(container)
         paused = [keep.container for keep in found.keeps if keep.container.state == "paused"]
         self.warnings += [f"{one.name} on {one.node} is paused, and left so" for one in paused]
+        ill = [keep.container for keep in found.keeps if keep.container.health in ("starting", "unhealthy")]
+        self.warnings += [f"{one.name} on {one.node} is not healthy: its check says {one.health}" for one in ill]
         gate: tuple[str, ...] = ()
         if found.needs or any(keep.action for keep in found.keeps) or found.surplus:
             gate = self._change(found, track)
@@ -247,9 +253,16 @@ class _Run:
                 self.not_done.append(f"{node} is unreachable ({problem}): {_few(replicas)} stays as it is")
             else:
                 self.warnings.append(f"{node} is unreachable ({problem})")
+        for key, group in self.survey.groups.items():
+            if self.closed.get(key) not in self.refused:
+                self.warnings += [f"{key[0]} {one.name} is unreachable ({one.problem})" for one in group.away]
         if self.unknown.get(""):
             nodes = ", ".join(sorted(self.survey.unknown))
             self.not_done.append(f"{_few(self.unknown[''])} is not seen and may be on {nodes}, unreachable")
+
+
+def _refusal(names: list[str], reason: str) -> str:
+    return f"{', '.join(names)} {'is left as it is' if len(names) == 1 else 'are left as they are'}: {reason}"
 
 
 def _few(names: list[str]) -> str:

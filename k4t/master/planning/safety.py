@@ -87,7 +87,8 @@ def _apps_gone(desired: Tree, survey: Survey, standings: Mapping[str, Standing])
     for name in sorted(standings):
         if name not in desired.apps:
             count = sum(len(containers) for containers in survey.replicas(name).values())
-            yield UnsafeChange("remove-app", name, f"{name} is gone from the tree: {count} containers are removed")
+            containers = "1 container is" if count == 1 else f"{count} containers are"
+            yield UnsafeChange("remove-app", name, f"{name} is gone from the tree: {containers} removed")
 
 
 def _apps_emptied(

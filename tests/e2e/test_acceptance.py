@@ -1,0 +1,93 @@
+"""What an operator ran into, by hand, on real hosts."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.site import Site
+from tests.lab import Lab
+
+pytestmark = pytest.mark.integration
+ROUTE = '  <route port="http" domain="web.k4t.lab"/>'
+
+
+def test_a_gateway_that_refuses_is_named_by_plan(site: Site, lab: Lab) -> None:
+    """A plan that ends 77 says which host it is, and does not say that there is nothing to do."""
+    site.app(more=ROUTE)
+    site.gateway(lab.host("gw1"))
+    known = site.home / ".ssh" / "known_hosts"
+    lines = known.read_text().splitlines(keepends=True)
+    known.write_text("".join(line for line in lines if lab.host("gw1").address not in line))
+    said = site.k4t("plan", status=77).stdout
+    assert "k4t trust gw1" in said
+    assert "Nothing to do" not in said
+    (site.db / "apps" / "web" / "app.xml").unlink()
+    (site.db / "apps" / "web").rmdir()
+    assert "gateway gw1 is unreachable" in site.k4t("plan", status=77).stdout, "also when no app wants it"
+
+
+def test_a_misspelt_app_is_a_slip_of_the_pen(site: Site) -> None:
+    """Naming an app that is neither in the tree nor on any host is a usage error, nothing to be permitted."""
+    site.app()
+    for command in (["plan", "wbe"], ["apply", "wbe", "--yes"]):
+        done = site.k4t(*command, status=64)
+        assert "no app 'wbe'" in done.stderr
+        assert "the tree has: web" in done.stderr
+
+
+def test_an_address_that_is_taken_is_not_left_in_the_tree(site: Site, lab: Lab) -> None:
+    """`node add` with another node's address: 65, and the tree is as it was."""
+    done = site.k4t("node", "add", "n9", lab.host("n1").address, "--yes", status=65)
+    assert "n9 has the address" in done.stderr
+    assert not (site.db / "nodes" / "n9.xml").exists()
+    site.k4t("validate")
+
+
+def test_what_is_asked_is_named_where_nobody_can_answer(site: Site, lab: Lab) -> None:
+    """Without a terminal the question itself is in the message, and how to go on after `node add`."""
+    known = site.home / ".ssh" / "known_hosts"
+    known.write_text("")
+    (site.db / "nodes" / "n2.xml").unlink()
+    said = site.k4t("node", "add", "n3", lab.host("n2").address, status=64).stderr
+    assert "Are these the hosts' own keys?" in said
+    assert "k4t trust n3" in said
+
+
+def test_an_interrupted_run_was_done_in_part(site: Site) -> None:
+    """Ctrl-C: 130, and the result says that the next apply goes on, not that all failed."""
+    for number in range(6):
+        site.app(f"app{number}", replicas=2, port=8100 + number, more="  <depends on='app0'/>" if number else "")
+    site.k4t("apply", "app0", "--yes")
+    run = site.start("apply", "--yes", "-o", "json")
+    assert run.stderr is not None
+    next(line for line in run.stderr if "create" in line)
+    run.send_signal(signal.SIGINT)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
+    answer = json.loads(said)
+    assert answer["result"] == "partial"
+    assert all("because of interrupted" not in sentence for sentence in answer["not_done"])
+    site.k4t("apply", "--yes")
+    assert site.json("apply")["result"] == "nothing"
+
+
+def test_ps_speaks_the_language_of_the_other_commands(site: Site) -> None:
+    """Replicas are numbers and times RFC 3339 in what programs read."""
+    site.app()
+    site.k4t("apply", "--yes")
+    (one,) = site.json("ps")["containers"]
+    assert one["replica"] == 0
+    assert one["created"].endswith("Z")
+
+
+def test_a_container_whose_check_says_no_is_named(site: Site) -> None:
+    """After an update that never got healthy, plan says so instead of only "nothing to do"."""
+    site.app(more='  <health interval="1s" retries="1" start-period="0s"><exec><arg>/nothing</arg></exec></health>')
+    path: Path = site.db / "apps" / "web" / "app.xml"
+    path.write_text(path.read_text().replace('drain="0s"', 'drain="0s" timeout="3s"'))
+    site.k4t("apply", "--yes", status=1)
+    assert "prod.web.0.1 on n1 is not healthy" in site.k4t("plan").stdout
