@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k4t.commands.common import agree, group, run_check, run_list
+from k4t.errors import K4tError
 from k4t.options import Address, DnsNames, GatewayNames, Globals, NewName, NodeNames, SshHost, SshPort, SshUser, Sudo
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def _added(given: Globals, kind: str, name: str, path: Path) -> None:
     from k4t.wiring import enrol
 
     given.console.note(f"wrote {path}")
-    enrol(given.db, [name], given.console.note, lambda question: agree(given, question))
+    try:
+        enrol(given.db, [name], given.console.note, lambda question: agree(given, question))
+    except K4tError:
+        given.console.note(f"{path} stays; when it is right, go on with: k4t trust {name}")
+        raise
     if kind == "nodes":
         run_check(given, kind, [name])
     command = "dns" if kind == "dns" else "gateway"

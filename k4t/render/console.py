@@ -57,7 +57,7 @@ class Console:
         """Go on, or raise. Nothing prompts without a terminal: NeedsTerminal names the option to give."""
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise NeedsTerminal(
-                "this needs an answer and there is no terminal", f"look at the plan, then give {option}"
+                f"this needs an answer and there is no terminal: {question}", f"if it is yes, give {option}"
             )
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()

@@ -8,7 +8,7 @@ import shutil
 import string
 from pathlib import Path
 
-from k4t.errors import K4tError, Usage
+from k4t.errors import InvalidTree, K4tError, Usage
 from k4t.model.spec import Ssh
 from k4t.tree import values
 from k4t.tree.edit import attribute_escaped, sync_directory, write_file
@@ -118,7 +118,21 @@ def _add(directory: Path, kind: str, name: str, attributes: dict[str, str], ssh:
     except OSError as error:
         raise K4tError(f"can't make {path.parent}: {error.strerror}") from error
     write_file(path, f"<{element} {_written(attributes)}{body}\n".encode())
+    _take_back_invalid(directory, path)
     return path
+
+
+def _take_back_invalid(directory: Path, path: Path) -> None:
+    """What doesn't fit the rest of the tree (an address twice, say) is not left in it. Raises InvalidTree for that."""
+    from k4t.tree.read import read_tree
+
+    mine = path.relative_to(directory).as_posix()
+    try:
+        read_tree(directory)
+    except InvalidTree as error:
+        if about := [finding for finding in error.findings if mine in str(finding)]:
+            path.unlink()
+            raise InvalidTree(about) from None
 
 
 def _ssh_attributes(ssh: Ssh) -> dict[str, str]:
