@@ -18,7 +18,7 @@ def containers(fleet: Fleet, apps: frozenset[str]) -> list[Container | str]:
 
     for state in at_once(look, fleet.tree.nodes.values()):
         if not state.reachable:
-            rows.append(state.problem)
+            rows.append(f"{state.name} is unreachable: {state.problem}")
         mine: list[Container] = [one for one in state.containers if not apps or one.app in apps]
         ordered = sorted(mine, key=lambda one: (one.app, replica_key(one.replica), one.generation))
         rows.extend(ordered)

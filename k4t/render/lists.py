@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from k4t.errors import gravest
@@ -65,7 +66,12 @@ def containers(rows: Sequence[Container | str], console: Console, *, now_s: floa
     found = [row for row in rows if isinstance(row, Container)]
     if console.output != "table":
         listed = [
-            {**dataclasses.asdict(one), "ports": [dataclasses.asdict(port) for port in one.ports]} for one in found
+            {
+                **dataclasses.asdict(one),
+                "replica": int(one.replica) if one.replica.isdigit() else one.replica,
+                "created": datetime.fromtimestamp(one.created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+            for one in found
         ]
         away = [row for row in rows if isinstance(row, str)]
         console.data({"version": 1, "containers": listed, "unreachable": away}, rows="containers")

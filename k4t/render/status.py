@@ -32,10 +32,22 @@ def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
                 [_member(one) for one in status[kind]],
                 console,
             )
+    if notes := list(_notes(status)):
+        yield ""
+        yield from (console.style(note, "yellow") for note in notes)
+
+
+def _notes(status: dict[str, Any]) -> Iterator[str]:
+    """What is too long for a column: why a host can't be asked, and what a member serves otherwise."""
+    for one in (*status["nodes"], *status["gateways"], *status["dns"]):
+        if one["problem"]:
+            yield f"! {one['name']}: {one['problem']}"
+        for difference in one.get("differences", ())[:5]:
+            yield f"! {one['name']}: {difference}"
 
 
 def _node(one: dict[str, Any]) -> str:
-    return one["availability"] if one["reachable"] else f"unreachable: {one['problem']}"
+    return one["availability"] if one["reachable"] else "unreachable"
 
 
 def _count(count: int | None) -> str:
@@ -56,8 +68,5 @@ def _host(ip: str) -> str:
 
 
 def _member(one: dict[str, Any]) -> tuple[str, ...]:
-    if not one["reachable"]:
-        state = f"unreachable: {one['problem']}"
-    else:
-        state = "in step" if one["in_step"] else "differs: " + "; ".join(one["differences"][:2])
+    state = ("in step" if one["in_step"] else "differs") if one["reachable"] else "unreachable"
     return (one["name"], one["group"], one["driver"], state, str(one["epoch"]), str(one["seq"]))
