@@ -197,6 +197,33 @@ def test_a_bad_change_is_its_callers_error() -> None:
     assert "prepare" not in member.calls
 
 
+def test_what_is_expected_is_waited_for_and_published_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three are to come, three come within a moment: one publication. The wait ends when the last has come."""
+    monkeypatch.setattr("k4t.master.publication.publish.GATHER_S", 60.0)
+    members = pair()
+    publisher = Publisher(members, CLUSTER, "run1")
+    publisher.expect({("gateway", "default"): 3})
+    threads = [
+        threading.Thread(target=publisher.publish, args=("gateway", "default", adding(port))) for port in (80, 81, 82)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert members[0].calls.count("prepare") == 1
+    assert members[0].live is not None
+    assert {one.port for one in members[0].live.endpoints} == {80, 81, 82}
+
+
+def test_what_is_expected_and_never_comes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that fails publishes nothing: the others wait a moment, and go."""
+    monkeypatch.setattr("k4t.master.publication.publish.GATHER_S", 0.01)
+    members = pair()
+    publisher = Publisher(members, CLUSTER, "run1")
+    publisher.expect({("gateway", "default"): 2, ("dns", "nobody"): 1})
+    assert publisher.publish("gateway", "default", adding(80)).changed
+
+
 def test_who_waits_together_is_published_together() -> None:
     """Callers that wait at the same time share one publication, and each gets its result."""
     member = FakeParticipant("gw1")

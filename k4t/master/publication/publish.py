@@ -16,6 +16,8 @@ from k4t.model.state import ParticipantState
 from k4t.registrar.document import BadDocument, Document, Epoch, make
 
 Change = Callable[[Document | None], Document]
+GATHER_S = 0.15
+"""How long a publication waits for others that are to come: each costs the vendor a check, a reload and a read-back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,18 @@ class _Ticket:
 
 @dataclass(slots=True)
 class _Group:
-    """What this run knows of one group. `turn` is held for one publication; `guard` for a moment."""
+    """What this run knows of one group. `turn` is held for one publication; `guard` for a moment.
+
+    `to_come`: publications that the plan still has for it.
+    """
 
     members: tuple[Participant, ...]
     states: dict[str, ParticipantState] = field(default_factory=dict)
     epoch: Epoch | None = None
     waiting: list[_Ticket] = field(default_factory=list)
+    to_come: int = 0
     turn: threading.Lock = field(default_factory=threading.Lock)
-    guard: threading.Lock = field(default_factory=threading.Lock)
+    guard: threading.Condition = field(default_factory=threading.Condition)
 
 
 class Publisher:
@@ -108,6 +114,12 @@ class Publisher:
                 self._observe(found)
             return newest(found.states.values())
 
+    def expect(self, publications: Mapping[tuple[Kind, str], int]) -> None:
+        """So many are to come, by group: one that could wait a moment for the others then does."""
+        for key, count in publications.items():
+            if key in self._groups:
+                self._groups[key].to_come = count
+
     def publish(self, kind: Kind, group: str, change: Change, *, degraded: bool | None = None) -> Published:
         """Apply `change` to what is live, on all members, confirmed by reading back.
 
@@ -121,9 +133,12 @@ class Publisher:
         ticket = _Ticket(change)
         with found.guard:
             found.waiting.append(ticket)
+            found.to_come -= 1
+            found.guard.notify_all()
         with found.turn:
             if ticket.published is None and ticket.error is None:
                 with found.guard:
+                    found.guard.wait_for(lambda: found.to_come <= 0, GATHER_S)
                     batch, found.waiting = found.waiting, []
                 self._run_batch(found, batch, self._degraded(degraded))
         if ticket.error is not None:
