@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from k4t.master.observe import observe
 from k4t.master.planning import report, serials
 from k4t.master.planning.capable import inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
-from k4t.master.planning.plan import Options, Plan, ResolvedImage
+from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.events import Note
 from k4t.model.spec import Tree
@@ -176,6 +177,8 @@ def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -
 def _execute(run: Run, request: Request, decision: Decision) -> Executed:
     from k4t.master.steps import Steps  # here and below: a plan with nothing to do needs none of it
 
+    publications = (step.work for step in decision.plan.steps if isinstance(step.work, Publish))
+    run.publisher.expect(Counter((work.kind, work.group) for work in publications))
     stopping = threading.Event()
     steps = Steps(
         run.fleet, run.publisher, decision.observed, directory=run.directory, vault=run.vault,
