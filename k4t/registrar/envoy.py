@@ -24,6 +24,7 @@ from .vendor import Rendering, Vendor
 
 AWAIT_S = 5.0
 FIRST_CHECK_S = 2.0
+LONGEST_CHECK_S = 20.0
 SLOWEST_POLL_S = 0.1
 POLL_S = 0.002
 VALIDATE_S = 20.0
@@ -163,15 +164,14 @@ class Envoy(Vendor):
                 checks[cluster["name"]] = cluster["health_checks"][0]["timeout"]
                 added |= {"%s: %s:%d" % (cluster["name"], ip, port) for ip, port in new}
         patience_s = max([FIRST_CHECK_S, *(float(text[:-1]) + 1 for text in checks.values())])
-        deadline = time.monotonic() + min(patience_s, AWAIT_S)
+        deadline = time.monotonic() + min(patience_s, LONGEST_CHECK_S)
         waiting = set(added)
-        failed: Set[str] = set()
         pause_s = POLL_S
         while waiting and time.monotonic() < deadline:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, SLOWEST_POLL_S)
-            waiting, failed = (found & added for found in envoy_admin.unproven(self.admin, sorted(checks)))
-        wrong = sorted(waiting | failed)
+            waiting = envoy_admin.failing(self.admin, sorted(checks)) & added
+        wrong = sorted(waiting)
         more = " (and %d more)" % (len(wrong) - 5) if len(wrong) > 5 else ""
         return "; ".join("%s fails Envoy's health check" % name for name in wrong[:5]) + more
 

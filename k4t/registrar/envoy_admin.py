@@ -64,20 +64,19 @@ def counters(address: Address) -> Dict[str, str]:
     return {name: value.strip('"') for name, _, value in pairs}
 
 
-def unproven(address: Address, clusters: Sequence[str]) -> Tuple[Set[str], Set[str]]:
-    """Of these clusters, the hosts ("web.main: 10.0.0.1:80") that await their first health check, and that fail it."""
-    waiting: Set[str] = set()
+def failing(address: Address, clusters: Sequence[str]) -> Set[str]:
+    """Of these clusters, the hosts ("web.main: 10.0.0.1:80") that have not passed their health check.
+
+    Envoy counts a host that it has not asked yet among those that fail.
+    """
     failed: Set[str] = set()
     found = json.loads(get(address, "/clusters?format=json&filter=^(%s)$" % "|".join(clusters)))
     for cluster in found.get("cluster_statuses", ()):
         for host in cluster.get("host_statuses", ()) if cluster["name"] in clusters else ():
             place, health = host["address"]["socket_address"], host.get("health_status", {})
-            name = "%s: %s:%d" % (cluster["name"], place["address"], place["port_value"])
-            if health.get("pending_active_hc"):
-                waiting.add(name)
-            elif health.get("failed_active_health_check"):
-                failed.add(name)
-    return waiting, failed
+            if health.get("pending_active_hc") or health.get("failed_active_health_check"):
+                failed.add("%s: %s:%d" % (cluster["name"], place["address"], place["port_value"]))
+    return failed
 
 
 class Dump:

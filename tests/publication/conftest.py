@@ -139,7 +139,7 @@ def clean(site: Site) -> Iterator[Site]:
 
 
 def serve(host: Host, port: int) -> None:
-    """A backend that answers with its port and the path it was asked for; /health is 204, /sick 500."""
+    """A backend that answers with its port and the path it was asked for; /health is 204, /sick 500, /slow late."""
     host.spawn(f"backend{port}", ["python3", "-c", BACKEND, str(port)])
     for _ in range(200):
         if host.exec(["curl", "-s", f"http://{host.address}:{port}/"], check=False).returncode == 0:
@@ -149,7 +149,7 @@ def serve(host: Host, port: int) -> None:
 
 
 BACKEND = """
-import sys
+import sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -157,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Upgrade") == "websocket":
             self.send_response(101); self.send_header("Upgrade", "websocket"); self.send_header("Connection", "Upgrade")
             self.end_headers(); self.wfile.write(self.rfile.read(4)); self.close_connection = True; return
+        time.sleep(0.3 if self.path == "/slow" else 0)
         body = f"{sys.argv[1]} {self.path} {self.headers.get('X-Probe', '-')}".encode()
         self.send_response({"/health": 204, "/sick": 500}.get(self.path, 200))
         if self.path != "/health":

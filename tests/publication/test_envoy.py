@@ -100,6 +100,15 @@ def test_a_sick_replica_gets_no_traffic(clean: Site) -> None:
     assert clean.get("web.example.com")[0] == 503
 
 
+def test_a_replica_is_given_the_time_its_check_takes(clean: Site) -> None:
+    """An answer after 0.3 s, of 1 s allowed: published, and healthy in Envoy's eyes, when `publish` returns."""
+    slow = Check("web", "main", "http", "/slow", 200, 299, interval_ms=1000, timeout_ms=1000)
+    clean.publish("gateway", endpoints=backend(clean, 8001), checks=(slow,), routes=(route(),))
+    clean.publish("gateway", endpoints=backend(clean, 8001, 8002))
+    clean.publish("gateway", endpoints=backend(clean, 8002))
+    assert ports_served(clean) == {"8002"}
+
+
 def test_idle_when_nothing_changed(clean: Site) -> None:
     """The same content again sends nothing."""
     publish_web(clean, 8001)
