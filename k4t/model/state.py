@@ -28,6 +28,7 @@ class Container:
     `health` is Docker's own check ("" when it has none). `slot` tells replicas of an app apart; `generation`
     tells the containers of one replica apart. `resources` is what holds now: the label's, or where that differs
     from the wanted one, the same form made from what was inspected. `image` is the reference it was created from.
+    `secrets`: the keyed digests that its spec was made with, by the secret's name.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Container:
     image_id: str = ""
     created_s: int = 0
     image: str = ""
+    secrets: tuple[tuple[str, str], ...] = ()
 
     @property
     def running(self) -> bool:
@@ -77,16 +79,30 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One applied state: `tree` is the whole tree's sha256 or "" for a partial apply; `apps` what changed then."""
+    """One applied state: `tree` is the whole tree's sha256 or "" for a partial apply; `apps` what changed then, with
+    their hashes; `at` is RFC 3339 UTC."""
 
     serial: int
     tree: str
     apps: Mapping[str, str] = field(default_factory=dict)
+    who: str = ""
+    at: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A node that was given up: its containers up to revision `serial` may only be stopped. `fenced`: it was switched
+    off then."""
+
+    serial: int
+    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC."""
+    """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC. `dead`: nodes
+    that were given up and are not known to be clean since."""
 
     cluster: str
     serial: int = 0
@@ -96,6 +112,7 @@ class Head:
     digests: Mapping[str, str] = field(default_factory=dict)
     who: str = ""
     at: str = ""
+    dead: Mapping[str, Dead] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

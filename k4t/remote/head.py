@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 
 from k4t.errors import K4tError
-from k4t.model.state import Head, Revision
+from k4t.model.state import Dead, Head, Revision
 from k4t.remote.transport import Transport
 
 FORMAT = 1
 MAX_REVISIONS = 100
+MAX_MESSAGE = 200
 
 
 def path(cluster_id: str) -> str:
@@ -25,13 +26,21 @@ def encode(head: Head) -> bytes:
         "cluster": head.cluster,
         "serial": head.serial,
         "tree": head.tree,
-        "revisions": [{"serial": r.serial, "tree": r.tree, "apps": dict(r.apps)} for r in newest],
+        "revisions": [_written(revision) for revision in newest],
         "held": dict(head.held),
         "digests": dict(head.digests),
         "who": head.who,
         "at": head.at,
+        "dead": {name: {"serial": one.serial, "fenced": one.fenced} for name, one in head.dead.items()},
     }
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _written(revision: Revision) -> dict[str, object]:
+    """Who, when and why only where it is known, so that the file stays small."""
+    remarks = {"who": revision.who, "at": revision.at, "message": revision.message[:MAX_MESSAGE]}
+    found: dict[str, object] = {"serial": revision.serial, "tree": revision.tree, "apps": dict(revision.apps)}
+    return found | {key: text for key, text in remarks.items() if text}
 
 
 def parse(data: bytes) -> Head | None:
@@ -59,6 +68,7 @@ def _head(found: Mapping[str, object]) -> Head:
         digests=_texts(found.get("digests", {})),
         who=_text(found.get("who", "")),
         at=_text(found.get("at", "")),
+        dead=_dead(found.get("dead", {})),
     )
 
 
@@ -79,7 +89,14 @@ def write(transport: Transport, head: Head) -> None:
 def _revision(item: object) -> Revision:
     if not isinstance(item, dict):
         raise TypeError(item)
-    return Revision(_number(item["serial"]), _text(item.get("tree", "")), _texts(item.get("apps", {})))
+    remarks = (_text(item.get(key, "")) for key in ("who", "at", "message"))
+    return Revision(_number(item["serial"]), _text(item.get("tree", "")), _texts(item.get("apps", {})), *remarks)
+
+
+def _dead(value: object) -> dict[str, Dead]:
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return {_text(name): Dead(_number(one["serial"]), bool(one["fenced"])) for name, one in value.items()}
 
 
 def _text(value: object) -> str:

@@ -77,4 +77,4 @@ def test_advance_keeps_the_last_revisions() -> None:
     partial = advance(head, cluster="c", serial=111, tree="", apps={"api": "x"}, digests={"api": "e"}, who="me", at="")
     assert partial.tree == "t110"
     assert partial.digests == {"web": "d", "api": "e"}
-    assert partial.revisions[-1] == Revision(111, "", {"api": "x"})
+    assert partial.revisions[-1] == Revision(111, "", {"api": "x"}, "me")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from k4t.model.state import Head, Revision
+from k4t.model.state import Dead, Head, Revision
 
 REVISIONS_KEPT = 100
 
@@ -29,6 +29,8 @@ def advance(
     digests: Mapping[str, str],
     who: str,
     at: str,
+    message: str = "",
+    dead: Mapping[str, Dead] | None = None,
 ) -> Head:
     """The head after an apply: `tree` is "" for a partial one; `apps` are the apps it was about, with their hashes.
 
@@ -36,7 +38,7 @@ def advance(
     """
     before = head or Head(cluster)
     revisions = [revision for revision in before.revisions if revision.serial < serial]
-    revisions.append(Revision(serial, tree, dict(apps)))
+    revisions.append(Revision(serial, tree, dict(apps), who, at, message))
     return dataclasses.replace(
         before,
         cluster=cluster,
@@ -46,6 +48,7 @@ def advance(
         digests={**before.digests, **digests},
         who=who,
         at=at,
+        dead=before.dead if dead is None else dict(dead),
     )
 
 
