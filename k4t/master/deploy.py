@@ -13,7 +13,7 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, Usage, gravest
@@ -21,14 +21,14 @@ from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
-from k4t.master.planning import report, serials
+from k4t.master.planning import away, report, serials
 from k4t.master.planning.capable import inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.events import Note
 from k4t.model.spec import Tree
-from k4t.model.state import Head, NodeState, Observed, ParticipantState
+from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
 
 if TYPE_CHECKING:
     from k4t.master.run import Run
@@ -38,8 +38,9 @@ Confirm = Callable[[Plan], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asked for. `apps` empty: the whole tree. `named`: unsafe changes that the command
-    itself is about (`app remove web` names `remove-app:web`)."""
+    """What the command line asked for. `apps` empty: the whole tree, or (`node`) the apps that this node concerns.
+    `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
+    that were just switched off."""
 
     apps: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
@@ -47,17 +48,22 @@ class Request:
     degraded: bool = False
     pull: bool = False
     message: str = ""
+    node: str = ""
+    fenced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why."""
+    """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why.
+    `dead`: given up nodes, as the next head has them. `news`: to be recorded even when there is nothing to do."""
 
     plan: Plan
     observed: Observed
     head: Head | None
     images: Mapping[str, ResolvedImage]
     statuses: tuple[int, ...] = ()
+    dead: Mapping[str, Dead] = field(default_factory=dict)
+    news: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +86,28 @@ def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | Non
     _need_someone(observed)
     observed = effective(run.fleet, observed)
     head = serials.newest(observed.heads)
+    scope = away.concerned(run.tree, observed, request.node) if request.node else request.apps or None
+    names = run.tree.apps if scope is None else scope
     images = resolved or resolve_images(
-        run.fleet, observed, head, request.apps, pull=request.pull, directory=run.directory, vault=run.vault
+        run.fleet, observed, head, names, pull=request.pull, directory=run.directory, vault=run.vault
     )
     _need_known(run.tree, request, observed)
     options = Options(
-        named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial()
+        named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial(),
+        fenced=request.fenced | away.off(run.tree, observed, head),
     )  # fmt: skip
-    decided = reconcile(run.tree, observed, images=images, scope=request.apps or None, options=options)
-    return Decision(decided, observed, head, images, _statuses(decided, observed))
+    tree, returning = away.not_yet_back(run.tree, observed, head)
+    decided = reconcile(tree, observed, images=images, scope=scope, options=options)
+    decided = dataclasses.replace(decided, not_done=decided.not_done + returning)
+    dead = away.dead_nodes(run.tree, observed, head, fenced=request.fenced)
+    found = Decision(decided, observed, head, images, _statuses(decided, observed), dead)
+    return dataclasses.replace(found, news=_is_news(found))
 
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     """Do what the tree says. `confirm` shows a plan and returns, or raises. Raises K4tError when nothing was begun."""
     first = plan(run, request)
-    if first.plan.empty and not _is_news(run, first):
+    if first.plan.empty and not first.news:
         _refuse_unsafe(first.plan)
         return _outcome(first, Executed())
     if not first.plan.empty:
@@ -104,6 +117,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     run.copy.prepare()
     with run.lock():
         decision = _look_again(run, request, first, confirm)
+        _declare(run, decision)
         executed = _execute(run, request, decision)
         outcome = _verified(run, decision, executed, _outcome(decision, executed))
         _record(run, request, decision, executed, outcome)
@@ -149,10 +163,22 @@ def _statuses(decided: Plan, observed: Observed) -> tuple[int, ...]:
     return tuple(statuses)
 
 
-def _is_news(run: Run, decision: Decision) -> bool:
-    """Whether a whole apply with nothing to do still is a new state of the tree, to be recorded."""
-    head = decision.head
-    return decision.plan.whole and not decision.statuses and head is not None and head.tree != run.tree.sha256
+def _is_news(decision: Decision) -> bool:
+    """Whether an apply with nothing to do is to be recorded: a new state of the whole tree, or of dead nodes."""
+    head, plan = decision.head, decision.plan
+    if head is None:
+        return False
+    return (plan.whole and not decision.statuses and head.tree != plan.tree) or decision.dead != head.dead
+
+
+def _declare(run: Run, decision: Decision) -> None:
+    """Which nodes are dead, and fenced, is known everywhere before anything is started in their place."""
+    from k4t.master import record
+
+    if decision.head is not None and decision.dead != decision.head.dead:
+        record.write_heads(
+            run.fleet, dataclasses.replace(decision.head, dead=decision.dead, who=run.who, at=run.at), run.emit
+        )  # fmt: skip
 
 
 def _refuse_unsafe(plan: Plan) -> None:
@@ -204,13 +230,13 @@ def _record(run: Run, request: Request, decision: Decision, executed: Executed, 
     from k4t.master import record
 
     plan = decision.plan
-    if not executed.done and not _is_news(run, decision):
+    if not executed.done and not decision.news:
         return
     about = record.changed_hashes(decision.head, record.app_hashes(run.tree, plan.scope))
     head = serials.advance(
         decision.head, cluster=run.tree.cluster.id, serial=outcome.serial, tree=plan.tree if plan.whole else "",
         apps=about, digests={image.reference: image.digest for image in decision.images.values()},
-        who=run.who, at=run.at,
+        who=run.who, at=run.at, message=request.message, dead=decision.dead,
     )  # fmt: skip
     record.write_heads(run.fleet, head, run.emit)
     entry = {
@@ -248,8 +274,7 @@ def _serial(decision: Decision) -> int:
     head = decision.head
     if head is None:
         return 0
-    news = decision.plan.whole and not decision.statuses and head.tree != decision.plan.tree
-    return head.serial + 1 if news else head.serial
+    return head.serial + 1 if decision.news else head.serial
 
 
 def _any_app_complete(executed: Executed) -> bool:

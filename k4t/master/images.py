@@ -28,7 +28,7 @@ def resolve_images(
     """One entry an app in scope. What the head remembers holds until the reference changes, `--pull`, or
     `pull="always"`; everything else is asked of a registry through a node. Raises K4tError naming the app's line."""
     known = dict(head.digests) if head else {}
-    apps = [app for name, app in fleet.tree.apps.items() if not scope or name in scope]
+    apps = [app for name, app in fleet.tree.apps.items() if name in scope]
     asked: dict[str, App] = {}
     resolved = {}
     for app in apps:

@@ -58,11 +58,9 @@ def not_yet_back(tree: Tree, observed: Observed, head: Head | None) -> tuple[Tre
     return dataclasses.replace(tree, nodes=nodes), sentences
 
 
-def dead_nodes(
-    tree: Tree, observed: Observed, head: Head | None, *, serial: int, fenced: Collection[str]
-) -> Mapping[str, Dead]:
+def dead_nodes(tree: Tree, observed: Observed, head: Head | None, *, fenced: Collection[str]) -> Mapping[str, Dead]:
     """What the next head knows of dead nodes. One that is alive again is forgotten once it is seen to be clean."""
-    before = head.dead if head else {}
+    before, serial = (head.dead, head.serial + 1) if head else ({}, 1)
     now: dict[str, Dead] = {}
     for name in tree.nodes:
         old = before.get(name)
