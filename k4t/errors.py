@@ -18,6 +18,7 @@ K4tError                     1   failed; what served before still serves
 ├── Unsafe                   4   needs an --allow that was not given
 ├── Partial                  3   done in part; what is not is named
 ├── Interrupted            130   stopped by the operator
+├── SecretUnavailable        1   its value can't be had here: no identity, not set, the command failed
 └── StepError                1   one external call did not do what it should
     ├── EngineRefused        1   the Docker Engine said no
     ├── ImageNotFound        1
@@ -147,6 +148,15 @@ class Partial(K4tError):
 
 class Interrupted(K4tError):
     exit_status = 130
+
+
+class SecretUnavailable(K4tError):
+    """`why`: the message without the secret's name and place."""
+
+    def __init__(self, name: str, where: str, why: str, remedy: str = "") -> None:
+        super().__init__(f"secret {name} ({where}): {why}", remedy)
+        self.name = name
+        self.why = why
 
 
 class StepError(K4tError):

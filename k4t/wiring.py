@@ -25,7 +25,7 @@ from k4t.remote import known_hosts
 from k4t.remote.registrar import RegistrarParticipant
 from k4t.remote.ssh import Connector
 from k4t.tree.read import read_tree
-from k4t.tree.secrets import value
+from k4t.tree.secrets import digest_key, value
 
 if TYPE_CHECKING:
     from k4t.node.allocator import Locker
@@ -91,7 +91,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             emit=emit,
             lock=lambda: locked(db / ".k4t" / "lock", fleet, holder, emit, wait_s=WAIT_S if wait else 0.0),
             host_lock={node.name: _host_lock(fleet, node, holder) for node in tree.nodes.values()},
-            vault=Vault(tree, lambda secret: value(secret, db)),
+            vault=Vault(tree, lambda secret: value(secret, db), lambda: digest_key(db)),
         )
     finally:
         for participant in participants.values():

@@ -96,9 +96,12 @@ def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | Non
         named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial(),
         fenced=request.fenced | away.off(run.tree, observed, head),
     )  # fmt: skip
-    tree, returning = away.not_yet_back(run.tree, observed, head)
+    tree, unknown = run.vault.digested(names)
+    tree, returning = away.not_yet_back(tree, observed, head)
     decided = reconcile(tree, observed, images=images, scope=scope, options=options)
-    decided = dataclasses.replace(decided, not_done=decided.not_done + returning)
+    decided = dataclasses.replace(
+        decided, warnings=decided.warnings + unknown, not_done=decided.not_done + returning
+    )  # fmt: skip
     dead = away.dead_nodes(run.tree, observed, head, fenced=request.fenced)
     found = Decision(decided, observed, head, images, _statuses(decided, observed), dead)
     return dataclasses.replace(found, news=_is_news(found))

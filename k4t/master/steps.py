@@ -10,11 +10,12 @@ from k4t.errors import Interrupted, StepError
 from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
 from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Resize, Slot, Step, Target
+from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.publication.publish import Publisher
 from k4t.master.vault import Vault
 from k4t.model.events import Emit, StepProgress
 from k4t.model.state import Container, Observed
-from k4t.node import create, health, images, lifecycle
+from k4t.node import create, files, health, images, lifecycle
 from k4t.node.allocator import Locker
 from k4t.node.reference import pinned, registry_of
 from k4t.registrar.document import Document
@@ -83,6 +84,7 @@ class Steps:
         return images.pull(engine, work.image, login, progress, policy=work.policy)
 
     def _create(self, step: Step, work: Create) -> str:
+        secrets = self._vault.of(work.app)
         order = create.Order(
             cluster_id=self._fleet.tree.cluster.id,
             name=work.name,
@@ -94,8 +96,10 @@ class Steps:
             spec=work.spec,
             resources=work.resources,
             ports=work.ports,
-            secrets=self._vault.of(work.app),
-            contents=file_contents(self._directory, work.app, self._fleet.tree.cluster.variables),
+            secrets=secrets,
+            digests={name: digest for name, digest in secret_digests(work.app).items() if digest},
+            own_files=own_files(work.app),
+            contents=file_contents(self._directory, work.app, self._fleet.tree.cluster.variables, secrets),
         )
         node = self._fleet.tree.nodes[step.node]
         container = create.create(self._fleet.engine(step.node), node, order, self._host_lock[step.node])
@@ -156,6 +160,8 @@ class Steps:
             lifecycle.stop(engine, cluster, container, grace_s=work.grace_s)
         else:
             lifecycle.remove(engine, cluster, container)
+            if made is None or made.files:
+                files.discard(engine.transport, cluster, work.name)
         return ""
 
     def _known(self, slot: Slot) -> Container:

@@ -248,14 +248,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Env:
+    """`digest`: the keyed one of its secret's value, once that is known (never as the tree is read)."""
+
     name: str
     value: str = ""
     secret: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """`sha256` is of the content after `expand`; empty for a secret."""
+    """`sha256` is of the content after `expand`; of a secret it is the keyed digest, once its value is known."""
 
     target: str
     source: str = ""

@@ -28,7 +28,8 @@ class Container:
     `health` is Docker's own check ("" when it has none). `slot` tells replicas of an app apart; `generation`
     tells the containers of one replica apart. `resources` is what holds now: the label's, or where that differs
     from the wanted one, the same form made from what was inspected. `image` is the reference it was created from.
-    `secrets`: the keyed digests that its spec was made with, by the secret's name.
+    `secrets`: the keyed digests that its spec was made with, by the secret's name. `files`: what it has files of its
+    own for (see specs.own_files), by target.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Container:
     created_s: int = 0
     image: str = ""
     secrets: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
 
     @property
     def running(self) -> bool:

@@ -30,7 +30,8 @@ LOOK_EVERY_S = 0.2
 class Order:
     """One container to make. `image`: what the Engine finds it by. `ports`: pinned numbers by port name.
 
-    `secrets`: values by the secret's name; `contents`: of files, by target.
+    `secrets`: values by the secret's name; `contents`: of files, by target; `digests`, `own_files`: see
+    labels.Labels.
     """
 
     cluster_id: str
@@ -45,6 +46,8 @@ class Order:
     ports: Mapping[str, int] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, bytes] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    own_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def create(engine: Engine, node: Node, order: Order, lock: Locker) -> Container:
@@ -54,12 +57,24 @@ def create(engine: Engine, node: Node, order: Order, lock: Locker) -> Container:
     clusters and other masters respect too.
     Raises PortTaken, NameTaken, ImageNotFound, HostFull, and what the Engine raises.
     """
-    files = put_files(engine.transport, files_needed(order.app, order.cluster_id, order.contents))
+    files = _put(engine, order)
     make_volumes(engine, order.cluster_id, order.app)
     if not needs_host_ports(order.app):
         return _make(engine, node, order, (), files)
     with engine.allocator.hold(lock) as held:
         return _with_ports(engine, node, order, held.listening, files)
+
+
+def _put(engine: Engine, order: Order) -> dict[str, str]:
+    """Its files on the node, by target."""
+    if not order.app.files:
+        return {}
+    user = ""
+    if not order.app.container.user and any(file.secret and not file.owner for file in order.app.files):
+        image = engine.image(order.image) or {}
+        user = str((image.get("Config") or {}).get("User") or "")
+    needed = files_needed(order.app, order.cluster_id, order.name, order.contents, user=user)
+    return put_files(engine.transport, needed)
 
 
 def _with_ports(
@@ -121,6 +136,8 @@ def _make(
         order.resources,
         tuple(sorted(ports, key=lambda port: port.name)),
         address,
+        tuple(sorted(order.digests.items())),
+        tuple(sorted(order.own_files.items())),
     )
     numbers = {port.name: port.number for port in ports}
     given = Given(labels.build(marks), numbers, address, order.secrets, files)

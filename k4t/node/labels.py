@@ -18,7 +18,11 @@ _PORT = re.compile(r"([0-9]{1,5})/(tcp|udp)")
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """`cluster` is the id; `resources` what the planner wrote there; `address` where the ports are reached."""
+    """`cluster` is the id; `resources` what the planner wrote there; `address` where the ports are reached.
+
+    `secrets`: keyed digests by name, `files`: hashes by target, as `specs.secret_digests` and `specs.own_files` have
+    them; without any there is no such label.
+    """
 
     cluster: str
     app: str
@@ -29,6 +33,8 @@ class Labels:
     resources: str = ""
     ports: tuple[BoundPort, ...] = ()
     address: str = ""
+    secrets: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
 
 
 def container_name(cluster: str, app: str, replica: str, generation: int) -> str:
@@ -37,7 +43,7 @@ def container_name(cluster: str, app: str, replica: str, generation: int) -> str
 
 
 def build(labels: Labels) -> dict[str, str]:
-    return {
+    made = {
         f"{PREFIX}format": FORMAT,
         f"{PREFIX}cluster": labels.cluster,
         f"{PREFIX}app": labels.app,
@@ -49,6 +55,8 @@ def build(labels: Labels) -> dict[str, str]:
         f"{PREFIX}ports": _written(labels.ports),
         f"{PREFIX}address": labels.address,
     }
+    optional = {"secrets": labels.secrets, "files": labels.files}
+    return made | {f"{PREFIX}{name}": pairs_written(pairs) for name, pairs in optional.items() if pairs}
 
 
 def parse(labels: object) -> Labels | None:
@@ -71,12 +79,28 @@ def parse(labels: object) -> Labels | None:
         resources=text.get("resources", ""),
         ports=ports,
         address=text.get("address", ""),
+        secrets=pairs_read(text.get("secrets", "{}")),
+        files=pairs_read(text.get("files", "{}")),
     )
 
 
 def cluster_of(labels: object) -> str:
     """The cluster's id that a container claims, whatever else its labels say."""
     return str(labels.get(f"{PREFIX}cluster", "")) if isinstance(labels, Mapping) else ""
+
+
+def pairs_written(pairs: Iterable[tuple[str, str]]) -> str:
+    return json.dumps(dict(pairs), sort_keys=True, separators=(",", ":"))
+
+
+def pairs_read(text: str) -> tuple[tuple[str, str], ...]:
+    """Sorted; nothing when damaged: then it is as if nothing were known."""
+    try:
+        found = json.loads(text) if len(text) <= MAX_PORTS_BYTES else {}
+    except (ValueError, RecursionError):
+        return ()
+    items = found.items() if isinstance(found, dict) else ()
+    return tuple(sorted((name, digest) for name, digest in items if isinstance(digest, str)))
 
 
 def _written(ports: Iterable[BoundPort]) -> str:

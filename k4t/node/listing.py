@@ -44,6 +44,8 @@ def container_of(node: str, entry: Mapping[str, Any], ours: labels.Labels) -> Co
         image_id=str(entry.get("ImageID", "")),
         created_s=int(entry.get("Created") or 0),
         image=str(entry.get("Image", "")),
+        secrets=ours.secrets,
+        files=ours.files,
     )
 
 

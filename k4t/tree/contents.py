@@ -11,14 +11,20 @@ from k4t.model.spec import App, File
 from k4t.tree.variables import expand
 
 
-def file_contents(directory: Path, app: App, variables: Mapping[str, str]) -> dict[str, bytes]:
-    """By target, variables expanded. Raises K4tError when a file is gone or not the one that was planned with."""
-    return {file.target: _content(directory / "apps" / app.name, app, file, variables) for file in app.files}
+def file_contents(
+    directory: Path, app: App, variables: Mapping[str, str], secrets: Mapping[str, str]
+) -> dict[str, bytes]:
+    """By target, variables expanded; `secrets`: values by name. Raises K4tError when a file is gone or not the one
+    that was planned with."""
+    return {
+        file.target: secrets[file.secret].encode()
+        if file.secret
+        else _content(directory / "apps" / app.name, file, variables)
+        for file in app.files
+    }
 
 
-def _content(directory: Path, app: App, file: File, variables: Mapping[str, str]) -> bytes:
-    if file.secret:
-        raise K4tError(f"{app.where}: <file secret> has no effect yet", "mount it from a volume until then")
+def _content(directory: Path, file: File, variables: Mapping[str, str]) -> bytes:
     path = directory / file.source
     try:
         data = path.read_bytes()

@@ -26,6 +26,7 @@ FILES_MAX = 200_000
 DEPTH_MAX = 16
 NAME_MAX_BYTES = 200
 _ROOT_FILES = ("cluster.xml", "monitor.xml", "known_hosts")
+SECRET_FILES = ("secrets/recipients", "secrets/digest-key")
 _ROOT_DIRECTORIES = (*DIRECTORIES, "apps", "hooks")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -159,13 +160,10 @@ class _Walk:
                 self._app(parent, name, path, entry)
         elif kind == "hooks":
             self._hook(parent, name, path, entry)
-        elif name.endswith(".xml"):
+        elif name.endswith(".xml") or (kind == "secrets" and name.endswith(".age")):
             if self._named(path, name[:-4]):
-                self._read(parent, name, path, entry)
-        elif kind == "secrets" and name.endswith(".age"):
-            if self._named(path, name[:-4]):
-                self._read(parent, name, path, entry, keep=False)
-        elif kind == "certificates" and entry.is_file(follow_symlinks=False):
+                self._read(parent, name, path, entry, keep=name.endswith(".xml"))
+        elif path in SECRET_FILES or (kind == "certificates" and entry.is_file(follow_symlinks=False)):
             self._read(parent, name, path, entry, keep=False)
         elif not self._special(path, entry):
             self._unknown(path, ())

@@ -165,7 +165,6 @@ class _Reader:
                 if name in self.reading.names["secrets"]:
                     self._add(path, 0, "duplicate-secret", f"secrets/{name}.xml is there too", "keep one of them")
                 self.reading.secrets[name] = SecretRef(name, "age", path, Where(path))
-                self.no_effect.append(f"{path} has no effect yet")
         names = self.reading.names
         names["certificates"] &= set(self._names("certificates"))
         self.reading.certificate_files = {

@@ -76,7 +76,7 @@ FILE = element(
     "file",
     "A file put into the container.",
     attribute("source", v.RELATIVE, "A file of the app's directory; or `secret`."),
-    attribute("secret", v.NAMED, "A secret; or `source`.", refers="secrets", effect=False),
+    attribute("secret", v.NAMED, "A secret; or `source`.", refers="secrets"),
     attribute("target", v.ABSOLUTE, "Its path in the container.", required=True),
     attribute("mode", v.MODE, "Its mode; without it 0444, and 0400 for a secret."),
     attribute("owner", v.USER, "Its owner."),

@@ -1,4 +1,7 @@
-"""The values of secrets, fetched where `secrets/NAME.xml` says. A value never gets into a message."""
+"""The values of secrets: opened from `secrets/NAME.age`, or fetched where `secrets/NAME.xml` says.
+
+A value never gets into a message.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,21 @@ import stat
 from pathlib import Path
 
 from k4t import command
-from k4t.errors import K4tError, StepError
+from k4t.errors import K4tError, SecretUnavailable, StepError
 from k4t.model.spec import SecretRef
+from k4t.tree.age import identity_path, read_identities
+from k4t.tree.secret_files import MAX_BYTES, SecretFiles, one_line
 
-MAX_BYTES = 64 * 1024
 TIMEOUT_S = 30.0
 
 
 def value(ref: SecretRef, directory: Path) -> str:
-    """The value, without one trailing line break. `directory` is the tree's, for relative paths.
+    """The value; a single line comes without its line break. `directory` is the tree's, for relative paths.
 
-    Raises K4tError, naming the secret and its place, when it can't be fetched or is empty.
+    Raises SecretUnavailable, naming the secret and its place, when it can't be fetched or is empty.
     """
-    if ref.kind == "age":
-        message = f"secret {ref.name} ({ref.where}) is encrypted; encrypted secrets come with a later release"
-        raise K4tError(message, 'use <secret environment="…"/>, command or file until then')
-    fetch = {"environment": _environment, "command": _command, "file": _file}[ref.kind]
-    text = fetch(ref, directory).removesuffix("\n").removesuffix("\r")
+    fetch = {"environment": _environment, "command": _command, "file": _file, "age": _age}[ref.kind]
+    text = one_line(fetch(ref, directory))
     if not text:
         raise _failed(ref, "is empty", "put a value there")
     if "\0" in text:
@@ -31,15 +32,29 @@ def value(ref: SecretRef, directory: Path) -> str:
     return text
 
 
-def _failed(ref: SecretRef, why: str, remedy: str) -> K4tError:
-    return K4tError(f"secret {ref.name} ({ref.where}): {ref.kind} {ref.source!r} {why}", remedy)
+def digest_key(directory: Path) -> bytes | None:
+    """The key that tells changed secrets; None when the tree has none. Raises K4tError when it can't be opened."""
+    files = SecretFiles(directory)
+    return files.digest_key(read_identities(identity_path())) if files.has_digest_key else None
+
+
+def _failed(ref: SecretRef, why: str, remedy: str) -> SecretUnavailable:
+    return SecretUnavailable(ref.name, str(ref.where), f"{ref.kind} {ref.source!r} {why}", remedy)
+
+
+def _age(ref: SecretRef, directory: Path) -> str:
+    try:
+        return SecretFiles(directory).value(ref.name, read_identities(identity_path()))
+    except K4tError as error:
+        why = error.message.removeprefix(f"secrets/{ref.name}.age: ")
+        raise SecretUnavailable(ref.name, str(ref.where), why, error.remedy) from None
 
 
 def _environment(ref: SecretRef, _directory: Path) -> str:
     found = os.environ.get(ref.source)
     if found is None:
         raise _failed(ref, "is not set", f"export {ref.source} before k4t runs")
-    return found
+    return _text(ref, found.encode("utf-8", "surrogateescape"))
 
 
 def _command(ref: SecretRef, _directory: Path) -> str:

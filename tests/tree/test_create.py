@@ -102,7 +102,7 @@ def test_a_secret_is_fetched_where_it_is_kept(tmp_path: Path, monkeypatch: pytes
         (
             "age",
             "secrets/s.age",
-            "secret s (secrets/s.xml:1) is encrypted; encrypted secrets come with a later release",
+            "secret s (secrets/s.xml:1): no identity at /no/such/identity; K4T_IDENTITY names it",
         ),
         ("environment", "K4T_TEST_NOT_SET", "environment 'K4T_TEST_NOT_SET' is not set; export K4T_TEST_NOT_SET"),
         ("command", "no-such-program-k4t x", "failed: no such program: no-such-program-k4t"),
@@ -117,8 +117,11 @@ def test_a_secret_is_fetched_where_it_is_kept(tmp_path: Path, monkeypatch: pytes
         ("file", "/dev/null", "is no regular file"),
     ],
 )
-def test_a_secret_that_cant_be_had_is_said_without_its_value(kind: str, source: str, said: str, tmp_path: Path) -> None:
+def test_a_secret_that_cant_be_had_is_said_without_its_value(
+    kind: str, source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which secret, where it stands, why, what to do; never what a command printed."""
+    monkeypatch.setenv("K4T_IDENTITY", "/no/such/identity")
     (tmp_path / "open").write_text("hunter2")
     (tmp_path / "open").chmod(0o644)
     started = time.monotonic()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from k4t.master.planning import causes
 from k4t.master.planning.placement import Board, forbids, pin_of, pinned_ports
 from k4t.master.planning.plan import ResolvedImage
-from k4t.master.planning.specs import resources_label, spec_hash
+from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
 from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import Survey, replica_key
 from k4t.model.spec import App
@@ -177,13 +177,20 @@ def _into_service(container: Container, standing: Standing) -> tuple[str, str]:
     return "", ""
 
 
+def _spec_beside(found: Assessment, container: Container) -> str:
+    """What the container's spec would have to be, where secrets can't be compared."""
+    if found.image is None or not secret_digests(found.app):
+        return found.spec
+    return spec_beside(found.app, found.image.digest, dict(container.secrets))
+
+
 def _unfit(found: Assessment, board: Board, container: Container) -> str:
     """Why this container can't be the one that is wanted, in words; "" when it can."""
     host = board.hosts[container.node]
     if host.node.availability == "drained":
         return f"{host.name} is drained"
-    if container.spec != found.spec:
-        return causes.of_spec(container, found.image, found.known) if found.image else "spec changed"
+    if container.spec != found.spec and container.spec != _spec_beside(found, container):
+        return causes.of_spec(container, found.image, found.known, found.app) if found.image else "spec changed"
     if container.state in BEYOND_STARTING:
         return f"is {container.state}"
     forbidden = forbids(found.app, found.image, host)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from k4t.master.planning.plan import ResolvedImage
+from k4t.master.planning.specs import secret_digests
+from k4t.model.spec import App
 from k4t.model.state import Container
 
 
@@ -25,13 +27,20 @@ def of_image(before: str, wanted: ResolvedImage, known: Mapping[str, str]) -> st
     return ""
 
 
-def of_spec(container: Container, wanted: ResolvedImage, known: Mapping[str, str]) -> str:
+def of_spec(container: Container, wanted: ResolvedImage, known: Mapping[str, str], app: App) -> str:
     said = of_image(container.image, wanted, known)
     if said:
         return said
     if wanted.digest.startswith("id:") and container.image_id and wanted.digest != f"id:{container.image_id}":
         return f"image {_short(container.image_id)} → {_short(wanted.digest.removeprefix('id:'))}"
-    return "spec changed"
+    return of_secrets(container, app) or "spec changed"
+
+
+def of_secrets(container: Container, app: App) -> str:
+    """“secret db-password changed”, or ""."""
+    told, now = dict(container.secrets), secret_digests(app)
+    changed = sorted(name for name, digest in now.items() if digest and told.get(name, digest) != digest)
+    return f"{'secret' if len(changed) == 1 else 'secrets'} {', '.join(changed)} changed" if changed else ""
 
 
 def of_state(container: Container) -> str:

@@ -6,6 +6,7 @@ creates the container. Golden files (tests/planning/golden/specs) pin the hashes
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,6 +19,35 @@ VERSION = "v1"
 def spec_hash(app: App, image_digest: str) -> str:
     """ "v1:" and the sha256 (hex) of the canonical form. `image_digest` is ResolvedImage.digest."""
     return f"{VERSION}:{hashlib.sha256(canonical_json(canonical_spec(app, image_digest))).hexdigest()}"
+
+
+def secret_digests(app: App) -> dict[str, str]:
+    """The keyed digests that count for the spec, by the secret's name; "" where one is not known here."""
+    found = {env.secret: env.digest for env in app.env if env.secret}
+    return found | {file.secret: file.sha256 for file in app.files if file.secret and file.on_change == "replace"}
+
+
+def own_files(app: App) -> dict[str, str]:
+    """What stands in files that one container has for itself, by target: the hash of the content where that can
+    change without a new container ("" of a secret that isn't known here), else ""."""
+    own = (file for file in app.files if file.secret or file.on_change != "replace")
+    return {file.target: file.sha256 if file.on_change != "replace" else "" for file in own}
+
+
+def with_digests(app: App, digests: Mapping[str, str]) -> App:
+    """The app with these digests of its secrets; those that are not named are unknown."""
+    return dataclasses.replace(
+        app,
+        env=tuple(dataclasses.replace(e, digest=digests.get(e.secret, "")) if e.secret else e for e in app.env),
+        files=tuple(dataclasses.replace(f, sha256=digests.get(f.secret, "")) if f.secret else f for f in app.files),
+    )
+
+
+def spec_beside(app: App, image_digest: str, told: Mapping[str, str]) -> str:
+    """The app's spec as far as a container with these digests can be compared: what is not known here counts as
+    unchanged, and so does what was not known when it was created."""
+    known = secret_digests(app)
+    return spec_hash(with_digests(app, {n: known.get(n) or told[n] for n in known if n in told}), image_digest)
 
 
 def resources_label(app: App) -> str:
@@ -105,7 +135,9 @@ def _port(port: Port) -> dict[str, object]:
 
 
 def _env(app: App) -> Mapping[str, object]:
-    return {env.name: {"secret": env.secret} if env.secret else env.value for env in app.env}
+    return {
+        env.name: _lean(secret=env.secret, digest=env.digest or None) if env.secret else env.value for env in app.env
+    }
 
 
 def _file(file: File) -> dict[str, object]:
@@ -113,7 +145,8 @@ def _file(file: File) -> dict[str, object]:
     default_mode = 0o400 if file.secret else 0o444
     return _lean(
         target=file.target,
-        sha256=(file.sha256 or None) if file.on_change == "replace" else None,
+        sha256=(file.sha256 or None) if file.on_change == "replace" and not file.secret else None,
+        digest=(file.sha256 or None) if file.on_change == "replace" and file.secret else None,
         secret=file.secret or None,
         mode=None if file.mode == default_mode else f"{file.mode:04o}",
         owner=file.owner or None,
