@@ -104,13 +104,19 @@ class Dead:
 @dataclass(frozen=True, slots=True)
 class Head:
     """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC. `dead`: nodes
-    that were given up and are not known to be clean since."""
+    that were given up and are not known to be clean since.
+
+    `held`: the spec of an app that did not get healthy, and is not tried again; `held_at`: the serial of that try.
+    `continued`: the spec with which an app may go on beyond its canary.
+    """
 
     cluster: str
     serial: int = 0
     tree: str = ""
     revisions: tuple[Revision, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    held_at: Mapping[str, int] = field(default_factory=dict)
+    continued: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     who: str = ""
     at: str = ""

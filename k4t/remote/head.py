@@ -28,6 +28,8 @@ def encode(head: Head) -> bytes:
         "tree": head.tree,
         "revisions": [_written(revision) for revision in newest],
         "held": dict(head.held),
+        "held_at": dict(head.held_at),
+        "continued": dict(head.continued),
         "digests": dict(head.digests),
         "who": head.who,
         "at": head.at,
@@ -65,6 +67,8 @@ def _head(found: Mapping[str, object]) -> Head:
         tree=_text(found.get("tree", "")),
         revisions=tuple(_revision(item) for item in _list(found.get("revisions", []))),
         held=_texts(found.get("held", {})),
+        held_at=_numbers(found.get("held_at", {})),
+        continued=_texts(found.get("continued", {})),
         digests=_texts(found.get("digests", {})),
         who=_text(found.get("who", "")),
         at=_text(found.get("at", "")),
@@ -115,6 +119,12 @@ def _list(value: object) -> list[object]:
     if not isinstance(value, list):
         raise TypeError(value)
     return value
+
+
+def _numbers(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return {_text(key): _number(number) for key, number in value.items()}
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from k4t.model.participant import Kind
 from k4t.model.spec import App
+from k4t.registrar.document import Document
 
 Action = Literal["pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize"]
 
@@ -56,7 +57,10 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """`address`, `ports` come from pins; everything else is allocated on the host, under its lock."""
+    """`address`, `ports` come from pins; everything else is allocated on the host, under its lock.
+
+    `instead_of`: stopped containers of the same app whose ports it takes; they are kept until the update is complete.
+    """
 
     name: str
     app: App
@@ -67,6 +71,7 @@ class Create:
     resources: str
     address: str = ""
     ports: Mapping[str, int] = field(default_factory=dict)
+    instead_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ class Publish:
     """One atomic change to every member of a group.
 
     `add`, `remove`: slots whose endpoints come and go. `settle`: apps whose routes, checks and records are set
-    as the tree says (or taken away, where the tree no longer has them).
+    as the tree says (or taken away, where the tree no longer has them). `restore`: apps that get theirs of `former`.
     """
 
     kind: Kind
@@ -114,6 +119,8 @@ class Publish:
     add: tuple[Slot, ...] = ()
     remove: tuple[Slot, ...] = ()
     settle: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
+    former: Document | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +177,10 @@ class Unschedulable:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`scope`: the apps it is about (every app, when it is a whole apply). Sentences: `not_done`, what is left
-    because a node is unreachable (exit 3); `refused`, apps left alone because a group can't be published to (69)."""
+    because a node is unreachable (exit 3); `refused`, apps left alone because a group can't be published to (69).
+
+    By app: `specs`, what it is to become; `held`, a spec that is not tried again; `paused`, one that waits.
+    """
 
     cluster: str
     tree: str
@@ -183,6 +193,9 @@ class Plan:
     whole: bool = True
     not_done: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    specs: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
+    paused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -197,11 +210,20 @@ class Options:
     """`named`: what the command itself asked for, as in `--allow` (“remove-app:web”, “withdraw”): not unsafe then.
 
     `base_serial`: the newest serial that this working copy applied or started from; None without `.k4t/`.
-    `fenced`: nodes declared dead that are known to be off.
+    `fenced`: nodes declared dead that are known to be off. `failed`: specs that did not get healthy in this run, by
+    app: held, with those that the head holds. `retry`: what the head holds is tried again. `proceed`: apps that go on
+    beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
+    `former`: what groups held when this run began, for what is put back. `now_s`: seconds since 1970; 0: not known.
     """
 
     named: frozenset[str] = frozenset()
     degraded: bool = False
     base_serial: int | None = None
     fenced: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    retry: bool = False
+    proceed: frozenset[str] = frozenset()
+    recycle: frozenset[str] = frozenset()
+    rebalance: bool = False
+    former: Mapping[tuple[Kind, str], Document] = field(default_factory=dict)
     now_s: float = 0.0
