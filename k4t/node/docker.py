@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 from k4t.errors import EngineRefused, K4tError
 from k4t.node.allocator import Allocator
 from k4t.node.call import Caller, Request
+from k4t.node.flow import Flow
 from k4t.node.http import FileLike, Pool, Wire
 from k4t.remote.transport import Transport
 
@@ -64,6 +65,14 @@ class Engine:
         """The Engine's version and the newest API it speaks."""
         answer: Json = self._caller.call(Request("GET", "/version", timeout_s=LISTING_TIMEOUT_S))
         return str(answer["Version"]), str(answer["ApiVersion"])
+
+    def call(self, request: Request) -> Any:
+        """A call that has no name here: the answer's JSON."""
+        return self._caller.call(request)
+
+    def flow(self, request: Request, *, upgrade: bool = False) -> Flow:
+        """A reply that is read while it comes, on a connection of its own. `upgrade`: both ways, as exec wants it."""
+        return Flow(self._caller, self.transport, request, upgrade=upgrade)
 
     # --- containers ----------------------------------------------------------------------------------------
 

@@ -105,6 +105,16 @@ class Wire:
             return bytes(data)
         raise Garbled(f"a body of more than {limit} bytes")
 
+    def some(self) -> bytes:
+        """What has come, at least one byte; b"" when the other side has closed."""
+        data, self._ahead = self._ahead, b""
+        if data:
+            return data
+        try:
+            return self._receive()
+        except Broken:
+            return b""
+
     def close(self) -> None:
         self.stream.close()
 
@@ -154,6 +164,15 @@ def read_reply(wire: Wire, method: str, *, max_body_bytes: int) -> Reply:
 def read_status(wire: Wire) -> int:
     """Only the status of the final reply, for a probe that closes the connection then."""
     return next((status for status, _ in (_head(wire) for _ in range(10)) if status >= 200), 100)
+
+
+def read_head(wire: Wire) -> tuple[int, dict[str, str]]:
+    """Status and headers of the final reply, or of the switch to another protocol (101); the body is still to come."""
+    return next((head for head in (_head(wire) for _ in range(10)) if head[0] >= 200 or head[0] == 101), (100, {}))
+
+
+def read_body(wire: Wire, method: str, status: int, headers: Mapping[str, str], *, max_body_bytes: int) -> bytes:
+    return _body(wire, method, status, headers, max_body_bytes)[0]
 
 
 def _head(wire: Wire) -> tuple[int, dict[str, str]]:

@@ -1,0 +1,176 @@
+"""Looking at what runs: logs, exec, top, explain, events, audit; and prune, which clears away what nobody needs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k4t.commands.common import group
+from k4t.errors import Usage
+from k4t.options import AppName, Apps, Globals
+
+if TYPE_CHECKING:
+    from k4t.master.choose import Chosen
+    from k4t.model.state import Container
+    from k4t.node.docker import Engine
+
+look_app = group("Looking at what runs.")
+OnNode = Annotated[str, typer.Option("--node", help="Only on this node.")]
+OfReplica = Annotated[str, typer.Option("--replica", help="Only this replica.")]
+Since = Annotated[str, typer.Option("--since", help="10m, 2h …, or a time (RFC 3339).", metavar="AGE|TIME")]
+DEFAULT_TAIL = 100
+
+
+@look_app.command(epilog="Example: k4t logs web -f --since 10m")
+def logs(
+    ctx: typer.Context,
+    apps: Apps = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C (exit status 0 then).")] = False,
+    since: Since = "",
+    tail: Annotated[int | None, typer.Option("--tail", help="The last N lines of each replica.", min=0)] = None,
+    grep: Annotated[str, typer.Option("--grep", help="Only lines that match.", metavar="REGEX")] = "",
+    node: OnNode = "",
+    replica: OfReplica = "",
+    times: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line.")] = False,
+) -> None:
+    """The logs of all replicas as one, in order of time; the last 100 lines of each unless --since, --tail or --grep
+    says otherwise."""
+    from k4t.master import logs as source
+    from k4t.master.choose import Wanted, choose
+    from k4t.render import logs as show
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    if follow and given.console.output == "json":
+        raise Usage("-o json has an end, logs -f has none", "use -o jsonl")
+    pattern = _pattern(grep)
+    if tail is None and not since and not grep:
+        tail = DEFAULT_TAIL
+    query = source.Query(_moment(since), tail)
+    with opened(given.db) as run:
+        wanted = Wanted(tuple(apps or ()), node, replica)
+        chosen = choose(run.fleet, wanted)
+        _name_away(given, chosen)
+        if follow:
+            lines = source.followed(run.fleet, wanted, chosen, query, given.console.note)
+        else:
+            lines = source.merged(run.fleet, chosen, query, given.console.note)
+        try:
+            show.show(lines, given.console, chosen.containers, grep=pattern, times=times)
+        except KeyboardInterrupt:
+            if not follow:
+                raise
+    raise typer.Exit(chosen.exit_status)
+
+
+@look_app.command(
+    "exec",
+    epilog="Example: k4t exec web -it -- sh",
+    context_settings={"allow_interspersed_args": True},
+)
+def exec_(
+    ctx: typer.Context,
+    name: AppName,
+    command: Annotated[list[str], typer.Argument(help="What to run; put -- before it.", metavar="COMMAND…")],
+    replica: OfReplica = "",
+    node: OnNode = "",
+    everywhere: Annotated[bool, typer.Option("--all", help="In every replica, its output marked.")] = False,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="It reads our standard input.")] = False,
+    terminal: Annotated[bool, typer.Option("--tty", "-t", help="It gets a terminal: ours.")] = False,
+) -> None:
+    """Run a command in a replica (the first one that runs), with its exit status; or in all of them."""
+    from k4t.master.choose import Wanted, choose
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    if everywhere and (interactive or terminal):
+        raise Usage("--all takes no input", "leave -i and -t out, or name one --replica")
+    with opened(given.db) as run:
+        chosen = choose(run.fleet, Wanted((name,), node, replica))
+        running = [one for one in chosen.containers if one.running]
+        _name_away(given, chosen)
+        if not running:
+            raise Usage(
+                f"no replica of {name} runs" + (" where it could be asked" if chosen.away else ""), "see k4t ps"
+            )
+        if everywhere:
+            from k4t.master.exec import everywhere as in_all
+            from k4t.render import logs as show
+
+            status = show.ended(in_all(run.fleet, running, command, show.printer(given.console)), given.console)
+            raise typer.Exit(status or chosen.exit_status)
+        if len({one.replica for one in running}) > 1 and sys.stderr.isatty():
+            given.console.note(f"in {running[0].name} on {running[0].node}")
+        raise typer.Exit(_attach(run.fleet.engine(running[0].node), running[0], command, interactive, terminal))
+
+
+def _attach(engine: Engine, container: Container, command: list[str], interactive: bool, terminal: bool) -> int:
+    from k4t.node.exec import Command, Session
+    from k4t.render import terminal as ours
+
+    if terminal and not ours.is_terminal():
+        raise Usage("-t wants a terminal on our side too", "leave it out")
+    wanted = Command(tuple(command), interactive, ours.size() if terminal else None)
+    session = Session(engine, container, wanted)
+    try:
+        return ours.attached(session, interactive=interactive, terminal=terminal)
+    finally:
+        session.close()
+
+
+@look_app.command(epilog="Example: k4t top web")
+def top(ctx: typer.Context, apps: Apps = None, node: OnNode = "") -> None:
+    """CPU, memory and network of each container: live on a terminal (Ctrl-C ends it), else one reading."""
+    from k4t.master.choose import Wanted, choose
+    from k4t.master.top import watch
+    from k4t.render import top as show
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    with opened(given.db) as run:
+        chosen = choose(run.fleet, Wanted(tuple(apps or ()), node))
+        _name_away(given, chosen)
+        readings = watch(run.fleet, chosen, given.console.note)
+        if given.console.output == "table" and sys.stdout.isatty():
+            try:
+                show.live(readings)
+            except KeyboardInterrupt:
+                raise typer.Exit(chosen.exit_status) from None
+        show.once(next(readings), given.console)
+    raise typer.Exit(chosen.exit_status)
+
+
+def _name_away(given: Globals, chosen: Chosen) -> None:
+    for state in chosen.away:
+        given.console.note(f"! {state.name}: {state.problem}", "yellow")
+
+
+def _pattern(text: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text) if text else None
+    except re.error as error:
+        raise Usage(f"--grep {text!r} is no regular expression: {error}") from error
+
+
+def _moment(text: str) -> str:
+    """An age or a time as RFC 3339 UTC; "" stays."""
+    from datetime import UTC, datetime
+
+    from k4t.tree.values import DURATION
+
+    if not text:
+        return ""
+    try:
+        ago_s = DURATION.parse(text)
+    except ValueError:
+        pass
+    else:
+        return datetime.fromtimestamp(time.time() - float(str(ago_s)), UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except ValueError as error:
+        raise Usage(f"--since {text!r} is neither an age (10m, 2h, 3d) nor a time (RFC 3339)") from error
