@@ -94,5 +94,5 @@ def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns) -> Iterator[C
         return
     yield Checked(subject, "registrar", True, f"epoch {state.epoch.number}, digest {state.digest[:12] or '-'}")
     said = "; ".join(state.differences) or "serves what it was told"
-    remedy = "k4t apply puts it right"
+    remedy = f"k4t apply puts it right; k4t {kind} install {thing.name} starts what does not run"
     yield Checked(subject, thing.driver, state.rendered and not state.differences, said, remedy)

@@ -9,6 +9,9 @@ from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe
 from k4t.master.planning import serials
+from k4t.master.planning.assess import wanted
+from k4t.master.planning.placement import Board
+from k4t.master.planning.survey import survey
 from k4t.model.spec import App
 from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
 from k4t.node import health
@@ -20,6 +23,7 @@ def status(fleet: Fleet, observed_at: str) -> dict[str, Any]:
     observed = observe(fleet)
     head = serials.newest(observed.heads)
     healthy = _healthy(fleet, observed)
+    desired = _desired(fleet, observed)
     return {
         "version": 1,
         "cluster": fleet.tree.cluster.name,
@@ -28,7 +32,7 @@ def status(fleet: Fleet, observed_at: str) -> dict[str, Any]:
         "observed_at": observed_at,
         "lock": _lock(fleet),
         "nodes": [_node(fleet, state) for state in observed.nodes.values()],
-        "apps": [_app(app, observed, head, healthy) for app in fleet.tree.apps.values()],
+        "apps": [_app(app, observed, head, healthy, desired[app.name]) for app in fleet.tree.apps.values()],
         "gateways": [_member(state, observed) for state in observed.gateways.values()],
         "dns": [_member(state, observed) for state in observed.dns.values()],
         "transactions": [],
@@ -78,7 +82,7 @@ def _node(fleet: Fleet, state: NodeState) -> dict[str, Any]:
     }
 
 
-def _app(app: App, observed: Observed, head: Head | None, healthy: frozenset[str]) -> dict[str, Any]:
+def _app(app: App, observed: Observed, head: Head | None, healthy: frozenset[str], desired: int) -> dict[str, Any]:
     containers = [one for state in observed.nodes.values() for one in state.containers if one.app == app.name]
     running = [one for one in containers if one.running]
     well = [one for one in running if one.id in healthy]
@@ -86,7 +90,7 @@ def _app(app: App, observed: Observed, head: Head | None, healthy: frozenset[str
         "name": app.name,
         "image": app.image.reference,
         "digest": head.digests.get(app.image.reference) if head else None,
-        "desired": _desired(app, observed),
+        "desired": desired,
         "running": len(running),
         "healthy": len(well),
         "stopped": app.stopped,
@@ -95,10 +99,12 @@ def _app(app: App, observed: Observed, head: Head | None, healthy: frozenset[str
     }
 
 
-def _desired(app: App, observed: Observed) -> int:
-    if app.stopped:
-        return 0
-    return len(observed.nodes) if app.replicas is None else app.replicas
+def _desired(fleet: Fleet, observed: Observed) -> dict[str, int]:
+    """By app; of a `per-node` app as many as there are nodes that may have it."""
+    seen = survey(fleet.tree, observed)
+    board = Board(fleet.tree, observed, seen)
+    apps = fleet.tree.apps.values()
+    return {app.name: 0 if app.stopped else len(wanted(app, None, board, seen.replicas(app.name))) for app in apps}
 
 
 def _endpoints(container: Container) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from k4t.master.planning.plan import Fetch, Pause, Plan, Publish, Resize, Slot, Step
 from k4t.render.console import Console, plural
 
-SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">", "resize": "≈", "clean": "-"}
-STYLES = {"+": "green", "~": "yellow", "-": "red", ">": "cyan", "≈": "yellow"}
+SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">", "resize": "≈", "await": "?"}
+STYLES = {"+": "green", "~": "yellow", "-": "red", ">": "cyan", "≈": "yellow", "?": "yellow"}
 VERBS = {
     "create": "create",
     "replace": "replace",
@@ -17,7 +17,10 @@ VERBS = {
     "stop": "stop",
     "start": "start",
     "resize": "resize",
+    "await": "await",
 }
+COUNTED = ("create", "replace", "start", "resize", "stop", "remove", "await")
+MAX_TROUBLES = 10
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class _Change:
             ("remove", {"remove"}),
             ("stop", {"stop"}),
             ("resize", {"resize"}),
+            ("await", {"await"}),
         ):
             if needs <= actions:
                 return kind
@@ -47,14 +51,14 @@ class _Change:
     @property
     def main(self) -> Step:
         """The step that tells the cause best."""
-        order = ("create", "start", "resize", "remove", "stop")
+        order = ("create", "start", "resize", "remove", "stop", "await")
         ranked = [step for step in self.steps if step.action in order]
         return min(ranked, key=lambda step: order.index(step.action))
 
     @property
     def nodes(self) -> str:
         old = [step.node for step in self.steps if step.action in ("stop", "remove")]
-        new = [step.node for step in self.steps if step.action in ("create", "start", "resize")]
+        new = [step.node for step in self.steps if step.action in ("create", "start", "resize", "await")]
         if old and new and old[0] != new[0]:
             return f"{old[0]} → {new[0]}"
         return (new or old)[0]
@@ -69,6 +73,7 @@ def lines(plan: Plan, console: Console, name: str) -> Iterator[str]:
         yield console.style(app, "bold")
         yield from _app_lines(plan, app, changes, console)
         yield ""
+    yield from _heals(plan, console)
     yield from _notes(plan, console)
     if changes or plan.steps:
         yield f"Plan for {name}: {_counts(plan, changes)}."
@@ -81,9 +86,10 @@ def counts(plan: Plan) -> str:
 def _changes(plan: Plan) -> list[_Change]:
     found: dict[tuple[str, str], _Change] = {}
     for step in plan.steps:
-        if step.replica and step.action in ("create", "start", "stop", "remove", "resize"):
+        if step.replica and step.action in VERBS:
             found.setdefault((step.app, step.replica), _Change(step.app, step.replica)).steps.append(step)
-    return [change for change in found.values() if change.kind]
+    published = {step.app for step in plan.steps if isinstance(step.work, Publish)}
+    return [change for change in found.values() if change.kind != "await" or change.app not in published]
 
 
 def _app_lines(plan: Plan, app: str, changes: list[_Change], console: Console) -> Iterator[str]:
@@ -101,11 +107,27 @@ def _app_lines(plan: Plan, app: str, changes: list[_Change], console: Console) -
             yield f"  {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(step.cause, 'dim')}"
 
 
+def _heals(plan: Plan, console: Console) -> Iterator[str]:
+    """Publications of no app: a group that doesn't hold or serve what it was told, and how it differs."""
+    heals = [(step, step.work) for step in plan.steps if not step.app and isinstance(step.work, Publish)]
+    for step, work in heals:
+        yield console.style(f"~ put right {_group(work)}", "yellow")
+        troubles = step.cause.split("; ")
+        yield from (f"    {trouble}" for trouble in troubles[:MAX_TROUBLES])
+        if len(troubles) > MAX_TROUBLES:
+            yield f"    and {len(troubles) - MAX_TROUBLES} more"
+    if heals:
+        yield ""
+
+
+def _group(work: Publish) -> str:
+    return f"{'DNS' if work.kind == 'dns' else work.kind} group {work.group}"
+
+
 def _publication(work: Publish) -> str:
     parts = [f"{sign}{_slot(slot)}" for sign, slots in (("+", work.add), ("-", work.remove)) for slot in slots]
     what = " ".join(parts[:6]) + (f" and {len(parts) - 6} more" if len(parts) > 6 else "")
-    kind = "DNS" if work.kind == "dns" else work.kind
-    return f"publish in {kind} group {work.group}: {what or 'routes and records'}"
+    return f"publish in {_group(work)}: {what or 'routes and records'}"
 
 
 def _slot(slot: Slot) -> str:
@@ -125,7 +147,7 @@ def _notes(plan: Plan, console: Console) -> Iterator[str]:
 
 def _counts(plan: Plan, changes: list[_Change]) -> str:
     kinds = [change.kind for change in changes]
-    parts = [f"{kinds.count(kind)} to {kind}" for kind in ("create", "replace", "start", "resize", "stop", "remove")]
+    parts = [f"{kinds.count(kind)} to {kind}" for kind in COUNTED]
     parts = [part for part in parts if not part.startswith("0 ")]
     publications = {
         (step.work.kind, step.work.group, step.app) for step in plan.steps if isinstance(step.work, Publish)
@@ -143,7 +165,7 @@ def describe(step: Step) -> str:
     """A step in a few words, for progress."""
     work = step.work
     if isinstance(work, Publish):
-        return _publication(work)
+        return _publication(work) if step.app else f"put right {_group(work)}"
     if isinstance(work, Fetch):
         return f"{'send' if work.archive else 'pull'} {work.image.reference}"
     if isinstance(work, Pause):

@@ -91,3 +91,27 @@ def test_a_container_whose_check_says_no_is_named(site: Site) -> None:
     path.write_text(path.read_text().replace('drain="0s"', 'drain="0s" timeout="3s"'))
     site.k4t("apply", "--yes", status=1)
     assert "prod.web.0.1 on n1 is not healthy" in site.k4t("plan").stdout
+
+
+def test_what_was_edited_by_hand_is_shown_before_it_is_healed(published: Site, lab: Lab) -> None:
+    """A plan that heals a gateway or DNS server says which, and how it differs."""
+    published.app(more=ROUTE + '\n  <record name="web"/>')
+    published.k4t("apply", "--yes")
+    host = lab.host("gw1")
+    host.exec(["sed", "-i", f"s/{lab.host('n1').address}/10.9.9.9/", "/var/lib/k4t/envoy/eds/web.http.json"])
+    host.exec(["sh", "-c", "echo '10.9.9.9 web.k4t.lab' >> /var/lib/k4t/dnsmasq/hosts/k4t"])
+    said = published.k4t("plan").stdout
+    assert "put right gateway group default" in said
+    assert "10.9.9.9:8080 is served but not published" in said
+    assert "put right DNS group default" in said
+    assert "web.k4t.lab gives 10.9.9.9" in said
+    published.k4t("apply", "--yes")
+    assert published.json("plan")["changes"] == 0
+
+
+def test_status_wants_as_many_as_there_may_be(site: Site, lab: Lab) -> None:
+    """An app `per-node` is wanted once on each node that may have it, not on those that may not."""
+    site.app(replicas="per-node")
+    site.write("nodes/n2.xml", f'<node address="{lab.host("n2").address}" availability="drained"/>\n')
+    (app,) = site.json("status")["apps"]
+    assert app["desired"] == 1

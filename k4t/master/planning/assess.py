@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from k4t.master.planning import causes
+from k4t.master.planning.graph import NOT_STARTED, removal_of, stop_of
 from k4t.master.planning.placement import Board, forbids, pin_of, pinned_ports
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
@@ -48,7 +49,12 @@ class Need:
 @dataclass(slots=True)
 class Assessment:
     """`surplus`: containers that no replica wants, each with its cause. `unknown`: replicas that may exist on a node
-    that doesn't answer ("" when it could be any of these). `doomed`: on a node that is declared dead."""
+    that doesn't answer ("" when it could be any of these). `doomed`: on a node that is declared dead.
+
+    `held`: the wanted spec failed, older ones are what is to serve (goback). `paused`: so many replicas have the wanted
+    spec, and the others wait (canary). `withheld`: replicas that get no container because of that. `others`: ids of
+    containers that stay, and are of another spec than the wanted one.
+    """
 
     name: str
     app: App
@@ -62,6 +68,30 @@ class Assessment:
     surplus: list[tuple[Container, str]] = field(default_factory=list)
     doomed: list[Container] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
+    held: bool = False
+    paused: int | None = None
+    withheld: list[str] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+
+    @property
+    def left_over(self) -> str:
+        """Why another generation of a replica goes, in words."""
+        return "did not get healthy" if self.held else "was left by an unfinished update"
+
+    def retiring(self, containers: Iterable[Container]) -> frozenset[str]:
+        """Ids of those that are stopped when they are replaced, and kept until the whole update is complete."""
+        if self.app.update.on_failure != "rollback" or self.held:
+            return frozenset()
+        return frozenset(c.id for c in containers if c.spec != self.spec and c.state not in NOT_STARTED)
+
+    def retains(self, container: Container) -> bool:
+        """Whether it is such a container, stopped by now."""
+        kept = self.app.update.on_failure == "rollback" and not self.held
+        return kept and container.spec != self.spec and container.state == "exited"
+
+    def vacated(self, container: Container) -> str:
+        """The id of the step after which its place is free for its successor."""
+        return stop_of(container) if self.retiring([container]) else removal_of(container)
 
     @property
     def exclusive(self) -> bool:
@@ -73,7 +103,8 @@ class Assessment:
     @property
     def resizes(self) -> list[Container]:
         kept = [keep.container for keep in self.keeps if keep.container.running]
-        return [container for container in kept if container.resources != self.resources]
+        mine = (container for container in kept if container.id not in self.others)
+        return [container for container in mine if container.resources != self.resources]
 
     @property
     def available(self) -> int:
@@ -99,16 +130,16 @@ def assess(app: App, image: ResolvedImage | None, board: Board, survey: Survey, 
     seen = dict(survey.replicas(app.name))
     if survey.dead:
         seen = _without_dead(found, seen, survey)
-    wanted = _wanted(app, image, board, seen)
-    found.desired = len(wanted)
+    numbered = wanted(app, image, board, seen)
+    found.desired = len(numbered)
     numbers = sum(1 for replica in seen if replica.isdigit())
-    for replica in wanted:
+    for replica in numbered:
         containers = seen.get(replica, ())
         if containers:
             _assess_replica(found, board, standing, containers)
         else:
             _assess_missing(found, board, survey, standing, replica=replica, seen_count=numbers)
-    extra = sorted((replica for replica in seen if replica not in wanted), key=replica_key, reverse=True)
+    extra = sorted((replica for replica in seen if replica not in numbered), key=replica_key, reverse=True)
     for replica in extra:
         cause = _surplus_cause(app, image, board, replica, numbers)
         found.surplus += [(container, cause) for container in seen[replica]]
@@ -123,9 +154,10 @@ def _without_dead(
     return {replica: containers for replica, containers in alive.items() if containers}
 
 
-def _wanted(
+def wanted(
     app: App, image: ResolvedImage | None, board: Board, seen: Mapping[str, tuple[Container, ...]]
 ) -> dict[str, None]:
+    """The replicas there should be, in order: numbers, or the names of the nodes that may have one."""
     if app.replicas is not None:
         return {str(number): None for number in range(app.replicas)}
     nodes = [
@@ -139,10 +171,10 @@ def _wanted(
 
 def _assess_replica(found: Assessment, board: Board, standing: Standing, containers: tuple[Container, ...]) -> None:
     reasons = {container.id: _unfit(found, board, container) for container in containers}
-    order = sorted(containers, key=lambda c: (bool(reasons[c.id]), not c.running, -c.generation, c.node, c.id))
+    order = sorted(containers, key=lambda c: _preference(found, standing, c, reasons[c.id]))
     main, rest = order[0], tuple(order[1:])
     serving = next((container for container in rest if container.running), None)
-    if found.exclusive and not main.running and serving is not None:
+    if not main.running and serving is not None and (found.exclusive or _in_the_way(main, rest)):
         # It can't start beside the one that serves: that one's replacement begins anew, within the limits.
         others = tuple(container for container in order if container is not serving)
         _need(found, serving, others, reasons[serving.id], containers)
@@ -150,11 +182,25 @@ def _assess_replica(found: Assessment, board: Board, standing: Standing, contain
     if reasons[main.id]:
         _need(found, main, rest, reasons[main.id], containers)
         return
-    action, cause = _into_service(main, standing)
+    action, cause = into_service(main, standing)
     if rest and not action:
         # The newer one may never have been healthy: asked before the older one goes.
         action, cause = "await", "was left by an unfinished update"
     found.keeps.append(Keep(main, action, cause, rest))
+
+
+def _preference(found: Assessment, standing: Standing, one: Container, reason: str) -> tuple[object, ...]:
+    """The one that fits, else the one that serves: the newest, which may never have been healthy, comes after that."""
+    lacking = bool(reason) and one.running and bool(standing.lacking(one))
+    return (bool(reason), not one.running, lacking, -one.generation, one.node, one.id)
+
+
+def _in_the_way(container: Container, others: Iterable[Container]) -> bool:
+    """Whether one that runs listens where this one would."""
+    mine = {(port.number, port.protocol) for port in container.ports}
+    running = (one for one in others if one.running)
+    beside = (one for one in running if (one.node, one.address) == (container.node, container.address))
+    return any((port.number, port.protocol) in mine for one in beside for port in one.ports)
 
 
 def _need(
@@ -165,7 +211,7 @@ def _need(
     found.needs.append(Need(old.replica, cause, generation, old, extra, bound))
 
 
-def _into_service(container: Container, standing: Standing) -> tuple[str, str]:
+def into_service(container: Container, standing: Standing) -> tuple[str, str]:
     if container.state in ("exited", "created"):
         return "start", causes.of_state(container)
     if container.state == "restarting":

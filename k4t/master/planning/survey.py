@@ -44,8 +44,8 @@ class Group:
             yield f"{member.name} is not in step"
         elif not member.rendered:
             yield f"{member.name} has accepted what it does not serve"
-        elif member.differences:
-            yield f"{member.name} serves something else: {member.differences[0]}"
+        else:
+            yield from (f"{member.name}: {difference}" for difference in member.differences)
 
 
 @dataclass(frozen=True, slots=True)
