@@ -72,3 +72,14 @@ def connect(
     finally:
         theirs.close()
     return ours, process
+
+
+def attended(argv: Sequence[str]) -> int:
+    """Run a program on this terminal, for as long as the person at it likes; its exit status.
+
+    Raises StepError when it isn't there.
+    """
+    try:
+        return subprocess.run(list(argv), check=False).returncode
+    except OSError as error:
+        raise StepError(f"can't run {argv[0]}: {error.strerror}") from error

@@ -46,6 +46,18 @@ def parse_recipient(text: str) -> Any:
     raise Usage(f"{shown} is no recipient", "give an age1… key, or an ssh-ed25519 or ssh-rsa public key")
 
 
+def public_key(text: str) -> str:
+    """The text of a recipient: given as such, or the first line of a file that holds one. Raises Usage."""
+    if text.startswith(("age1", "ssh-")):
+        return text
+    try:
+        with Path(text).expanduser().open(encoding="utf-8") as file:
+            lines = [line.strip() for line in file.read(MAX_BYTES).splitlines()]
+    except (OSError, UnicodeDecodeError, ValueError):
+        raise Usage(f"{text!r} is neither a recipient nor a file that holds one", "give an age1… or ssh key") from None
+    return next((line for line in lines if line and not line.startswith("#")), "")
+
+
 def encrypt(data: bytes, recipients: Sequence[str]) -> bytes:
     """Raises Usage for what is no recipient."""
     import pyrage
@@ -57,6 +69,8 @@ def decrypt(data: bytes, identities: Sequence[Any]) -> bytes:
     """Raises NoIdentity when none of these fits, K4tError when it is no age file or damaged."""
     import pyrage
 
+    if not identities:
+        raise NoIdentity("no identity here", f"set K4T_IDENTITY, or put one at {HOME_IDENTITY}")
     try:
         return bytes(pyrage.decrypt(data, list(identities)))
     except pyrage.DecryptError as error:

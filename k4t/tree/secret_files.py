@@ -85,7 +85,7 @@ class SecretFiles:
 
     def set(self, name: str, value: str, identities: Sequence[Any]) -> bool:
         """Encrypt a value; whether that changed anything (unknown counts as changed). Makes the digest key."""
-        self._may_be(name)
+        self.check_name(name)
         data = value.encode("utf-8", "surrogateescape")
         _text(data, f"the value of {name}")
         path = self.directory / f"{name}.age"
@@ -148,7 +148,8 @@ class SecretFiles:
             raise Usage(f"{self.directory / RECIPIENTS} names nobody", "k4t secret recipients add KEY")
         return keys
 
-    def _may_be(self, name: str) -> None:
+    def check_name(self, name: str) -> None:
+        """Raises Usage when no value can be kept under this name here."""
         try:
             values.NAMED.parse(name)
         except ValueError as error:
