@@ -264,7 +264,7 @@ def _outcome(decision: Decision, executed: Executed) -> Outcome:
     left = plan.not_done + plan.refused + unplaced
     statuses = list(decision.statuses)
     if failed or skipped:
-        statuses.append(3 if executed.interrupted or _any_app_complete(executed) else 1)
+        statuses.append(3 if executed.interrupted or _any_app_complete(executed) or _both_serve(executed) else 1)
     result = "done" if executed.done else "nothing"
     if left or failed or skipped:
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"
@@ -284,3 +284,10 @@ def _any_app_complete(executed: Executed) -> bool:
     """Whether at least one app got everything it was to get: then the run was done in part, else it failed."""
     open_apps = {failure.step.app for failure in executed.failed} | {step.app for step, _ in executed.skipped}
     return any(step.app not in open_apps for step in executed.done)
+
+
+def _both_serve(executed: Executed) -> bool:
+    """Whether new containers are published and nothing but publishing failed: old and new serve, and the next run
+    goes on."""
+    published = any(isinstance(step.work, Publish) and step.work.add for step in executed.done)
+    return published and all(isinstance(failure.step.work, Publish) for failure in executed.failed)
