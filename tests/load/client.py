@@ -18,6 +18,7 @@ from tests.load.report import OK, Sample
 Address = tuple[str, int]
 MAX_UNDER_WAY = 4000
 MAX_HEAD_BYTES = 65536
+SHOWN_BYTES = 200
 TICK_S = 0.001
 
 
@@ -40,9 +41,9 @@ class Request:
         self.client, self.due_s, self.fresh = client, due_s, fresh
         traffic = client.traffic
         self.target = traffic.targets[number % len(traffic.targets)]
-        host = traffic.hosts[number // len(traffic.targets) % len(traffic.hosts)]
+        self.host = traffic.hosts[number // len(traffic.targets) % len(traffic.hosts)]
         closing = "Connection: close\r\n" if fresh else ""
-        self.message = f"GET /?{number} HTTP/1.1\r\nHost: {host}\r\n{closing}\r\n".encode()
+        self.message = f"GET /?{number} HTTP/1.1\r\nHost: {self.host}\r\n{closing}\r\n".encode()
         self.sent_s = client.loop.time()
         self.connection: Connection | None = None
         self.timer = client.loop.call_later(traffic.timeout_s, self.end, "time-out")
@@ -91,11 +92,17 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         if status:
-            self._ended(OK if 200 <= status < 400 else f"status {status}")
+            self._ended(OK if 200 <= status < 400 else self._refusal(status))
             if keep and self.transport is not None:
                 self.client.idle[self.target].append(self)
             else:
                 self.close()
+
+    def _refusal(self, status: int) -> str:
+        """With the first of its words, and who was asked: a gateway says there why it has no answer."""
+        host = self.request.host if self.request else ""
+        words = " ".join(self.received.partition(b"\r\n\r\n")[2][:SHOWN_BYTES].decode("latin-1").split())
+        return f"status {status} for {host}: {words}"
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None

@@ -1,7 +1,7 @@
 """What operators do all day, done to two apps that are under load: image, restart, scale, drain, rollback.
 
-`kept` keeps its connections, as application servers do, and drops what is under way when it is told to end; `shut` is
-the tiny image, whose server closes each connection after its answer.
+Their server keeps connections (`kept`) or closes each after its answer (`shut`), and drops what is under way when it is
+told to end.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from tests.load import server
 from tests.load.report import Report
 from tests.load.run import Load
 
-HOSTS = ("kept.k4t.lab", "shut.k4t.lab")
-SERVER = """\
+APPS = {"kept": 3600, "shut": 0}
+"""Each with the seconds that an idle connection is kept."""
+HOSTS = tuple(f"{name}.k4t.lab" for name in APPS)
+APP = """\
+<app replicas="{replicas}" restart="{restart}">
+  <image>{image}</image>
+  <port name="http" host="auto"/>
+  <env name="KEEP_S">{keep_s}</env>
   <command><arg>/usr/bin/python3</arg><arg>-IS</arg><arg>/srv/server.py</arg></command>
   <file source="server.py" target="/srv/server.py"/>
   <volume source="/usr" target="/usr" scope="shared" read-only="true"/>
   <volume source="/usr/lib" target="/lib" scope="shared" read-only="true"/>
   <volume source="/usr/lib64" target="/lib64" scope="shared" read-only="true"/>
-"""
-APP = """\
-<app replicas="{replicas}" restart="{restart}">
-  <image>{image}</image>
-{server}  <port name="http" host="auto"/>
   <health interval="1s" timeout="5s"><http port="http" path="/"/></health>
   <route port="http" domain="{name}.k4t.lab"/>
   <record to="addresses" ttl="1s"/>
@@ -71,10 +72,10 @@ class Scenario:
         self.write()
 
     def write(self) -> None:
-        for name in ("kept", "shut"):
-            text = APP.format(name=name, server=SERVER if name == "kept" else "", **self.wanted.__dict__)
+        for name, keep_s in APPS.items():
+            text = APP.format(name=name, keep_s=keep_s, **self.wanted.__dict__)
             self.site.write(f"apps/{name}/app.xml", text)
-        shutil.copy(server.__file__, self.site.db / "apps/kept/server.py")
+            shutil.copy(server.__file__, self.site.db / f"apps/{name}/server.py")
 
     def change(self, **what: object) -> None:
         self.wanted = replace(self.wanted, **what)  # type: ignore[arg-type]
