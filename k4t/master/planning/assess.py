@@ -171,7 +171,7 @@ def wanted(
 
 def _assess_replica(found: Assessment, board: Board, standing: Standing, containers: tuple[Container, ...]) -> None:
     reasons = {container.id: _unfit(found, board, container) for container in containers}
-    order = sorted(containers, key=lambda c: _preference(found, standing, c, reasons[c.id]))
+    order = sorted(containers, key=lambda c: _preference(standing, c, reasons[c.id]))
     main, rest = order[0], tuple(order[1:])
     serving = next((container for container in rest if container.running), None)
     if not main.running and serving is not None and (found.exclusive or _in_the_way(main, rest)):
@@ -189,7 +189,7 @@ def _assess_replica(found: Assessment, board: Board, standing: Standing, contain
     found.keeps.append(Keep(main, action, cause, rest))
 
 
-def _preference(found: Assessment, standing: Standing, one: Container, reason: str) -> tuple[object, ...]:
+def _preference(standing: Standing, one: Container, reason: str) -> tuple[object, ...]:
     """The one that fits, else the one that serves: the newest, which may never have been healthy, comes after that."""
     lacking = bool(reason) and one.running and bool(standing.lacking(one))
     return (bool(reason), not one.running, lacking, -one.generation, one.node, one.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
 
 from k4t.master.planning.plan import Slot
 from k4t.model.participant import Kind
@@ -14,6 +15,7 @@ from k4t.registrar import document as registrar
 from k4t.registrar.document import Check, Document, Endpoint, Route
 
 GATEWAYS_OWN = "addresses"
+_Item = TypeVar("_Item", Route, Check, registrar.Record)
 
 
 def gateway_groups(app: App) -> tuple[str, ...]:
@@ -71,11 +73,14 @@ def compose(
     add: Iterable[tuple[Slot, Container]] = (),
     remove: Iterable[Slot] = (),
     settle: Collection[str] = (),
+    restore: Collection[str] = (),
+    former: Document | None = None,
 ) -> Document:
     """The document after one publication; epoch, seq and parent are the publisher's to set.
 
     Starts from the live one: what is unknown or outside this run is carried over. An added container's endpoints
-    replace those it had. Raises registrar.BadDocument.
+    replace those it had. `restore`: apps whose routes, checks and records become what `former` holds of them.
+    Raises registrar.BadDocument.
     """
     base = live or Document(desired.cluster.id, desired.cluster.name, kind, group)
     added = list(add)
@@ -84,6 +89,8 @@ def compose(
     for slot, container in added:
         endpoints += endpoints_of(slot.app, container)
     settled = dataclasses.replace(base, name=desired.cluster.name, endpoints=tuple(endpoints))
+    if former is not None:
+        settled = _restore(settled, former, frozenset(restore))
     return registrar.make(_settle(settled, desired, kind, group, frozenset(settle)))
 
 
@@ -99,6 +106,21 @@ class _Gone:
         if endpoint.container:
             return endpoint.container in self.containers
         return (endpoint.app, endpoint.replica, endpoint.node) in self.places
+
+
+def _restore(base: Document, former: Document, apps: frozenset[str]) -> Document:
+    def theirs(items: Iterable[_Item]) -> tuple[_Item, ...]:
+        return tuple(item for item in items if item.app in apps)
+
+    def others(items: Iterable[_Item]) -> tuple[_Item, ...]:
+        return tuple(item for item in items if item.app not in apps)
+
+    return dataclasses.replace(
+        base,
+        routes=others(base.routes) + theirs(former.routes),
+        checks=others(base.checks) + theirs(former.checks),
+        records=others(base.records) + theirs(former.records),
+    )
 
 
 def _settle(base: Document, desired: Tree, kind: Kind, group: str, apps: frozenset[str]) -> Document:

@@ -25,6 +25,7 @@ from k4t.master.planning.survey import slot_of
 from k4t.model.participant import Kind
 from k4t.model.spec import App
 from k4t.model.state import Container
+from k4t.registrar.document import Document
 
 NOT_STARTED = ("exited", "created", "dead", "removing")
 NOTHING: Mapping[str, str] = {}
@@ -41,6 +42,7 @@ class Entry:
     action: str = "create"
     after: tuple[str, ...] = ()
     start_after: tuple[str, ...] = ()
+    instead_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +59,26 @@ class Recipe:
 @dataclass(slots=True)
 class Wave:
     """`bring` comes into service, then `out` goes. `flush`: `out` is gone before the next wave begins; else its last
-    publication is shared with the next wave's first. `remove` False: stopped, and kept. `number`: given by `run`."""
+    publication is shared with the next wave's first. `remove` False: stopped, and kept. `retire`: ids of containers
+    that are stopped, and removed when all waves are done: until then they can be put back. `number`: given by `run`."""
 
     bring: Sequence[Entry] = ()
     out: Sequence[Container] = ()
     cause: str = ""
     flush: bool = False
     remove: bool = True
+    retire: frozenset[str] = frozenset()
     number: int = 0
 
 
 def removal_of(container: Container) -> str:
     """The id of the step after which nothing of the container is left."""
     return f"remove:{slot_of(container).label}"
+
+
+def stop_of(container: Container) -> str:
+    """The id of the step after which it does not run."""
+    return f"stop:{slot_of(container).label}"
 
 
 class Graph:
@@ -116,7 +125,10 @@ class Graph:
 class Track:
     """The steps of one app: what comes in, what is published where, what goes."""
 
-    def __init__(self, graph: Graph, recipe: Recipe, standing: Standing) -> None:
+    def __init__(
+        self, graph: Graph, recipe: Recipe, standing: Standing, former: Mapping[GroupKey, Document] | None = None
+    ) -> None:
+        """`former`: what is put back to how it was then, instead of to what the tree says."""
         self.graph, self.recipe, self.standing = graph, recipe, standing
         self.name = recipe.app.name
         self.numbers: dict[GroupKey, int] = {}
@@ -124,6 +136,10 @@ class Track:
         self.taken_out: set[tuple[GroupKey, Slot]] = set()
         # Where some of a removed app's endpoints must stay, what leads to them stays too.
         self.unsettled = set(standing.unsettled) if recipe.present or not standing.remote else set()
+        self.former = former
+        if former is not None:
+            self.unsettled = {key for key in standing.unsettled if key in former}
+        self.retired: list[tuple[Container, str]] = []
 
     def clear_stale(self) -> None:
         """Dead endpoints go at once, and wait for nobody."""
@@ -184,6 +200,14 @@ class Track:
         work = Await(name, entry.slot, self.recipe.app, self.recipe.app.update.timeout_s)
         return self._step("await", entry, work, ready)
 
+    def retire(self, kept: Iterable[Container], after: tuple[str, ...], cause: str) -> None:
+        """Remove what was kept to be put back. `kept`: what an earlier run has stopped."""
+        for container, why in [*self.retired, *((one, cause) for one in kept)]:
+            slot = slot_of(container)
+            stopped = (stop_of(container),) if container.state not in NOT_STARTED else ()
+            target = self._target(container, slot)
+            self.graph.add(removal_of(container), "remove", why, target, slot=slot, after=(*stopped, *after))
+
     def resize(self, container: Container) -> None:
         slot = slot_of(container)
         work = Resize(container.name, slot, container.id, self.recipe.app, self.recipe.resources)
@@ -202,6 +226,7 @@ class Track:
             resources=self.recipe.resources,
             address=pin.address if pin else "",
             ports=pinned_ports(app, pin),
+            instead_of=entry.instead_of,
         )
         fetch = self.graph.fetch(app, image, slot.node, entry.cause)
         return self._step("create", entry, work, (fetch, *gate, *entry.after))
@@ -241,9 +266,10 @@ class Track:
             target = self._target(container, slot)
             last = (served[slot.replica],) if slot.replica in served else after
             if container.state not in NOT_STARTED:
-                id = f"stop:{slot.label}"
-                last = (self.graph.add(id, "stop", wave.cause, target, slot=slot, after=last),)
-            if wave.remove:
+                last = (self.graph.add(stop_of(container), "stop", wave.cause, target, slot=slot, after=last),)
+            if container.id in wave.retire:
+                self.retired.append((container, wave.cause))
+            elif wave.remove:
                 self.graph.add(removal_of(container), "remove", wave.cause, target, slot=slot, after=last)
 
     def _publish(
@@ -292,8 +318,11 @@ class Track:
         if settle and key in self.unsettled:
             self.unsettled.discard(key)
             settled = (self.name,)
+        former = self.former.get(key) if self.former is not None and settled else None
         heal = self.graph.heals.get(key)
         id = f"publish:{kind}/{group}:{self.name}#{self.numbers[key]}"
         work = Publish(kind, group, tuple(adds), tuple(removes), settled)
+        if former is not None:
+            work = Publish(kind, group, tuple(adds), tuple(removes), restore=settled, former=former)
         after = (*after, heal) if heal else after
         return self.graph.add(id, "publish", cause, work, app=self.name, after=after, awaits=awaits)

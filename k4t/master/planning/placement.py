@@ -28,6 +28,18 @@ class Demand:
     ports: tuple[PortKey, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What a container of `app` gives back with the step `removed`, or for the same app already with `stopped` (it is
+    then kept, stopped, until the update is complete: `name`)."""
+
+    app: str
+    demand: Demand
+    removed: str
+    stopped: str = ""
+    name: str = ""
+
+
 @dataclass(slots=True)
 class Host:
     """A node while a plan is made: what is taken on it, and which steps of the plan give some of it back."""
@@ -40,7 +52,7 @@ class Host:
     ports: dict[PortKey, str] = field(default_factory=dict)
     apps: dict[str, int] = field(default_factory=dict)
     total: int = 0
-    freed: list[tuple[str, Demand]] = field(default_factory=list)
+    freed: list[Freed] = field(default_factory=list)
     freed_memory_bytes: int = 0
     freed_cpus: float = 0.0
 
@@ -63,18 +75,26 @@ class Host:
                 return f"port {key[0]}/{key[1]} is taken by {self.ports[key]}"
         return ""
 
-    def waits_for(self, demand: Demand) -> tuple[str, ...]:
-        """The removals of this plan without which the demand could not be met."""
+    def waits_for(self, app: str, demand: Demand) -> tuple[str, ...]:
+        """The removals (or stops) of this plan without which the demand could not be met."""
         if not self.freed:
             return ()
         steps: dict[str, None] = {}
         if demand.ports:
             wanted = set(demand.ports)
-            steps.update((step, None) for step, given in self.freed if wanted.intersection(given.ports))
+            blocking = [freed for freed in self.freed if wanted.intersection(freed.demand.ports)]
+            steps.update(((f.stopped if f.app == app else "") or f.removed, None) for f in blocking)
         short = self.memory_bytes is not None and 0 < demand.memory_bytes > self.memory_bytes - self.freed_memory_bytes
         if short or (self.cpus is not None and 0 < demand.cpus > self.cpus - self.freed_cpus + 1e-9):
-            steps.update((step, None) for step, given in self.freed if given.memory_bytes or given.cpus)
+            big = [freed for freed in self.freed if freed.demand.memory_bytes or freed.demand.cpus]
+            steps.update((freed.stopped or freed.removed, None) for freed in big)
         return tuple(steps)
+
+    def instead_of(self, app: str, demand: Demand) -> tuple[str, ...]:
+        """The stopped containers of the same app that keep a port of this demand until the update is complete."""
+        wanted = set(demand.ports)
+        same = (freed for freed in self.freed if freed.stopped and freed.app == app)
+        return tuple(freed.name for freed in same if wanted.intersection(freed.demand.ports))
 
     def take(self, app: str, demand: Demand, holder: str) -> None:
         self.apps[app] = self.apps.get(app, 0) + 1
@@ -86,8 +106,8 @@ class Host:
         for key in demand.ports:
             self.ports[key] = holder
 
-    def give_back(self, app: str, demand: Demand, step: str = "") -> None:
-        """`step`: the removal after which it is free; "" when it never was taken."""
+    def give_back(self, app: str, demand: Demand, freed: Freed | None = None) -> None:
+        """`freed`: the steps after which it is free; None when it never was taken."""
         self.apps[app] = self.apps.get(app, 0) - 1
         self.total -= 1
         if self.memory_bytes is not None:
@@ -96,8 +116,8 @@ class Host:
             self.cpus += demand.cpus
         for key in demand.ports:
             self.ports.pop(key, None)
-        if step:
-            self.freed.append((step, demand))
+        if freed is not None:
+            self.freed.append(freed)
             self.freed_memory_bytes += demand.memory_bytes
             self.freed_cpus += demand.cpus
 
@@ -253,8 +273,8 @@ class Picker:
         host.take(self.app.name, wanted, holder)
         self._count(host, 1)
 
-    def give_back(self, host: Host, given: Demand, step: str = "") -> None:
-        host.give_back(self.app.name, given, step)
+    def give_back(self, host: Host, given: Demand, freed: Freed | None = None) -> None:
+        host.give_back(self.app.name, given, freed)
         self._count(host, -1)
         domain = self.refused.pop(host.name, None)
         if domain is not None:

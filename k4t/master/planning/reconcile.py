@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from k4t.master.planning.assess import Assessment, assess
 from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
-from k4t.master.planning.placement import Board, Picker
+from k4t.master.planning.hold import held_spec, hold, pause
+from k4t.master.planning.placement import Board, Demand, Freed, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
 from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
@@ -69,6 +70,9 @@ class _Run:
         self.abandoned: list[tuple[str, str, str]] = []
         self.unknown: dict[str, list[str]] = {}
         self.first_awaits: dict[str, tuple[str, ...]] = {}
+        self.specs: dict[str, str] = {}
+        self.held: dict[str, str] = {}
+        self.paused: dict[str, str] = {}
 
     def plan(self) -> Plan:
         self._heal()
@@ -102,6 +106,9 @@ class _Run:
             scope=tuple(sorted(self.apps)),
             whole=self.partial is None,
             not_done=tuple(self.not_done),
+            specs=self.specs,
+            held=self.held,
+            paused=self.paused,
             refused=tuple(_refusal(names, reason) for reason, names in self.refused.items()),
         )
 
@@ -125,7 +132,35 @@ class _Run:
                 self.graph.heals[key] = self.graph.add(f"publish:{kind}/{name}:heal", "publish", cause, work)
 
     def _assess(self, app: App) -> Assessment:
-        return assess(app, self.images.get(app.name), self.board, self.survey, self.standings[app.name])
+        place = self.standings[app.name]
+        found = assess(app, self.images.get(app.name), self.board, self.survey, place)
+        hold(found, place, held_spec(app.name, self.survey.head, self.options))
+        self._count_once(found)
+        pause(found, place, self.survey.head, self.options)
+        self._say_waiting(found)
+        return found
+
+    def _count_once(self, found: Assessment) -> None:
+        """What is stopped and kept takes its ports, and nothing else."""
+        for one in (one for keep in found.keeps for one in keep.leftovers if found.retains(one)):
+            taken = self.board.demand_of(one)
+            self.board.hosts[one.node].give_back(one.app, Demand(taken.cpus, taken.memory_bytes))
+
+    def _say_waiting(self, found: Assessment) -> None:
+        name = found.name
+        if found.spec:
+            self.specs[name] = found.spec
+        if found.held:
+            self.held[name] = found.spec
+            head = self.survey.head
+            serial = head.held_at.get(name) if head and name not in self.options.failed else None
+            when = f"at serial {serial}" if serial else "in this run"
+            said = f"{name} is held: spec {found.spec[:11]}… did not get healthy {when}; change it, or --retry"
+            more = f" ({_few([f'{name}.{one}' for one in found.withheld])} can't be put back)" if found.withheld else ""
+            self.not_done.append(said + more)
+        elif found.paused is not None:
+            self.paused[name] = found.spec
+            self.not_done.append(f"{name} is paused after {found.paused} of {found.desired}; k4t continue {name}")
 
     def _may_publish(self, found: Assessment) -> bool:
         """Not when a group that it needs can't be written to; dead endpoints are taken out all the same."""
@@ -156,7 +191,10 @@ class _Run:
 
     def _track(self, found: Assessment) -> Track:
         image = found.image or ResolvedImage(found.app.image.reference, "")
-        return Track(self.graph, Recipe(found.app, image, found.spec, found.resources), self.standings[found.name])
+        recipe = Recipe(found.app, image, found.spec, found.resources)
+        # A held spec's routes, checks and records go with it, where this run knows what was before.
+        former = self.options.former if found.held else None
+        return Track(self.graph, recipe, self.standings[found.name], former)
 
     def _remove_app(self, name: str) -> None:
         """DNS first, a TTL later the gateways, then it is drained, stopped and removed."""
@@ -225,6 +263,8 @@ class _Run:
         picker.close()
         self._collect(found, arranged)
         gate = track.run(arranged.waves)
+        if found.paused is None:
+            track.retire(arranged.retire, gate, found.left_over)
         self.first_awaits[found.name] = tuple(
             f"await:{entry.slot.label}" for wave in arranged.waves[:2] for entry in wave.bring
         )
@@ -242,7 +282,8 @@ class _Run:
     def _release(self, containers: Iterable[Container]) -> None:
         for container in containers:
             host = self.board.hosts[container.node]
-            host.give_back(container.app, self.board.demand_of(container), removal_of(container))
+            freed = Freed(container.app, self.board.demand_of(container), removal_of(container))
+            host.give_back(container.app, freed.demand, freed)
 
     def _say_unreachable(self) -> None:
         for node in sorted(self.survey.unknown):

@@ -6,12 +6,14 @@ a replica; never two at a time where that could mean two on the same data (`recr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from k4t.master.planning.assess import Assessment, Need
-from k4t.master.planning.graph import Entry, Wave, removal_of
-from k4t.master.planning.placement import Board, Demand, Host, Picker, closed, demand, forbids, pin_of
+from k4t.master.planning.goback import going_back, put_back
+from k4t.master.planning.graph import Entry, Wave, removal_of, stop_of
+from k4t.master.planning.placement import Board, Demand, Freed, Host, Picker, closed, demand, forbids, pin_of
 from k4t.master.planning.plan import Slot, Unschedulable
 from k4t.master.planning.survey import slot_of
 from k4t.model.state import Container
@@ -21,12 +23,14 @@ Pair = tuple[Need, Container]
 
 @dataclass(slots=True)
 class Arranged:
-    """`abandoned`: replicas that would start without the data they left on another node: (replica, node)."""
+    """`abandoned`: replicas that would start without the data they left on another node: (replica, node). `retire`:
+    stopped containers that are kept until all waves are done, so that they can be put back."""
 
     waves: list[Wave] = field(default_factory=list)
     unschedulable: list[Unschedulable] = field(default_factory=list)
     not_done: list[str] = field(default_factory=list)
     abandoned: list[tuple[str, str]] = field(default_factory=list)
+    retire: list[Container] = field(default_factory=list)
 
 
 def early(found: Assessment) -> list[tuple[Container, str]]:
@@ -35,9 +39,10 @@ def early(found: Assessment) -> list[tuple[Container, str]]:
     Surplus stays until its successors serve where it is needed to stay above the minimum.
     """
     gone = [(container, f"{container.node} is dead") for container in found.doomed]
+    later = {id(keep) for keep in going_back(found)}
     for keep in found.keeps:
-        if found.exclusive or not keep.action:
-            gone += [(container, "was left by an unfinished update") for container in keep.leftovers]
+        if (found.exclusive or not keep.action) and id(keep) not in later:
+            gone += [(container, found.left_over) for container in keep.leftovers if not found.retains(container)]
     doomed = {container.id for container in found.doomed}
     extra = (container for need in found.needs for container in need.extra if container.id not in doomed)
     gone += [(container, "was left by an unfinished update") for container in extra]
@@ -69,25 +74,32 @@ def arrange(found: Assessment, board: Board, picker: Picker, *, start_after: tup
     before, bring = _first(found, placer, missing, halted, start_after)
     available = found.available + len(bring) - _counted_twice(found)
     late = _late(found, available)
+    result.retire = [c for keep in found.keeps for c in keep.leftovers if found.retains(c)]
     if before:
         result.waves.append(Wave((), before, "does not run", flush=True))
     if bring or late:
         result.waves.append(Wave(bring, late, _cause(bring, found)))
     placer.release(late)
+    put_back(found, result.waves, going_back(found), _budget(found, available))
     _replace(found, placer, serving, available=available)
     return result
 
 
 def _counted_twice(found: Assessment) -> int:
     """Replicas in service whose newer container is brought in too."""
+    later = {id(keep) for keep in going_back(found)}
     return sum(
-        bool(keep.action) and (keep.container.running or any(c.running for c in keep.leftovers)) for keep in found.keeps
+        bool(keep.action) and (keep.container.running or any(c.running for c in keep.leftovers))
+        for keep in found.keeps
+        if id(keep) not in later
     )
 
 
 def _late(found: Assessment, available: int) -> list[Container]:
     """What goes once its successors serve. Without enough of them, surplus stays: the last of the list, running."""
-    late = [] if found.exclusive else [c for keep in found.keeps if keep.action for c in keep.leftovers]
+    later = {id(keep) for keep in going_back(found)}
+    ours = [] if found.exclusive else [keep for keep in found.keeps if keep.action and id(keep) not in later]
+    late = [c for keep in ours for c in keep.leftovers if not found.retains(c)]
     if not keeps_surplus(found):
         return late
     running = [container for container, _ in found.surplus if container.running]
@@ -99,7 +111,7 @@ def _late(found: Assessment, available: int) -> list[Container]:
 def _cause(bring: Sequence[Entry], found: Assessment) -> str:
     if bring:
         return bring[0].cause
-    return found.surplus[0][1] if found.surplus else "was left by an unfinished update"
+    return found.surplus[0][1] if found.surplus else found.left_over
 
 
 def _first(
@@ -108,9 +120,11 @@ def _first(
     """All that adds to what serves. What does not run goes first; its successor waits for that alone."""
     before: list[Container] = []
     bring: list[Entry] = []
+    later = {id(keep) for keep in going_back(found)}
     for keep in found.keeps:
-        if keep.action:
-            cleared = tuple(removal_of(c) for c in keep.leftovers) if found.exclusive else ()
+        if keep.action and id(keep) not in later:
+            gone = [c for c in keep.leftovers if not found.retains(c)]
+            cleared = tuple(removal_of(c) for c in gone) if found.exclusive else ()
             slot = slot_of(keep.container)
             bring.append(Entry(slot, keep.cause, keep.container, keep.action, cleared, start_after))
     for need, old in halted:
@@ -129,20 +143,26 @@ def _first(
 def _starting(entry: Entry, start_after: tuple[str, ...]) -> Entry:
     if not start_after:
         return entry
-    return Entry(entry.slot, entry.cause, after=entry.after, start_after=start_after)
+    return dataclasses.replace(entry, start_after=start_after)
 
 
 def _replace(found: Assessment, placer: _Placer, serving: list[Pair], *, available: int) -> None:
     surge = 0 if found.exclusive else found.app.update.max_surge.of(found.desired, round_up=True)
     rest = _surge(placer, serving, surge) if surge > 0 else serving
     allowed = _unavailable(found)
-    now = found.available + sum(container.running for container, _ in found.surplus)
-    budget = min(allowed, available - min(now, found.desired - allowed))
+    budget = _budget(found, available)
     if budget > 0:
         _stop_first(placer, rest, budget)
         return
     for need, _ in rest:
         placer.give_up(need, allowed)
+
+
+def _budget(found: Assessment, available: int) -> int:
+    """How many may be out of service at a time."""
+    allowed = _unavailable(found)
+    now = found.available + sum(container.running for container, _ in found.surplus)
+    return min(allowed, available - min(now, found.desired - allowed))
 
 
 def _surge(placer: _Placer, serving: list[Pair], size: int) -> list[Pair]:
@@ -152,9 +172,11 @@ def _surge(placer: _Placer, serving: list[Pair], size: int) -> list[Pair]:
     olds: list[Container] = []
 
     def close() -> None:
-        if waves and any(removal_of(old) in entry.after for entry in entries for old in waves[-1].out):
+        gone = {id for old in waves[-1].out for id in (removal_of(old), stop_of(old))} if waves else set()
+        if any(id in gone for entry in entries for id in entry.after):
             waves[-1].flush = True
-        waves.append(Wave(tuple(entries), tuple(olds), entries[0].cause))
+        retire = placer.found.retiring(olds)
+        waves.append(Wave(tuple(entries), tuple(olds), entries[0].cause, retire=retire))
         placer.release(olds)
         entries.clear()
         olds.clear()
@@ -184,7 +206,8 @@ def _stop_first(placer: _Placer, serving: list[Pair], size: int) -> None:
         nonlocal previous
         if waves:
             waves[-1].flush = True
-        waves.append(Wave(previous, tuple(olds), entries[0].cause, flush=True))
+        retire = placer.found.retiring(olds)
+        waves.append(Wave(previous, tuple(olds), entries[0].cause, flush=True, retire=retire))
         previous = tuple(entries)
         entries.clear()
         olds.clear()
@@ -228,11 +251,12 @@ class _Placer:
         if need.bound_to and host.name != need.bound_to:
             self.result.abandoned.append((need.replica, need.bound_to))
         after = [removal_of(container) for container in need.extra]
-        after += [removal_of(instead_of)] if instead_of is not None else []
-        after += host.waits_for(wanted)
+        after += [self.found.vacated(instead_of)] if instead_of is not None else []
+        after += host.waits_for(app.name, wanted)
         slot = Slot(app.name, need.replica, need.generation, host.name)
+        replaced = host.instead_of(app.name, wanted)
         self.picker.take(host, wanted, f"{app.name}.{need.replica}")
-        return Entry(slot, need.cause, after=tuple(dict.fromkeys(after)))
+        return Entry(slot, need.cause, after=tuple(dict.fromkeys(after)), instead_of=replaced)
 
     def release(self, containers: Sequence[Container]) -> None:
         for container in containers:
@@ -258,7 +282,10 @@ class _Placer:
 
     def _give_back(self, container: Container) -> None:
         host = self.board.hosts[container.node]
-        self.picker.give_back(host, self.board.demand_of(container), removal_of(container))
+        stopped = stop_of(container) if self.found.retiring([container]) else ""
+        given = self.board.demand_of(container)
+        freed = Freed(container.app, given, removal_of(container), stopped, container.name)
+        self.picker.give_back(host, given, freed)
 
     def _take_again(self, container: Container) -> None:
         host = self.board.hosts[container.node]
