@@ -97,8 +97,7 @@ def recipients_add(
 
     files = SecretFiles(ctx.obj.db)
     count = files.add_recipient(public_key(key), name, _identities())
-    ctx.obj.console.note(f"encrypted {count} files to {len(files.recipients())} recipients")
-    _say_when_shut_out(ctx.obj, files)
+    _say_encrypted(ctx.obj, files, count)
 
 
 @recipients_app.command("remove", epilog="Example: k4t secret recipients remove alice")
@@ -113,9 +112,8 @@ def recipients_remove(
     agree(given, f"Shut {key} out of all secrets of the tree?")
     files = SecretFiles(given.db)
     count = files.remove_recipient(key, _identities())
-    given.console.note(f"encrypted {count} files to {len(files.recipients())} recipients")
+    _say_encrypted(given, files, count)
     given.console.note("old copies of the tree can still be opened with that key: change the values that matter")
-    _say_when_shut_out(given, files)
 
 
 def _ready(given: Globals, name: str) -> SecretFiles:
@@ -170,9 +168,12 @@ def _written(given: Globals, files: SecretFiles, name: str, value: str) -> None:
     given.console.note(f"wrote {files.directory / name}.age" if changed else f"secret {name} is unchanged")
 
 
-def _say_when_shut_out(given: Globals, files: SecretFiles) -> None:
+def _say_encrypted(given: Globals, files: SecretFiles, count: int) -> None:
     from k4t.errors import K4tError
+    from k4t.render.console import plural
 
+    to = plural(len(files.recipients()), "recipient")
+    given.console.note(f"encrypted {plural(count, 'file')} to {to}")
     try:
         files.digest_key(_identities())
     except K4tError:

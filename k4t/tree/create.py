@@ -20,7 +20,7 @@ _README = {
     "gateways": "One file for one load balancer: `NAME.xml`. `k4t gateway add NAME ADDRESS` writes one.",
     "dns": "One file for one DNS server: `NAME.xml`. `k4t dns add NAME ADDRESS --zone ZONE` writes one.",
     "certificates": "One file for one certificate: `NAME.xml`, and beside it the chains.",
-    "secrets": "One file for one secret: `NAME.age`, which `k4t secret set NAME` writes, or `NAME.xml`: where it is kept.",
+    "secrets": "One file for one secret: `NAME.age`, which `k4t secret set NAME` writes, or `NAME.xml`: where it is.",
     "hooks": "Programs that k4t runs: `pre-apply`, `post-apply`, `on-failure`.",
 }
 _CLUSTER = """\
