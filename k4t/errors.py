@@ -26,6 +26,7 @@ K4tError                     1   failed; what served before still serves
     │   ├── RegistryAway     1   the registry does not answer
     │   └── RegistryRefused  1   the registry wants another login
     ├── PortTaken            1
+    ├── AddressTaken         1   as a port: the pinned one, or all of a node's range
     ├── NameTaken            1   the container's name is held by one that is not ours
     ├── Unhealthy            1   it runs, and does not get healthy
     ├── HostFull             1   no space left
@@ -188,6 +189,10 @@ class RegistryRefused(PullFailed):
 
 
 class PortTaken(StepError):
+    pass
+
+
+class AddressTaken(StepError):
     pass
 
 

@@ -36,7 +36,8 @@ Entries = list[dict[str, Any]]
 
 
 class Allocator:
-    """`choosing` is held while numbers are chosen; `in_flight` are those of containers that are being created.
+    """`choosing` is held while numbers are chosen; `in_flight` are those of containers that are being created. A key is
+    protocol and number on the node's own address, or an address of its pool and 0.
 
     While the lock is held nobody else takes a number, so one listing of containers serves all that are created:
     `seen`, and what has been `made` since. Only what is gone since is not known: who finds a number taken looks again.

@@ -24,7 +24,8 @@ SIZED_LOGS = ("local", "json-file")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a container is given beside its app. `ports`: numbers on `address` by port name.
+    """What a container is given beside its app. `ports`: numbers on `address` by port name. `address6`: the node's
+    second address, for published ports. `network`: Docker's network in which `address` is the container's own.
 
     `secrets`: values by the secret's name. `files`: where each file stands on the node, by its target.
     """
@@ -32,6 +33,8 @@ class Given:
     labels: Mapping[str, str]
     ports: Mapping[str, int] = field(default_factory=dict)
     address: str = ""
+    address6: str = ""
+    network: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,6 +58,7 @@ def body(app: App, image: str, given: Given) -> dict[str, Any]:
         "WorkingDir": app.container.workdir or None,
         "StopSignal": app.stop.signal or None,
         "Healthcheck": _healthcheck(app.health),
+        "NetworkingConfig": _networking(app, given),
         "ExposedPorts": {_inside(port): {} for port in app.ports}
         if app.network.mode == "bridge" and app.ports
         else None,
@@ -100,7 +104,7 @@ def in_place(app: App) -> dict[str, Any]:
 def _host_config(app: App, given: Given) -> dict[str, Any]:
     settings = app.container
     made: dict[str, Any] = {
-        "NetworkMode": _network_mode(app),
+        "NetworkMode": _network_mode(app, given),
         "RestartPolicy": {"Name": settings.restart, "MaximumRetryCount": 0},
         "ReadonlyRootfs": settings.read_only,
         "Init": settings.init,
@@ -121,12 +125,20 @@ def _host_config(app: App, given: Given) -> dict[str, Any]:
     return made | {key: value for key, value in optional.items() if value}
 
 
-def _network_mode(app: App) -> str:
-    if app.network.mode in ("macvlan", "ipvlan"):
-        raise StepError(
-            f'{app.where}: <network mode="{app.network.mode}"> comes with a later release', "use host or bridge for now"
-        )
-    return app.network.mode
+def _network_mode(app: App, given: Given) -> str:
+    if app.network.mode not in ("macvlan", "ipvlan"):
+        return app.network.mode
+    if not given.network or not given.address:
+        raise StepError(f'{app.where}: <network mode="{app.network.mode}">: no address was chosen for {app.name}')
+    return given.network
+
+
+def _networking(app: App, given: Given) -> dict[str, Any] | None:
+    """The address of its own, where it has one."""
+    if app.network.mode not in ("macvlan", "ipvlan"):
+        return None
+    key = "IPv6Address" if ":" in given.address else "IPv4Address"
+    return {"EndpointsConfig": {given.network: {"IPAMConfig": {key: given.address}}}}
 
 
 def _listens(app: App, port: Port, given: Given) -> int:
@@ -148,11 +160,13 @@ def _inside(port: Port) -> str:
 
 
 def _bindings(app: App, given: Given) -> dict[str, list[dict[str, str]]]:
-    """Published on the node's service address, never on all of them."""
+    """Published on the node's service addresses (one, or one of each family), never on all of its own."""
     if app.ports and not given.address:
         raise StepError(f"{app.where}: no address to publish the ports of {app.name} on")
+    addresses = [address for address in (given.address, given.address6) if address]
     return {
-        _inside(port): [{"HostIp": given.address, "HostPort": str(_number(app, port, given))}] for port in app.ports
+        _inside(port): [{"HostIp": address, "HostPort": str(_number(app, port, given))} for address in addresses]
+        for port in app.ports
     }
 
 

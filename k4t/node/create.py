@@ -7,17 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k4t.errors import ConnectionLost, DockerUnavailable, EngineRefused, ImageNotFound, PortTaken, StepError
+from k4t.errors import (
+    AddressTaken,
+    ConnectionLost,
+    DockerUnavailable,
+    EngineRefused,
+    ImageNotFound,
+    PortTaken,
+    StepError,
+)
 from k4t.model.spec import App, Node, Port
 from k4t.model.state import BoundPort, Container
-from k4t.node import labels
+from k4t.node import addresses, labels
 from k4t.node.allocate import Key, allocate, held_ports, needs_host_ports
-from k4t.node.allocator import Locker
+from k4t.node.allocator import Entries, Locker
 from k4t.node.body import Given, body
 from k4t.node.docker import Engine
 from k4t.node.files import files_needed, make_volumes, put_files
 from k4t.node.lifecycle import name_taken
 from k4t.node.listing import container_of, name_of
+from k4t.node.networks import ensure
 from k4t.node.reference import BY_ID, Resolved, alias
 from k4t.remote.lock import parse_sockets, port_holder
 from k4t.remote.transport import Transport
@@ -28,7 +37,9 @@ LOOK_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One container to make. `image`: what the Engine finds it by. `ports`: pinned numbers by port name.
+    """One container to make. `image`: what the Engine finds it by. `ports`: pinned numbers by port name. `address`: the
+    pinned one; `reserved`: those that other replicas are pinned to. `instead_of`: names of this cluster's containers
+    that were stopped for it, whose ports and address it may take.
 
     `secrets`: values by the secret's name; `contents`: of files, by target; `digests`, `own_files`: see
     labels.Labels.
@@ -47,22 +58,39 @@ class Order:
     secrets: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, bytes] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    instead_of: tuple[str, ...] = ()
     own_files: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    reserved: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is the new container's alone. `network`: Docker's, where `address` is its own."""
+
+    ports: tuple[BoundPort, ...] = ()
+    address: str = ""
+    network: str = ""
+
+    def keys(self) -> list[Key]:
+        """What the allocator knows it by."""
+        return [(self.address, 0)] if self.network else [(port.protocol, port.number) for port in self.ports]
 
 
 def create(engine: Engine, node: Node, order: Order, lock: Locker) -> Container:
     """Make the container, or find the one that an earlier try has made.
 
-    Ports are taken under the host's allocation lock (`lock` makes it: k4t.remote.lock.host_lock), which other
-    clusters and other masters respect too.
-    Raises PortTaken, NameTaken, ImageNotFound, HostFull, and what the Engine raises.
+    Ports and addresses are taken under the host's allocation lock (`lock` makes it: k4t.remote.lock.host_lock), which
+    other clusters and other masters respect too.
+    Raises PortTaken, AddressTaken, NameTaken, ImageNotFound, HostFull, and what the Engine raises.
     """
     files = _put(engine, order)
     make_volumes(engine, order.cluster_id, order.app)
-    if not needs_host_ports(order.app):
-        return _make(engine, node, order, (), files)
+    if not needs_host_ports(order.app) and not addresses.has_own_address(order.app):
+        address = "" if order.app.network.mode == "none" else node.address
+        return _make(engine, node, order, Chosen(address=address), files)
     with engine.allocator.hold(lock) as held:
-        return _with_ports(engine, node, order, held.listening, files)
+        return _under_lock(engine, node, order, held.listening, files)
 
 
 def _put(engine: Engine, order: Order) -> dict[str, str]:
@@ -77,7 +105,7 @@ def _put(engine: Engine, order: Order) -> dict[str, str]:
     return put_files(engine.transport, needed)
 
 
-def _with_ports(
+def _under_lock(
     engine: Engine, node: Node, order: Order, sockets: frozenset[Key], files: Mapping[str, str]
 ) -> Container:
     allocator = engine.allocator
@@ -85,7 +113,7 @@ def _with_ports(
         chosen = _choose(engine, node, order, sockets)
         if isinstance(chosen, Container):
             return chosen
-        numbers: dict[Key, str] = {(port.protocol, port.number): f"container {order.name}" for port in chosen}
+        numbers: dict[Key, str] = dict.fromkeys(chosen.keys(), f"container {order.name}")
         allocator.in_flight.update(numbers)
     made = False
     try:
@@ -99,8 +127,8 @@ def _with_ports(
             allocator.made.update(numbers if made else {})
 
 
-def _choose(engine: Engine, node: Node, order: Order, sockets: frozenset[Key]) -> tuple[BoundPort, ...] | Container:
-    """Its numbers, or the container that is there. A listing may be as old as the lock's taking: what it forbids is
+def _choose(engine: Engine, node: Node, order: Order, sockets: frozenset[Key]) -> Chosen | Container:
+    """What it gets, or the container that is there. A listing may be as old as the lock's taking: what it forbids is
     looked at again."""
     allocator = engine.allocator
     for again in (False, True):
@@ -111,21 +139,34 @@ def _choose(engine: Engine, node: Node, order: Order, sockets: frozenset[Key]) -
         there = _named(entries, order.name)
         if there is not None and fresh:
             return _same(node, order, there)
-        holders = {**allocator.in_flight, **allocator.made, **held_ports(entries, node.address)}
+        others = [entry for entry in entries if not _gives_way(entry, order)]
         try:
             if there is None:
-                listening = _listening(engine.transport, order, holders, sockets)
-                return allocate(order.app, node, holders, listening, order.ports)
-        except PortTaken:
+                return _from(engine, node, order, others, sockets)
+        except (PortTaken, AddressTaken):
             if fresh:
                 raise
     raise AssertionError  # the second look is fresh: it returns or raises
 
 
-def _make(
-    engine: Engine, node: Node, order: Order, ports: tuple[BoundPort, ...], files: Mapping[str, str]
-) -> Container:
-    address = "" if order.app.network.mode == "none" else node.address
+def _from(engine: Engine, node: Node, order: Order, others: Entries, sockets: frozenset[Key]) -> Chosen:
+    begun = {**engine.allocator.in_flight, **engine.allocator.made}
+    if addresses.has_own_address(order.app):
+        taken = {**{address: name for (address, _), name in begun.items()}, **addresses.held_addresses(others)}
+        address = addresses.choose(order.app, node, taken, order.address, order.reserved)
+        return Chosen(addresses.own_ports(order.app), address, ensure(engine, node, order.app))
+    holders = {**begun, **held_ports(others, node.address)}
+    listening = _listening(engine.transport, order, holders, sockets)
+    return Chosen(allocate(order.app, node, holders, listening, order.ports), node.address)
+
+
+def _gives_way(entry: Mapping[str, Any], order: Order) -> bool:
+    """Whether it is one that the new container stands in for. A listing may show it as it ran before."""
+    ours = labels.parse(entry.get("Labels"))
+    return ours is not None and ours.cluster == order.cluster_id and name_of(entry) in order.instead_of
+
+
+def _make(engine: Engine, node: Node, order: Order, chosen: Chosen, files: Mapping[str, str]) -> Container:
     marks = labels.Labels(
         order.cluster_id,
         order.app.name,
@@ -134,13 +175,20 @@ def _make(
         order.revision,
         order.spec,
         order.resources,
-        tuple(sorted(ports, key=lambda port: port.name)),
-        address,
+        tuple(sorted(chosen.ports, key=lambda port: port.name)),
+        chosen.address,
         tuple(sorted(order.digests.items())),
         tuple(sorted(order.own_files.items())),
     )
-    numbers = {port.name: port.number for port in ports}
-    given = Given(labels.build(marks), numbers, address, order.secrets, files)
+    given = Given(
+        labels.build(marks),
+        {port.name: port.number for port in chosen.ports},
+        chosen.address,
+        address6=node.address6,
+        network=chosen.network,
+        secrets=order.secrets,
+        files=files,
+    )
     made = _create(engine, node, order, body(order.app, order.image, given))
     if isinstance(made, Container):
         return made

@@ -15,6 +15,7 @@ from k4t.model.spec import App, Resources
 from k4t.node import labels
 from k4t.node.body import CPU_PERIOD_US, UNLIMITED_BYTES, in_place
 from k4t.node.docker import Engine
+from k4t.node.networks import explained
 from k4t.remote.lock import port_holder
 
 FULL_ID = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +35,7 @@ def start(engine: Engine, cluster_id: str, container: str) -> None:
             raise _gone(engine, container) from error
         if "address already in use" in error.message or "port is already allocated" in error.message:
             raise _port_taken(engine, container, error) from error
-        raise
+        raise explained(error) from error
 
 
 def stop(engine: Engine, cluster_id: str, container: str, *, grace_s: float = 30.0) -> None:

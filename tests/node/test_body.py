@@ -73,6 +73,18 @@ CASES: dict[str, tuple[App, Given]] = {
     ),
     "host-by-itself": (app(ports=(Port("main", container=80),)), given(ports={"main": 80})),
     "bridge": (app(network=Network("bridge"), ports=TWO_PORTS), given(ports={"main": 20000, "dns-in": 5353})),
+    "bridge-both-families": (
+        app(network=Network("bridge"), ports=TWO_PORTS),
+        given(ports={"main": 20000, "dns-in": 5353}, address6="fd88::11"),
+    ),
+    "macvlan": (
+        app(network=Network("macvlan", ("10.0.0.53",)), ports=(Port("main", container=8080),)),
+        given(ports={"main": 8080}, address="10.88.0.100", network="k4t-macvlan-eth0-10.88.0.0-24"),
+    ),
+    "ipvlan-v6": (
+        app(network=Network("ipvlan"), ports=(Port("main", container=8080),)),
+        given(ports={"main": 8080}, address="fd88::100", network="k4t-ipvlan-eth0-fd88---64"),
+    ),
     "none": (app(network=Network("none")), given(address="")),
     "resolvers": (app(network=Network("bridge", ("10.0.0.53",), ("k4t.lab", "lab"))), given()),
     "env-and-labels": (
@@ -137,9 +149,9 @@ def test_no_golden_file_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("mode", ["macvlan", "ipvlan"])
-def test_what_comes_later_says_so(mode: Any) -> None:
-    """A network mode without effect yet is refused with the line, not ignored."""
-    with pytest.raises(StepError, match=rf"apps/web/app.xml:1: <network mode=\"{mode}\"> comes with a later release"):
+def test_an_address_of_its_own_has_to_be_chosen_first(mode: Any) -> None:
+    """Docker is never left to choose one by itself."""
+    with pytest.raises(StepError, match=rf"apps/web/app.xml:1: <network mode=\"{mode}\">: no address was chosen"):
         body(app(network=Network(mode)), IMAGE, given())
 
 
