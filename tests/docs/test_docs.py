@@ -71,6 +71,6 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
 def _commands(text: str) -> Iterator[str]:
     """Lines of code blocks that begin with k4t, and the parts of such lines behind &&."""
     for line in re.findall(r"(?m)^(?:    |Example: |  Example: )(?:\$ )?(k4t .*)$", text):
-        for part in re.split(r"\s&&\s|\s[|>]\s", line.split("  #")[0]):
+        for part in re.split(r"\s&&\s|\s[|<>]\s", line.split("  #")[0]):
             if part.startswith("k4t ") and "[" not in part and "…" not in part and "├" not in part:
                 yield part
