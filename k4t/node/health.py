@@ -7,6 +7,7 @@ else may be listening at its port.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 import time
@@ -65,10 +66,11 @@ def await_healthy(
     """
     interval_s = app.health.interval_s if app.health else Health(ImageProbe()).interval_s
     stop = stopping or threading.Event()
+    started = dataclasses.replace(container, state="running")  # it was listed before; `_look` says what it is now
     begun = since = clock()
     pause_s, started_at = FIRST_PAUSE_S, ""
     while True:
-        answer = problem(transport, container, app) if _probed(app) else ""
+        answer = problem(transport, started, app) if _probed(app) else ""
         if not answer or pause_s >= EARLY_S:
             look = _look(engine, container)
             if look.started_at != started_at:
