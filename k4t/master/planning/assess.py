@@ -282,6 +282,10 @@ def _assess_missing(
         found.needs.append(Need(replica, f"{lost[0].node} is dead", generation, None, extra, bound))
         return
     cause = _missing_cause(found.app, survey, standing, replica, seen_count)
+    if holds_data and not bound and survey.dead and not (survey.head and survey.never_applied(found.name)):
+        # Nothing says where its data are: on the node that can't be asked, for all that is known.
+        bound = ", ".join(sorted(survey.dead))
+        cause = f"{bound} {'is' if len(survey.dead) == 1 else 'are'} dead"
     found.needs.append(Need(replica, cause, 1, bound_to=bound))
 
 

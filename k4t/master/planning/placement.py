@@ -248,6 +248,7 @@ class Picker:
         self.image = image
         self.by = [spread for spread in app.placement.spread if spread.by != "node"]
         self.node_max = min((s.max for s in app.placement.spread if s.by == "node" and s.max is not None), default=None)
+        self.one_a_node = any(volume.binds_to_node and not volume.shared_writers for volume in app.volumes)
         self.counts: dict[tuple[str, str], int] = {}
         self.local: dict[Domain, list[tuple[int, int, str]]] = {domain: [] for domain in self.domains}
         self.aside: list[tuple[Pool, Host]] = []
@@ -258,6 +259,8 @@ class Picker:
 
     def lacks(self, host: Host, wanted: Demand) -> str:
         """Why one more replica can't stand there now; "" when it can."""
+        if self.one_a_node and host.apps.get(self.app.name, 0) > 0:
+            return f"the data of {self.app.name} there is in use"
         if self.node_max is not None and host.apps.get(self.app.name, 0) >= self.node_max:
             return f"already runs {self.node_max} (spread)"
         for spread in self.by:

@@ -272,6 +272,8 @@ class _Run:
 
     def _collect(self, found: Assessment, arranged: Arranged) -> None:
         self.abandoned += [(found.name, replica, node) for replica, node in arranged.abandoned]
+        if found.app.replicas is not None and any(volume.binds_to_node for volume in found.app.volumes):
+            self.abandoned += sorted({(found.name, one.replica, one.node) for one, _ in found.surplus})
         self.not_done += arranged.not_done
         if self.survey.unknown:
             for one in arranged.unschedulable:

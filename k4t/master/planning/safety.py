@@ -60,8 +60,10 @@ def unsafe_changes(
     abandoned: Iterable[tuple[str, str, str]],
     apps: Collection[str] | None,
 ) -> tuple[UnsafeChange, ...]:
-    """`abandoned`: (app, replica, node with the data). `apps`: of a partial apply, else None."""
+    """`abandoned`: (app, replica, node with the data, or “, ” between those that may have it). `apps`: of a partial
+    apply, else None."""
     done = list(steps)
+    left = sorted(abandoned)
     publications = [step.work for step in done if isinstance(step.work, Publish)]
     found = [
         *_rewind(desired, survey.head, options, apps),
@@ -69,11 +71,11 @@ def unsafe_changes(
         *_apps_emptied(desired, survey, done, standings),
         *_withdrawn(desired, survey, publications),
         *_joined(survey, publications),
-        *_unfenced(survey, standings, options, publications),
+        *_unfenced(survey, standings, options, publications, left),
     ]
     found += [
         UnsafeChange("abandon-data", f"{app}/{replica}", f"{app}.{replica} leaves its data on {node}")
-        for app, replica, node in abandoned
+        for app, replica, node in left
     ]
     return tuple(sorted((c for c in found if not allowed(c, options.named)), key=lambda c: (c.kind, c.name)))
 
@@ -157,12 +159,17 @@ def _joined(survey: Survey, publications: Iterable[Publish]) -> Iterable[UnsafeC
 
 
 def _unfenced(
-    survey: Survey, standings: Mapping[str, Standing], options: Options, publications: Iterable[Publish]
+    survey: Survey,
+    standings: Mapping[str, Standing],
+    options: Options,
+    publications: Iterable[Publish],
+    abandoned: Iterable[tuple[str, str, str]],
 ) -> Iterable[UnsafeChange]:
     """A node declared dead that may still serve: its places are given away."""
     if not survey.dead:
         return
     given_up = {slot.node for work in publications for slot in work.remove if not slot.generation}
     given_up |= {node for standing in standings.values() for node in standing.homes.values()}
+    given_up |= {node for _, _, nodes in abandoned for node in nodes.split(", ")}
     for node in sorted(survey.dead & given_up - options.fenced):
         yield UnsafeChange("unfenced", node, f"{node} is declared dead, and nothing says that it is off")
