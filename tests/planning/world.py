@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -157,10 +158,24 @@ class Model:
         self.names.add((work.slot.node, work.name))
         self.count += 1
         id = f"{work.slot.app}-{work.slot.replica}-{work.slot.generation}-{self.seq}-{self.count}"
-        container = container_of(self.desired, work.app, work.slot, id=id, ports=work.ports, address=work.address)
+        address = work.address or self._address(work)
+        container = container_of(self.desired, work.app, work.slot, id=id, ports=work.ports, address=address)
         container = dataclasses.replace(container, spec=work.spec, resources=work.resources, revision=work.revision)
         self.containers[id] = dataclasses.replace(container, state="created")
         self.made[work.slot] = self.containers[id]
+
+    def _address(self, work: Create) -> str:
+        """As a host chooses one, where containers have their own: the lowest that none has which is not given up."""
+        pool = self.desired.nodes[work.slot.node].pool
+        if work.app.network.mode not in ("macvlan", "ipvlan"):
+            return ""
+        assert pool is not None, f"{work.name} is on a node without addresses"
+        others = (c for c in self.containers.values() if c.node == work.slot.node and c.name not in work.instead_of)
+        held = {c.address for c in others}
+        low, high = map(ipaddress.ip_address, (pool.first, pool.last))
+        free = [str(low + n) for n in range(int(high) - int(low) + 1) if str(low + n) not in held]
+        assert free, f"{work.name}: no address is left on {work.slot.node}"
+        return free[0]
 
     def _of(self, slot: Slot) -> Container:
         return self.containers[slot.container or self.made[slot].id]

@@ -9,6 +9,7 @@ from k4t.master.planning import causes
 from k4t.master.planning.graph import NOT_STARTED, removal_of, stop_of
 from k4t.master.planning.placement import Board, forbids, pin_of, pinned_ports
 from k4t.master.planning.plan import ResolvedImage
+from k4t.master.planning.ranges import ADDRESSED, inside
 from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
 from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import Survey, replica_key
@@ -250,6 +251,8 @@ def _moved_away(app: App, board: Board, container: Container) -> str:
     node = board.hosts[container.node].node
     if app.network.mode in ("host", "bridge") and container.address not in ("", node.address, node.address6):
         return f"address of {node.name} {container.address} → {node.address}"
+    if app.network.mode in ADDRESSED and node.pool is not None and not inside(node.pool, container.address):
+        return f"address {container.address} is not in the subnet of {node.name}"
     pin = pin_of(app, container.replica) if app.placement.pins else None
     if pin is None:
         return ""

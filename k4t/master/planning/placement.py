@@ -12,20 +12,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from k4t.master.planning.plan import ResolvedImage
+from k4t.master.planning.ranges import ADDRESS, ADDRESSED, Key, Ranges, held_by, pinned_addresses, ranges
 from k4t.master.planning.survey import Survey
 from k4t.model.spec import App, Node, Pin, Tree
 from k4t.model.state import Container, Facts, Observed
 
-PortKey = tuple[int, str]
-
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one container takes of a node."""
+    """What one container takes of a node. `ports`: known ones, and its own address where that is known. `any`: kinds
+    of which it takes one that its host will choose."""
 
     cpus: float = 0.0
     memory_bytes: int = 0
-    ports: tuple[PortKey, ...] = ()
+    ports: tuple[Key, ...] = ()
+    any: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Host:
     known: bool
     cpus: float | None
     memory_bytes: int | None
-    ports: dict[PortKey, str] = field(default_factory=dict)
+    ranges: Ranges
+    ports: dict[Key, str] = field(default_factory=dict)
     apps: dict[str, int] = field(default_factory=dict)
     total: int = 0
     freed: list[Freed] = field(default_factory=list)
@@ -72,18 +74,19 @@ class Host:
             return "not enough CPU"
         for key in demand.ports:
             if key in self.ports:
-                return f"port {key[0]}/{key[1]} is taken by {self.ports[key]}"
-        return ""
+                what = f"port {key[0]}/{key[1]}" if key[0] else f"address {key[1]}"
+                return f"{what} is taken by {self.ports[key]}"
+            if not key[0] and (why := self.ranges.bars(key[1])):
+                return why
+        return self.ranges.lacks(demand.any) if demand.any else ""
 
     def waits_for(self, app: str, demand: Demand) -> tuple[str, ...]:
         """The removals (or stops) of this plan without which the demand could not be met."""
         if not self.freed:
             return ()
         steps: dict[str, None] = {}
-        if demand.ports:
-            wanted = set(demand.ports)
-            blocking = [freed for freed in self.freed if wanted.intersection(freed.demand.ports)]
-            steps.update(((f.stopped if f.app == app else "") or f.removed, None) for f in blocking)
+        blocking = self._blocking(demand)
+        steps.update(((f.stopped if f.app == app else "") or f.removed, None) for f in blocking)
         short = self.memory_bytes is not None and 0 < demand.memory_bytes > self.memory_bytes - self.freed_memory_bytes
         if short or (self.cpus is not None and 0 < demand.cpus > self.cpus - self.freed_cpus + 1e-9):
             big = [freed for freed in self.freed if freed.demand.memory_bytes or freed.demand.cpus]
@@ -91,10 +94,24 @@ class Host:
         return tuple(steps)
 
     def instead_of(self, app: str, demand: Demand) -> tuple[str, ...]:
-        """The stopped containers of the same app that keep a port of this demand until the update is complete."""
-        wanted = set(demand.ports)
-        same = (freed for freed in self.freed if freed.stopped and freed.app == app)
-        return tuple(freed.name for freed in same if wanted.intersection(freed.demand.ports))
+        """The stopped containers of the same app that keep a port or address of this demand until the update is
+        complete."""
+        return tuple(freed.name for freed in self._blocking(demand) if freed.stopped and freed.app == app)
+
+    def _blocking(self, demand: Demand) -> list[Freed]:
+        """Those whose ports or addresses it takes: the same ones, or any, where there would be too few."""
+        if not self.freed:
+            return []
+        wanted, short = set(demand.ports), self.ranges.short(demand.any) if demand.any else frozenset()
+        if short:
+            wanted.update(k for freed in self.freed for k in freed.demand.ports if self.ranges.kind(k) in short)
+        return [freed for freed in self.freed if wanted.intersection(freed.demand.ports)] if wanted else []
+
+    def hold(self, key: Key, holder: str) -> None:
+        """A port or address that somebody has."""
+        if key not in self.ports:
+            self.ranges.count(key, -1)
+        self.ports[key] = holder
 
     def take(self, app: str, demand: Demand, holder: str) -> None:
         self.apps[app] = self.apps.get(app, 0) + 1
@@ -104,7 +121,8 @@ class Host:
         if self.cpus is not None:
             self.cpus -= demand.cpus
         for key in demand.ports:
-            self.ports[key] = holder
+            self.hold(key, holder)
+        self.ranges.count_any(demand.any, -1)
 
     def give_back(self, app: str, demand: Demand, freed: Freed | None = None) -> None:
         """`freed`: the steps after which it is free; None when it never was taken."""
@@ -115,9 +133,12 @@ class Host:
         if self.cpus is not None:
             self.cpus += demand.cpus
         for key in demand.ports:
-            self.ports.pop(key, None)
+            if self.ports.pop(key, None) is not None:
+                self.ranges.count(key, 1)
+        self.ranges.count_any(demand.any, 1)
         if freed is not None:
             self.freed.append(freed)
+            self.ranges.count_freed(demand.ports, 1)
             self.freed_memory_bytes += demand.memory_bytes
             self.freed_cpus += demand.cpus
 
@@ -125,6 +146,7 @@ class Host:
         """Undo the last `give_back`."""
         self.take(app, demand, holder)
         self.freed.pop()
+        self.ranges.count_freed(demand.ports, -1)
         self.freed_memory_bytes -= demand.memory_bytes
         self.freed_cpus -= demand.cpus
 
@@ -160,7 +182,8 @@ class Board:
     """All nodes, with what runs on them."""
 
     def __init__(self, desired: Tree, observed: Observed, survey: Survey) -> None:
-        self.hosts = {name: _host(node, observed, survey) for name, node in sorted(desired.nodes.items())}
+        pinned = pinned_addresses(desired.apps.values())
+        self.hosts = {name: _host(node, observed, survey, pinned) for name, node in sorted(desired.nodes.items())}
         self.enemies = _enemies(desired)
         self._pools: dict[Signature, dict[Domain, Pool]] = {}
         self._demands: dict[str, Demand] = {}
@@ -169,25 +192,24 @@ class Board:
             if host is None:
                 continue
             for stranger in state.strangers:
-                host.ports.update({(port.number, port.protocol): stranger.name for port in stranger.ports})
+                for key in held_by(host.node, stranger):
+                    host.hold(key, stranger.name)
             for container in state.containers:
                 host.take(container.app, self.demand_of(container), container.name)
 
     def demand_of(self, container: Container) -> Demand:
-        """What a container that exists takes; its ports count where its address is the node's."""
+        """What a container that exists takes; its ports count where its address is the node's, else the address."""
         base = self._demands.get(container.resources)
         if base is None:
             base = self._demands.setdefault(container.resources, _parsed(container.resources))
         node = self.hosts[container.node].node if container.node in self.hosts else None
-        if not container.ports or node is None or container.address not in ("", node.address, node.address6):
-            return base
-        ports = tuple((port.number, port.protocol) for port in container.ports)
-        return Demand(base.cpus, base.memory_bytes, ports)
+        keys = held_by(node, container) if node is not None else ()
+        return Demand(base.cpus, base.memory_bytes, keys) if keys else base
 
     def pools(self, app: App, image: ResolvedImage) -> dict[Domain, Pool]:
         """Where new replicas of such an app may go at all, split by what it spreads over."""
         by = tuple(spread.by for spread in app.placement.spread if spread.by != "node")
-        signature = (app.placement.require, image.archs, app.network.mode in ("macvlan", "ipvlan"), by)
+        signature = (app.placement.require, image.archs, app.network.mode in ADDRESSED, by)
         if signature not in self._pools:
             domains: dict[Domain, list[Host]] = {}
             for host in self.hosts.values():
@@ -212,7 +234,7 @@ def forbids(app: App, image: ResolvedImage | None, host: Host) -> str:
             return f"{label} is not {value}"
     if image is not None and image.archs and host.facts.arch and host.facts.arch not in image.archs:
         return f"image is for {', '.join(image.archs)}, not {host.facts.arch}"
-    if app.network.mode in ("macvlan", "ipvlan") and host.node.pool is None:
+    if app.network.mode in ADDRESSED and host.node.pool is None:
         return "no address range"
     return ""
 
@@ -227,8 +249,10 @@ def pinned_ports(app: App, pin: Pin | None) -> dict[str, int]:
 
 
 def demand(app: App, replica: str) -> Demand:
-    pinned = pinned_ports(app, pin_of(app, replica))
-    ports: list[PortKey] = []
+    pin = pin_of(app, replica) if app.placement.pins else None
+    pinned = pinned_ports(app, pin)
+    ports: list[Key] = []
+    any_of: list[str] = []
     if app.network.mode in ("host", "bridge"):
         for port in app.ports:
             number = pinned.get(port.name, port.host if isinstance(port.host, int) else None)
@@ -236,7 +260,13 @@ def demand(app: App, replica: str) -> Demand:
                 number = port.container
             if number:
                 ports.append((number, port.protocol))
-    return Demand(app.resources.cpus or 0.0, app.resources.memory_bytes or 0, tuple(ports))
+            elif port.host == "auto":
+                any_of.append(port.protocol)
+    elif app.network.mode in ADDRESSED and pin is not None and pin.address:
+        ports.append((0, pin.address))
+    elif app.network.mode in ADDRESSED:
+        any_of.append(ADDRESS)
+    return Demand(app.resources.cpus or 0.0, app.resources.memory_bytes or 0, tuple(ports), tuple(any_of))
 
 
 class Picker:
@@ -351,7 +381,7 @@ class Picker:
         return None
 
 
-def _host(node: Node, observed: Observed, survey: Survey) -> Host:
+def _host(node: Node, observed: Observed, survey: Survey, pinned: frozenset[str]) -> Host:
     state = observed.nodes.get(node.name)
     facts = state.facts if state else Facts()
     cpus = node.capacity.cpus if node.capacity.cpus is not None else (facts.cpus or None)
@@ -359,7 +389,7 @@ def _host(node: Node, observed: Observed, survey: Survey) -> Host:
     if memory is not None:
         memory -= node.capacity.reserve_memory_bytes
     known = node.name not in survey.unknown
-    return Host(node=node, facts=facts, known=known, cpus=cpus, memory_bytes=memory)
+    return Host(node=node, facts=facts, known=known, cpus=cpus, memory_bytes=memory, ranges=ranges(node, pinned))
 
 
 def _enemies(desired: Tree) -> Mapping[str, tuple[str, ...]]:
