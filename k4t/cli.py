@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, look, secrets
+from k4t.commands import apps, hosts, look, nodes, secrets
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, hoisted
@@ -22,10 +22,11 @@ EPILOG = "Global options may stand anywhere on the line. Exit status: docs/comma
 
 
 app = group("k4t: a deploy box for containers. A tree of small XML files becomes running, published containers.")
-app.add_typer(hosts.node_app, name="node")
+app.add_typer(nodes.node_app, name="node")
 app.add_typer(hosts.gateway_app, name="gateway")
 app.add_typer(hosts.dns_app, name="dns")
 app.add_typer(apps.app_app, name="app")
+app.add_typer(apps.change_app)
 app.add_typer(secrets.secret_app, name="secret")
 app.add_typer(look.look_app)
 

@@ -1,15 +1,21 @@
-"""Apps of the tree."""
+"""Apps of the tree: list, remove, and the changes that operators make all day."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k4t.commands.common import agree, group, run_apply, run_list
-from k4t.options import AppName, Globals
+from k4t.commands.common import agree, group, run_apply, run_change, run_list
+from k4t.options import AppName, Globals, NoApply
+
+if TYPE_CHECKING:
+    from k4t.model.spec import App
+    from k4t.tree.changes import Edit
 
 app_app = group("Apps of the tree.")
+change_app = group("Changes of one app.")
 
 
 @app_app.command("list", epilog="Example: k4t app list")
@@ -19,17 +25,91 @@ def app_list(ctx: typer.Context) -> None:
 
 
 @app_app.command("remove", epilog="Example: k4t app remove web")
-def app_remove(
-    ctx: typer.Context,
-    name: AppName,
-    no_apply: Annotated[bool, typer.Option("--no-apply", help="Only edit the tree.")] = False,
-) -> None:
+def app_remove(ctx: typer.Context, name: AppName, no_apply: NoApply = False) -> None:
     """Take an app out of the tree, then stop and unpublish it everywhere."""
     from k4t.master.deploy import Request
-    from k4t.wiring import remove_app
+    from k4t.wiring import read, remove_app, thing
 
     given: Globals = ctx.obj
+    named = {f"remove-app:{name}"} | _withdrawals(thing(read(given.db).apps, "app", name))
     agree(given, f"Remove app {name} from the tree{'' if no_apply else ' and from every host'}?")
     given.console.note(remove_app(given.db, name))
     if not no_apply:
-        run_apply(given, Request((name,), given.allow, frozenset({f"remove-app:{name}"}), message=given.message))
+        run_apply(given, Request((name,), given.allow, frozenset(named), message=given.message))
+
+
+@change_app.command("scale", epilog="Example: k4t scale web 4")
+def scale(
+    ctx: typer.Context,
+    name: AppName,
+    replicas: Annotated[int, typer.Argument(min=0, help="How many.")],
+    no_apply: NoApply = False,
+) -> None:
+    """Set an app's number of replicas."""
+    from k4t.tree import changes
+
+    named = [f"empty-app:{name}"] if replicas == 0 else []
+    _change(ctx.obj, name, lambda edit, app: changes.scale(edit, app, replicas), named, no_apply=no_apply)
+
+
+@change_app.command("image", epilog="Example: k4t image web :1.5")
+def image(
+    ctx: typer.Context,
+    name: AppName,
+    reference: Annotated[str, typer.Argument(metavar="REF", help="The image; :TAG keeps the repository.")],
+    no_apply: NoApply = False,
+) -> None:
+    """Run another image."""
+    from k4t.tree import changes
+
+    _change(ctx.obj, name, lambda edit, app: changes.image(edit, app, reference), no_apply=no_apply)
+
+
+@change_app.command("restart", epilog="Example: k4t restart web")
+def restart(ctx: typer.Context, name: AppName, no_apply: NoApply = False) -> None:
+    """Replace all containers of an app by new ones, within its update limits."""
+    from k4t.tree import changes
+
+    _change(ctx.obj, name, changes.restart, no_apply=no_apply)
+
+
+@change_app.command("stop", epilog="Example: k4t stop web")
+def stop(ctx: typer.Context, name: AppName, no_apply: NoApply = False) -> None:
+    """Unpublish and stop an app everywhere; its containers stay."""
+    from k4t.tree import changes
+
+    _change(ctx.obj, name, changes.stop, [f"empty-app:{name}"], no_apply=no_apply)
+
+
+@change_app.command("start", epilog="Example: k4t start web")
+def start(ctx: typer.Context, name: AppName, no_apply: NoApply = False) -> None:
+    """Start and publish an app that was stopped."""
+    from k4t.tree import changes
+
+    _change(ctx.obj, name, changes.start, no_apply=no_apply)
+
+
+def _change(
+    given: Globals,
+    name: str,
+    change: Callable[[Edit, App], None],
+    named: list[str] | None = None,
+    *,
+    no_apply: bool,
+) -> None:
+    """Edit one app, then plan and apply just that. That its endpoints go is what the command is about."""
+    from k4t.master.deploy import Request
+    from k4t.tree.changes import Edit
+    from k4t.wiring import read, thing
+
+    app = thing(read(given.db).apps, "app", name)
+    edit = Edit(given.db)
+    change(edit, app)
+    allowed = frozenset(named or ()) | _withdrawals(app)
+    run_change(given, edit, Request((name,), given.allow, allowed, message=given.message), no_apply=no_apply)
+
+
+def _withdrawals(app: App) -> set[str]:
+    """In the groups that one app is published in."""
+    groups = {route.group for route in app.routes} | {record.group for record in app.records}
+    return {f"withdraw:{name}" for name in groups}

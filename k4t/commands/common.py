@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
+from k4t.errors import K4tError, Unreachable
+
 if TYPE_CHECKING:
-    from k4t.master.deploy import Request
+    from k4t.master.deploy import Outcome, Request
+    from k4t.master.planning.plan import Plan
     from k4t.options import Globals
+    from k4t.tree.changes import Edit
 
 
 def group(help: str) -> typer.Typer:
@@ -19,6 +25,30 @@ def group(help: str) -> typer.Typer:
 
 def run_apply(given: Globals, request: Request) -> None:
     """Plan, ask, apply, say how it went; leaves with the exit status."""
+    raise typer.Exit(applied(given, request).exit_status)
+
+
+def run_change(given: Globals, edit: Edit, request: Request, *, no_apply: bool = False) -> None:
+    """An edit of the tree and the apply of it. What is refused, or not agreed to, leaves the tree as it was."""
+    from k4t.wiring import read
+
+    for path in edit.paths:
+        given.console.note(f"edited {path}")
+    if no_apply:
+        with _undone_unless_begun(given, edit, lambda: False):
+            read(given.db)
+        return
+    confirmed: list[Plan] = []
+    with _undone_unless_begun(given, edit, lambda: bool(confirmed)):
+        outcome = applied(given, request, confirmed.append)
+    if outcome.exit_status == Unreachable.exit_status and not outcome.done:
+        undo(given, edit)
+    raise typer.Exit(outcome.exit_status)
+
+
+def applied(given: Globals, request: Request, confirmed: Callable[[Plan], None] | None = None) -> Outcome:
+    """One apply with everything around it. `confirmed` is told of a plan that was agreed to. Raises K4tError when
+    nothing was begun."""
     from k4t.render.progress import progress
     from k4t.wiring import opened
 
@@ -28,7 +58,13 @@ def run_apply(given: Globals, request: Request) -> None:
         from k4t.render.decision import confirmation
 
         started_s = time.monotonic()
-        confirm = confirmation(run.tree, given.console, live, yes=given.yes)
+        ask = confirmation(run.tree, given.console, live, yes=given.yes)
+
+        def confirm(plan: Plan) -> None:
+            ask(plan)
+            if confirmed is not None:
+                confirmed(plan)
+
         outcome = deploy.apply(run, request, confirm)
     if given.console.output == "table":
         given.console.result(
@@ -36,7 +72,28 @@ def run_apply(given: Globals, request: Request) -> None:
         )  # fmt: skip
     else:
         given.console.data(show.as_json(outcome))
-    raise typer.Exit(outcome.exit_status)
+    return outcome
+
+
+@contextmanager
+def _undone_unless_begun(given: Globals, edit: Edit, begun: Callable[[], bool]) -> Iterator[None]:
+    """A K4tError says that nothing was begun. Interrupted before the answer, nothing was either."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, K4tError) or not begun():
+            undo(given, edit)
+        raise
+
+
+def undo(given: Globals, edit: Edit) -> None:
+    """Take an edit back, and say so."""
+    changed = bool(edit.paths)
+    theirs = edit.undo()
+    for path in theirs:
+        given.console.note(f"{path} was edited by somebody else meanwhile, and stays as it is now", "yellow")
+    if changed and not theirs:
+        given.console.note("the tree is as it was")
 
 
 def run_check(given: Globals, kind: str, names: list[str] | None) -> None:

@@ -30,9 +30,8 @@ def power(meaning: str) -> Element:
     return element(
         "power",
         meaning,
-        attribute("on", v.POWER_COMMAND, "Switches it on; `wol MAC` is built in."),
+        attribute("on", v.POWER_COMMAND, "Switches it on; `wol MAC` is built in.", effect=False),
         attribute("off", v.COMMAND, "Switches it off; it is also the fence."),
-        effect=False,
     )
 
 
