@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import shlex
+import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from k4t.errors import StepError
+
+MAX_LINE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +91,54 @@ def attended(argv: Sequence[str]) -> int:
         return subprocess.run(list(argv), check=False).returncode
     except OSError as error:
         raise StepError(f"can't run {argv[0]}: {error.strerror}") from error
+
+
+def followed(
+    argv: Sequence[str], *, env: Mapping[str, str], directory: Path, timeout_s: float, say: Callable[[str], None]
+) -> int:
+    """Run a program here and pass on what it says, line by line; its exit status. It gets no input and a process group
+    of its own, which ends with it: nothing is left behind when it takes too long or this program is stopped.
+
+    Raises StepError when it isn't there or takes too long.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), env=dict(env), cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise StepError(f"can't run {argv[0]}: {error.strerror}") from error
+    try:
+        _pass_on(process, time.monotonic() + timeout_s, say)
+        return process.wait(timeout=5.0)
+    except TimeoutError:
+        raise StepError(f"{argv[0]} took longer than {timeout_s:g} s") from None
+    except subprocess.TimeoutExpired:
+        raise StepError(f"{argv[0]} closed its output and did not end") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _pass_on(process: subprocess.Popen[bytes], deadline_s: float, say: Callable[[str], None]) -> None:
+    """Until its output ends, or it does. Raises TimeoutError."""
+    if process.stdout is None:
+        return
+    with process.stdout as stream:
+        rest = b""
+        while time.monotonic() < deadline_s:
+            ready, _, _ = select.select([stream], [], [], 0.1)
+            data = os.read(stream.fileno(), MAX_LINE_BYTES) if ready else None
+            if data == b"" or (data is None and process.poll() is not None):
+                break
+            *lines, rest = (rest + (data or b"")).split(b"\n")
+            for line in lines:
+                say(line.decode("utf-8", "replace").rstrip("\r"))
+            if len(rest) > MAX_LINE_BYTES:
+                say(rest.decode("utf-8", "replace"))
+                rest = b""
+        else:
+            raise TimeoutError
+        if rest:
+            say(rest.decode("utf-8", "replace"))

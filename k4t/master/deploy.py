@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, Usage, gravest
+from k4t.master import hooks
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.images import resolve_images
@@ -118,12 +119,14 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     _refuse_unsafe(first.plan)
     run.vault.fetch_for(first.plan.steps)
     run.copy.prepare()
-    with run.lock():
+    with hooks.around(run, request.message) as hook, run.lock():
         decision = _look_again(run, request, first, confirm)
+        hook.begin(decision.plan)
         _declare(run, decision)
         executed = _execute(run, request, decision)
         outcome = _verified(run, decision, executed, _outcome(decision, executed))
         _record(run, request, decision, executed, outcome)
+        hook.end(outcome)
     if executed.interrupted:
         return dataclasses.replace(outcome, exit_status=Interrupted.exit_status)
     return outcome
