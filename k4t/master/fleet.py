@@ -14,6 +14,7 @@ from typing import TypeVar
 from k4t.errors import K4tError
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Dns, Gateway, Node, Ssh, Tree
+from k4t.model.state import NodeState
 from k4t.node.docker import Engine
 from k4t.remote.transport import Transport
 
@@ -74,6 +75,8 @@ class Fleet:
         self.hosts = hosts_of(tree)
         self.participants = participants
         self._connect = connect
+        self.hanging: dict[str, NodeState] = {}
+        """Nodes that took the question and never answered, as they were then seen."""
         self._connections: dict[Key, Future[Transport]] = {}
         self._engines: dict[str, Engine] = {}
         self._guard = threading.Lock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.participant import Participant
@@ -27,8 +29,15 @@ def _one(fleet: Fleet, thing: Node | Participant) -> NodeState | ParticipantStat
 
 
 def observe_node(fleet: Fleet, node: Node) -> NodeState:
+    """One that hangs is waited for once in a run: the others shall not wait again at each look."""
+    if node.name in fleet.hanging:
+        return fleet.hanging[node.name]
     try:
         transport = fleet.transport(node)
     except K4tError as error:
         return NodeState(node.name, reachable=False, problem=error.words, exit_status=error.exit_status)
-    return node_observe.observe(node.name, transport, fleet.tree.cluster.id, engine=fleet.engine(node.name))
+    asked_s = time.monotonic()
+    state = node_observe.observe(node.name, transport, fleet.tree.cluster.id, engine=fleet.engine(node.name))
+    if not state.reachable and time.monotonic() - asked_s >= node_observe.TIMEOUT_S / 2:
+        fleet.hanging[node.name] = state
+    return state
