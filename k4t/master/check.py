@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.spec import Dns, Gateway, Node
+from k4t.remote.lock import STATE, writable_by
 from k4t.remote.transport import Transport
 
 Thing = Node | Gateway | Dns
@@ -54,6 +55,7 @@ def _thing(fleet: Fleet, thing: Thing) -> Iterator[Checked]:
         return
     yield Checked(subject, "ssh", True, "connected and logged in")
     yield from _programs(subject, transport, thing)
+    yield _state(subject, transport, fleet.tree.cluster.id)
     if isinstance(thing, Node):
         yield _engine(fleet, subject, thing)
     else:
@@ -76,6 +78,25 @@ def _programs(subject: str, transport: Transport, thing: Thing) -> Iterator[Chec
             continue
         said = found.stdout.decode().strip() or "not installed"
         yield Checked(subject, program, found.ok, said, remedy)
+
+
+WRITABLE = """\
+for path; do
+  while [ ! -e "$path" ]; do path=${path%/*}; [ "$path" ] || path=/; done
+  [ -w "$path" ] || { echo "$path"; exit 1; }
+done"""
+
+
+def _state(subject: str, transport: Transport, cluster: str) -> Checked:
+    """Whether the login may write what every run writes on every host: the locks and the head."""
+    paths = [f"{STATE}/{cluster}/lock", f"{STATE}/{cluster}/head", f"{STATE}/host.lock"]
+    try:
+        found = transport.run(["sh", "-c", WRITABLE, "sh", *paths])
+    except K4tError as error:
+        return Checked(subject, "state", False, error.message, error.remedy, error.exit_status)
+    user = getattr(transport, "user", "") or "USER"
+    said = f"{STATE} can be written" if found.ok else f"{user} can't write to {found.stdout.decode().strip()}"
+    return Checked(subject, "state", found.ok, said, writable_by(user))
 
 
 def _engine(fleet: Fleet, subject: str, node: Node) -> Checked:

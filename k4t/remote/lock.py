@@ -382,6 +382,11 @@ def _await_held(transport: Transport, process: Process, path: str, timeout_s: fl
         sockets.append(answer)
 
 
+def writable_by(user: str) -> str:
+    """What to do on a host where `user` may not write k4t's state."""
+    return f'there: sudo mkdir -p {STATE} && sudo chown -R {user} {STATE}; or set <ssh sudo="true"/>'
+
+
 def _not_held(transport: Transport, answer: str, process: Process, path: str) -> K4tError:
     host = transport.host
     word, _, rest = answer.partition(" ")
@@ -391,7 +396,7 @@ def _not_held(transport: Transport, answer: str, process: Process, path: str) ->
         user = getattr(transport, "user", "USER")
         return K4tError(
             f"{user} can't write {path}",
-            f'there: sudo mkdir -p {STATE} && sudo chown -R {user} {STATE}; or set <ssh sudo="true"/>',
+            writable_by(user),
             host=host,
         )
     if word == "missing":

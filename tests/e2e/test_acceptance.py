@@ -115,3 +115,31 @@ def test_status_wants_as_many_as_there_may_be(site: Site, lab: Lab) -> None:
     site.write("nodes/n2.xml", f'<node address="{lab.host("n2").address}" availability="drained"/>\n')
     (app,) = site.json("status")["apps"]
     assert app["desired"] == 1
+
+
+def test_check_sees_what_apply_would_need(site: Site, lab: Lab) -> None:
+    """A login of the docker group that may not write k4t's state fails the check, not only the apply."""
+    host = lab.host("n1")
+    script = "useradd -m plain; usermod -aG docker plain; cp -r /root/.ssh /home/plain/; chown -R plain /home/plain"
+    host.exec(["sh", "-c", script])
+    site.write("nodes/n1.xml", f'<node address="{host.address}"><ssh user="plain"/></node>\n')
+    said = site.k4t("node", "check", "n1", status=1).stdout
+    assert "plain can't write to /var/lib" in said
+    assert "sudo chown -R plain /var/lib/k4t" in said
+    host.exec(["sh", "-c", "mkdir -p /var/lib/k4t && chown -R plain /var/lib/k4t"])
+    site.k4t("node", "check", "n1")
+    site.app()
+    (site.db / "nodes" / "n2.xml").unlink()
+    site.k4t("apply", "--yes")
+
+
+def test_an_archive_that_is_none_is_one_line(site: Site) -> None:
+    """A file that is no archive is told in one line."""
+    site.app()
+    path = site.db / "apps" / "web" / "app.xml"
+    path.write_text(path.read_text().replace("<image>", '<image archive="web.tar">'))
+    for content in (b"", b"no tar at all" * 100):
+        (path.parent / "web.tar").write_bytes(content)
+        said = site.k4t("plan", status=1).stderr
+        assert said.count("\n") == 1
+        assert "web.tar" in said
