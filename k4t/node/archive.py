@@ -48,7 +48,8 @@ def read_archive(path: Path) -> Archive:
     try:
         documents = _documents(path)
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise StepError(f"can't read the image archive {path}: {error}", REMEDY) from error
+        why = "it is no tar archive" if isinstance(error, tarfile.ReadError) and "\n" in str(error) else str(error)
+        raise StepError(f"can't read the image archive {path}: {why}", REMEDY) from error
     try:
         return _saved(documents) if "manifest.json" in documents else _layout(documents)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
