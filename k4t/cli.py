@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, look, nodes, secrets
+from k4t.commands import apps, hosts, look, nodes, plans, secrets
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, hoisted
@@ -116,6 +116,7 @@ def plan(
     apps: Apps = None,
     detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="2 when changes are pending.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Ask registries what tags stand for now.")] = False,
+    save: Annotated[Path | None, typer.Option("--save", help="Keep it, for `apply FILE`.", metavar="FILE")] = None,
 ) -> None:
     """Show what an apply would do, and why. Changes nothing."""
     from k4t.wiring import opened
@@ -124,8 +125,11 @@ def plan(
         from k4t.master import deploy
         from k4t.render import decision as show
 
-        decision = deploy.plan(run, deploy.Request(tuple(apps or ()), ctx.obj.allow, pull=pull))
+        request = deploy.Request(tuple(apps or ()), ctx.obj.allow, pull=pull)
+        decision = deploy.plan(run, request)
         show.decision(decision, run.tree, ctx.obj.console)
+        if save is not None:
+            plans.save(ctx.obj, save, run, decision, request)
     raise typer.Exit(show.exit_status(decision, detailed=detailed_exitcode))
 
 
@@ -136,7 +140,9 @@ def apply(
     degraded: Annotated[bool, typer.Option("--degraded", help="Publish without members that are away.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Ask registries what tags stand for now.")] = False,
 ) -> None:
-    """Make it so: run what the tree says where it says, and publish what is healthy."""
+    """Make it so: run what the tree says where it says, and publish what is healthy. Or carry out a saved plan."""
+    if file := plans.file_of(apps or ()):
+        plans.apply_file(ctx.obj, file)
     from k4t.master.deploy import Request
 
     run_apply(ctx.obj, Request(tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message))

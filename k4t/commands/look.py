@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k4t.commands.common import group
+from k4t.commands.common import agree, group
 from k4t.errors import Usage
 from k4t.options import AppName, Apps, Globals
 
@@ -142,6 +143,102 @@ def top(ctx: typer.Context, apps: Apps = None, node: OnNode = "") -> None:
                 raise typer.Exit(chosen.exit_status) from None
         show.once(next(readings), given.console)
     raise typer.Exit(chosen.exit_status)
+
+
+@look_app.command(epilog="Example: k4t explain web")
+def explain(ctx: typer.Context, name: AppName) -> None:
+    """Why an app is where it is, why it is not healthy, and what would help."""
+    from k4t.master.explain import explain as explained
+    from k4t.render import explain as show
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    with opened(given.db, ahead=True) as run:
+        found = explained(run, name)
+    if given.console.output == "table":
+        given.console.result(show.lines(found, given.console))
+    else:
+        given.console.data(show.as_json(found))
+
+
+@look_app.command(epilog="Example: k4t events web --since 1h")
+def events(
+    ctx: typer.Context,
+    apps: Apps = None,
+    last: Annotated[int, typer.Option("-n", help="The last N.", min=1)] = 50,
+    since: Since = "",
+) -> None:
+    """What happened: applies of this and other working copies, and what Docker tells of our containers."""
+    from k4t.master.events import events as happened
+    from k4t.render import events as show
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    with opened(given.db) as run:
+        told = happened(run.fleet, given.db, tuple(apps or ()), since=_moment(since))
+        show.events(told, given.console, last=last)
+    raise typer.Exit(3 if told.problems else 0)
+
+
+class AuditVerb(StrEnum):
+    """What to do with the audit log."""
+
+    verify = "verify"
+
+
+@look_app.command(epilog="Example: k4t audit verify")
+def audit(
+    ctx: typer.Context,
+    verb: Annotated[AuditVerb | None, typer.Argument(help="Check that no line was changed.")] = None,
+) -> None:
+    """This working copy's audit log: who applied what, when, why, and what was allowed."""
+    from k4t.master import audit as log
+    from k4t.render import events as show
+    from k4t.wiring import read
+
+    given: Globals = ctx.obj
+    read(given.db)
+    if verb is None:
+        show.audit(log.entries(given.db), given.console)
+        return
+    broken = log.breaks(given.db)
+    for line in broken:
+        given.console.note(line)
+    count = len(log.entries(given.db))
+    if not broken:
+        given.console.result(f"{count} lines, each as it was written")
+    raise typer.Exit(1 if broken else 0)
+
+
+@look_app.command(epilog="Example: k4t prune --yes")
+def prune(
+    ctx: typer.Context,
+    keep: Annotated[int, typer.Option("--keep", help="Images to keep of each repository on a node.", min=1)] = 3,
+) -> None:
+    """Remove old images of our apps and stopped containers of older generations; shows first what would go."""
+    from k4t.master import prune as work
+    from k4t.render import prune as show
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    with opened(given.db, wait=given.wait) as run:
+        found = work.surplus(run.fleet, keep=keep)
+        if given.console.output == "table":
+            given.console.result(show.lines(found, given.console))
+        for problem in found.problems:
+            given.console.note(f"! {problem}", "yellow")
+        gone = work.Surplus(problems=found.problems)
+        if not found.empty:
+            agree(given, "Remove them?")
+            with run.lock():
+                gone = work.prune(run.fleet, found, keep=keep)
+        if given.console.output != "table":
+            given.console.data(show.as_json(gone))
+        elif not gone.empty:
+            given.console.result(f"Removed {show.counts(gone)}.")
+    for problem in set(gone.problems) - set(found.problems):
+        given.console.note(f"! {problem}", "yellow")
+    raise typer.Exit(3 if gone.problems else 0)
 
 
 def _name_away(given: Globals, chosen: Chosen) -> None:

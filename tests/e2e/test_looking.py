@@ -10,10 +10,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import Site
+from tests.e2e.site import Site, containers
 from tests.lab import Lab
 
 pytestmark = pytest.mark.integration
@@ -24,6 +25,12 @@ echo bad news >&amp;2; exec sleep 600</arg></command>"""
 TALKING = """\
   <command><arg>/bin/sh</arg><arg>-c</arg><arg>i=0
 while :; do i=$((i+1)); echo "tick $i"; sleep 0.2; done</arg></command>"""
+QUICK = """\
+  <command><arg>/bin/sleep</arg><arg>600</arg></command>
+  <health interval="1s"><exec><arg>true</arg></exec></health>
+  <update max-unavailable="100%" drain="0s"/>
+  <stop grace="1s"/>
+"""
 QUIET = "  <health><exec><arg>true</arg></exec></health>"
 
 
@@ -192,3 +199,145 @@ def test_top_shows_what_each_container_uses(site: Site) -> None:
     assert found["idle"]["cpus"] < 0.2
     assert 0 < found["busy"]["memory_bytes"] < 64 << 20 == found["busy"]["memory_limit_bytes"]
     assert "idle.0" in site.k4t("top", "idle").stdout
+
+
+# --- events, audit -----------------------------------------------------------------------------------------
+
+
+def test_events_tell_applies_and_what_docker_saw(site: Site, lab: Lab, tmp_path: Path) -> None:
+    """In order of time: the apply with its message, also from another working copy; create, start, and a death."""
+    site.app("web", replicas=1, more='  <container restart="no"/>')
+    site.k4t("apply", "--yes", "-m", "first of all")
+    lab.host("n1").docker(["kill", "prod.web.0.1"])
+    found = site.json("events")["events"]
+    assert [one["at"] for one in found] == sorted(one["at"] for one in found)
+    assert any(one["source"] == "apply" and "first of all" in one["what"] for one in found)
+    seen = [one["what"] for one in found if one["subject"] == "prod.web.0.1"]
+    assert seen[:2] == ["create", "start"]
+    assert "die exit status 137" in seen
+    assert len(site.k4t("events", "-n", "2").stdout.splitlines()) == 3
+    (tmp_path / "clone").mkdir()
+    assert "first of all" in site.copy(tmp_path / "clone").k4t("events").stdout
+    assert site.json("events", "--since", "2099-01-01T00:00:00Z")["events"] == []
+
+
+def test_the_audit_log_is_shown_and_a_changed_line_is_found(site: Site) -> None:
+    """One line an apply; verify is content until someone edits the file, and then names the line after it."""
+    site.app("web", replicas=1)
+    site.k4t("apply", "--yes", "-m", "one")
+    site.app("web", replicas=2)
+    site.k4t("apply", "--yes", "-m", "two")
+    assert [entry["message"] for entry in site.json("audit")["entries"]] == ["one", "two"]
+    assert "two" in site.k4t("audit").stdout
+    assert "2 lines" in site.k4t("audit", "verify").stdout
+    log = site.db / ".k4t" / "audit.jsonl"
+    log.write_text(log.read_text().replace('"one"', '"won"'))
+    assert f"{log}:2:" in site.k4t("audit", "verify", status=1).stderr
+
+
+# --- prune -------------------------------------------------------------------------------------------------
+
+
+def test_prune_takes_old_images_and_leftovers_and_nothing_of_strangers(site: Site, lab: Lab) -> None:
+    """Shown first; what runs, the newest of each repository, and what is not ours stay. A second one finds nothing."""
+    host = lab.host("n1")
+    repository = lab.image.rpartition(":")[0]
+    (site.db / "nodes/n2.xml").unlink()
+    for version in range(1, 6):
+        image = lab.push(f"prune{version}", VER=f"old{version}")
+        site.write("apps/web/app.xml", f"<app>\n  <image>{image}</image>\n{QUICK}</app>\n")
+        site.k4t("apply", "--yes")
+    host.docker(["tag", f"{repository}:prune1", "stranger/tiny:1"])
+    host.docker(["tag", f"{repository}:prune1", f"{repository}-other:1"])
+    host.docker(["create", "--name", "stranger", f"{repository}:prune2", "/run"])
+    _stopped_copy(site, lab)
+    refused = site.k4t("prune", status=64)
+    assert "--yes" in refused.stderr
+    assert f"{repository}:prune3" in refused.stdout
+    assert "prod.web.0.1" in refused.stdout
+    site.k4t("prune", "--yes", "--keep", "2")
+    left = set(host.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]).stdout.split())
+    assert {f"{repository}:prune{n}" for n in (1, 2, 5)} <= left  # another's name on it, in use, current
+    assert {"stranger/tiny:1", f"{repository}-other:1"} <= left
+    assert f"{repository}:prune3" not in left
+    assert containers(host) == ["prod.web.0.5", "stranger"]
+    assert site.k4t("prune", "--keep", "2").stdout == "Nothing to prune.\n"
+    host.docker(["rmi", "stranger/tiny:1", f"{repository}-other:1"])
+
+
+def _stopped_copy(site: Site, lab: Lab) -> None:
+    """A container of an older generation, as an interrupted update leaves it behind."""
+    host = lab.host("n1")
+    found = json.loads(host.docker(["inspect", "prod.web.0.5"]).stdout)[0]["Config"]["Labels"]
+    labels = {**found, "io.k4t.generation": "1", "io.k4t.ports": "{}"}
+    words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    host.docker(["create", "--name", "prod.web.0.1", *words, f"{lab.registry}/tiny:prune5"])
+
+
+# --- saved plans -------------------------------------------------------------------------------------------
+
+
+def test_a_saved_plan_is_carried_out_as_it_was(site: Site, lab: Lab, tmp_path: Path) -> None:
+    """plan --save, then apply FILE does it; a second time there is nothing of it left to do, which is refused."""
+    file = tmp_path / "web.plan"
+    site.app("web", replicas=2)
+    site.k4t("plan", "--save", str(file))
+    assert site.json("apply", str(file), "--yes")["result"] == "done"
+    assert containers(lab.host("n2")) == ["prod.web.1.1"]
+    assert "nothing to do now" in site.k4t("apply", str(file), "--yes", status=4).stderr
+
+
+def test_a_saved_plan_is_refused_when_tree_or_world_moved_on(site: Site, lab: Lab, tmp_path: Path) -> None:
+    """Exit 4, nothing is done, and the message says which of them and what is different."""
+    file = tmp_path / "p.json"
+    site.app("web", replicas=1)
+    site.k4t("apply", "--yes")
+    site.app("web", replicas=2)
+    site.k4t("plan", "--save", str(file))
+    site.app("web", replicas=3)
+    assert "the tree has moved on" in site.k4t("apply", str(file), "--yes", status=4).stderr
+    site.app("web", replicas=2)
+    lab.host("n1").docker(["rm", "-f", "prod.web.0.1"])
+    moved = site.k4t("apply", str(file), "--yes", status=4).stderr
+    assert "the world has moved on" in moved
+    assert "new: pull" in moved
+    assert "@n1" in moved
+    assert containers(lab.host("n2")) == []
+    assert "is no plan file" in site.k4t("apply", str(site.db / "cluster.xml"), status=64).stderr
+
+
+# --- explain -----------------------------------------------------------------------------------------------
+
+
+def test_explain_tells_why_an_app_is_where_and_how_it_is(published: Site, lab: Lab) -> None:
+    """Why it stays and where it is published; of a sick replica the probe's answer, of one too many the reasons."""
+    more = '<health interval="1s"><http port="http" path="/healthz"/></health><route port="http" domain="w.k4t.lab"/>'
+    published.app("web", replicas=2, more=more)
+    published.k4t("apply", "--yes")
+    well = published.json("explain", "web")
+    assert (well["wanted"], well["running"], well["healthy"]) == (2, 2, 2)
+    assert [one["published"] for one in well["replicas"]] == [["gateway/default"], ["gateway/default"]]
+    assert well["replicas"][0]["why"] == "runs there already, and may stay"
+    assert well["steps"] == []
+    published.k4t("exec", "web", "--replica", "1", "--", "rm", "/www/healthz")
+    published.app("web", replicas=3, more=more)
+    said = published.k4t("explain", "web").stdout
+    assert "answers 404" in said
+    assert "web.2" in said
+    assert "n1: port tcp/8080" in said or "port 8080" in said
+    assert "fits nowhere" in said
+    assert "another node" in said
+    assert "nope" in published.k4t("explain", "nope", status=64).stderr
+
+
+def test_explain_shows_the_end_of_a_crash(site: Site) -> None:
+    """Exit status, restarts, the tail of the log, and the command that shows more."""
+    crash = "  <command><arg>/bin/sh</arg><arg>-c</arg><arg>echo no config; sleep 0.2; exit 3</arg></command>"
+    site.app("web", replicas=1, more=crash)
+    site.k4t("apply", "--yes", status=1)
+    found = site.json("explain", "web")
+    one = found["replicas"][0]
+    assert one["insides"]["exit_code"] == 3
+    assert "no config" in one["insides"]["log"]
+    assert any("exit status 3" in sentence for sentence in found["helps"])
+    assert "no config" in site.k4t("explain", "web").stdout

@@ -1,0 +1,84 @@
+"""Plans that outlive the command: in a file, or as lines to run by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from k4t.errors import Unsafe
+
+if TYPE_CHECKING:
+    from k4t.master.deploy import Decision, Outcome, Request
+    from k4t.master.planning.plan import Plan
+    from k4t.master.run import Run
+    from k4t.options import Globals
+
+
+def save(given: Globals, path: Path, run: Run, decision: Decision, request: Request) -> None:
+    """Write the plan to a file, for `k4t apply FILE`."""
+    from k4t.master import saved
+
+    saved.save(
+        path, decision.plan, run.tree.cluster.id, apps=request.apps, allow=request.allow, pull=request.pull
+    )  # fmt: skip
+    given.console.note(f"saved: k4t apply {path} carries out exactly this plan, or nothing")
+
+
+def file_of(words: Sequence[str]) -> Path | None:
+    """The plan file, when that is what `apply` was given: apps have names without a slash or a dot."""
+    if len(words) != 1 or not ("/" in words[0] or words[0].endswith((".json", ".plan"))):
+        return None
+    return Path(words[0])
+
+
+def apply_file(given: Globals, path: Path) -> None:
+    """Carry out a saved plan, unless tree or world have moved on (exit 4); leaves with the exit status."""
+    from k4t.master import saved
+    from k4t.master.deploy import Request
+    from k4t.wiring import read
+
+    wanted = saved.load(path)
+    tree = read(given.db)
+    saved.need_same_tree(wanted, tree.cluster.id, tree.sha256, path)
+    done: list[bool] = []
+
+    def check(plan: Plan) -> None:
+        saved.need_same_plan(wanted, plan, path)
+        done.append(True)
+
+    request = Request(wanted.apps, given.allow | wanted.allow, pull=wanted.pull, message=given.message)
+    outcome = _carried_out(given, request, check)
+    if not done and not wanted.empty:
+        raise Unsafe(f"the world has moved on since {path} was saved: there is nothing to do now")
+    raise typer.Exit(outcome.exit_status)
+
+
+def _carried_out(given: Globals, request: Request, check: Callable[[Plan], None]) -> Outcome:
+    """One apply, whose plan has to pass `check` before it is shown and asked about."""
+    from k4t.render.progress import progress
+    from k4t.wiring import opened
+
+    with progress(given.console) as live, opened(given.db, live, wait=given.wait, ahead=True) as run:
+        from k4t.master import deploy
+        from k4t.render import outcome as show
+        from k4t.render.decision import confirmation
+
+        started_s = time.monotonic()
+        ask = confirmation(run.tree, given.console, live, yes=given.yes)
+
+        def confirm(plan: Plan) -> None:
+            check(plan)
+            ask(plan)
+
+        outcome = deploy.apply(run, request, confirm)
+    if given.console.output == "table":
+        given.console.result(
+            show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s)
+        )  # fmt: skip
+    else:
+        given.console.data(show.as_json(outcome))
+    return outcome

@@ -1,0 +1,103 @@
+"""What happened, from all who remember: this copy's audit log, the head's revisions, the Engines; in order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from k4t.errors import K4tError
+from k4t.master import audit
+from k4t.master.choose import Wanted, choose
+from k4t.master.fleet import Fleet, at_once
+from k4t.master.planning import serials
+from k4t.model.state import Head
+from k4t.node import events as engine_events
+from k4t.remote import head as remote_head
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """`at` is RFC 3339 UTC. `source`: apply (a run of k4t) or docker. `subject`: who, or which container."""
+
+    at: str
+    source: str
+    subject: str
+    what: str
+    app: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Oldest first. `problems`: who could not be asked, in words."""
+
+    happenings: tuple[Happening, ...]
+    problems: tuple[str, ...] = ()
+
+
+def events(fleet: Fleet, directory: Path, apps: tuple[str, ...], *, since: str = "") -> Told:
+    """`since` is RFC 3339 UTC. Nodes that are away are named, and what the others remember is told."""
+    chosen = choose(fleet, Wanted(apps))
+    problems = [f"{state.name}: {state.problem}" for state in chosen.away]
+    found = list(_of_applies(audit.entries(directory), _newest(fleet)))
+    for happenings, problem in at_once(lambda node: _of_engine(fleet, node, since), fleet.tree.nodes):
+        found += happenings
+        if problem and not any(state.name == problem.partition(":")[0] for state in chosen.away):
+            problems.append(problem)
+    wanted = (one for one in found if one.at >= since and (not apps or one.app in apps or _concerns(one, apps)))
+    return Told(tuple(sorted(wanted, key=lambda one: one.at)), tuple(problems))
+
+
+def _newest(fleet: Fleet) -> Head | None:
+    heads = []
+    for transport in fleet.connected().values():
+        try:
+            heads.append(remote_head.read(transport, fleet.tree.cluster.id))
+        except K4tError:
+            continue
+    return serials.newest(tuple(one for one in heads if one is not None))
+
+
+def _of_applies(entries: Iterable[dict[str, Any]], head: Head | None) -> Iterable[Happening]:
+    """The audit log knows more; the head knows runs of other working copies too."""
+    told = set()
+    for entry in entries:
+        serial = entry.get("serial")
+        told.add(serial)
+        apps = entry.get("apps") or []
+        about = f" of {' '.join(apps)}" if apps else ""
+        steps = f", {entry.get('done')} steps" if entry.get("done") else ""
+        allowed = f", allowed: {' '.join(entry['allow'])}" if entry.get("allow") else ""
+        words = f"serial {serial}: apply{about} {entry.get('result')}{steps}{allowed}"
+        yield Happening(
+            str(entry.get("at", "")), "apply", str(entry.get("who", "")), _with(words, entry.get("message")),
+            apps[0] if len(apps) == 1 else "",
+        )  # fmt: skip
+    for revision in head.revisions if head else ():
+        if revision.serial not in told and revision.at:
+            words = f"serial {revision.serial}: apply, {len(revision.apps)} apps changed"
+            yield Happening(revision.at, "apply", revision.who, _with(words, revision.message))
+
+
+def _with(words: str, message: object) -> str:
+    return f"{words}: {message}" if message else words
+
+
+def _concerns(one: Happening, apps: tuple[str, ...]) -> bool:
+    """An apply of the whole tree concerns every app."""
+    return one.source == "apply" and not one.app and bool(apps)
+
+
+def _of_engine(fleet: Fleet, node: str, since: str) -> tuple[list[Happening], str]:
+    since_s = datetime.fromisoformat(since).timestamp() if since else None
+    try:
+        engine = fleet.engine(node)
+        found = engine_events.events(engine, fleet.tree.cluster.id, since_s=since_s)
+    except K4tError as error:
+        return [], f"{node}: {error.words}"
+    return [
+        Happening(one.at, "docker", one.container, f"{one.action} {one.detail}".strip(), one.app, node) for one in found
+    ], ""
