@@ -12,6 +12,7 @@ from k4t.master.planning import serials
 from k4t.master.planning.assess import wanted
 from k4t.master.planning.placement import Board
 from k4t.master.planning.survey import survey
+from k4t.master.vantage import vantage
 from k4t.model.spec import App
 from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
 from k4t.node import health
@@ -62,8 +63,9 @@ def _healthy(fleet: Fleet, observed: Observed) -> frozenset[str]:
 
     def probe(container: Container) -> str:
         try:
-            transport = fleet.transport(fleet.tree.nodes[container.node])
-            return "" if health.problem(transport, container, fleet.tree.apps[container.app]) else container.id
+            app = fleet.tree.apps[container.app]
+            dialer = vantage(fleet, fleet.tree.nodes[container.node], app)
+            return "" if health.problem(dialer, container, app) else container.id
         except K4tError:
             return ""
 

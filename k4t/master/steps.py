@@ -10,8 +10,10 @@ from k4t.errors import Interrupted, StepError
 from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
 from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Resize, Slot, Step, Target
+from k4t.master.planning.ranges import pinned_addresses
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.publication.publish import Publisher
+from k4t.master.vantage import vantage
 from k4t.master.vault import Vault
 from k4t.model.events import Emit, StepProgress
 from k4t.model.state import Container, Observed
@@ -96,6 +98,8 @@ class Steps:
             spec=work.spec,
             resources=work.resources,
             ports=work.ports,
+            address=work.address,
+            reserved=pinned_addresses(self._fleet.tree.apps.values()),
             secrets=secrets,
             digests={name: digest for name, digest in secret_digests(work.app).items() if digest},
             own_files=own_files(work.app),
@@ -110,7 +114,7 @@ class Steps:
     def _await(self, step: Step, work: Await) -> str:
         return health.await_healthy(
             self._fleet.engine(step.node),
-            self._fleet.transport(self._fleet.tree.nodes[step.node]),
+            vantage(self._fleet, self._fleet.tree.nodes[step.node], work.app),
             self._known(work.slot),
             work.app,
             timeout_s=work.timeout_s,

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from k4t.errors import ConnectionLost, Interrupted, StepError, Unhealthy
 from k4t.model.spec import App, ExecProbe, Health, HttpProbe, ImageProbe, TcpProbe
@@ -20,7 +21,7 @@ from k4t.model.state import BoundPort, Container
 from k4t.node.docker import Engine, Json
 from k4t.node.http import Broken, Garbled, TooSlow, Wire, read_status, send_request
 from k4t.remote.lock import port_holder
-from k4t.remote.transport import Transport
+from k4t.remote.transport import Stream
 
 FIRST_PAUSE_S = 0.02
 EARLY_S = 0.1
@@ -37,6 +38,12 @@ IN_USE = re.compile(r"address (already )?in use|EADDRINUSE", re.IGNORECASE)
 Clock = Callable[[], float]
 
 
+class Dialer(Protocol):
+    """Where probes are made from: the node's connection, or another host's."""
+
+    def connect_tcp(self, address: str, port: int, timeout_s: float) -> Stream: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What Docker says of a container. `check` is its own health ("" for none), `said` that check's last words."""
@@ -51,7 +58,7 @@ class Look:
 
 def await_healthy(
     engine: Engine,
-    transport: Transport,
+    dialer: Dialer | None,
     container: Container,
     app: App,
     *,
@@ -59,7 +66,8 @@ def await_healthy(
     stopping: threading.Event | None = None,
     clock: Clock = time.monotonic,
 ) -> str:
-    """Wait until it is healthy; returns a word on how long that took.
+    """Wait until it is healthy; returns a word on how long that took. `dialer`: None where no host can probe it; then
+    Docker's own check counts, else that it has been running for a while.
 
     Raises Unhealthy (why, and the tail of its log when it ended), Interrupted once `stopping` is set, and what
     transport and Engine raise. Polls quickly at first, then every `interval_s`.
@@ -70,17 +78,17 @@ def await_healthy(
     begun = since = clock()
     pause_s, started_at = FIRST_PAUSE_S, ""
     while True:
-        answer = problem(transport, started, app) if _probed(app) else ""
+        answer = problem(dialer, started, app) if _probed(app) else ""
         if not answer or pause_s >= EARLY_S:
             look = _look(engine, container)
             if look.started_at != started_at:
                 started_at, since = look.started_at, clock()
-            waiting_for = _waiting_for(container, app, look, answer, clock() - since)
+            waiting_for = _waiting_for(container, app, look, answer, clock() - since, probed=dialer is not None)
             if not waiting_for:
                 return f"healthy after {clock() - begun:.1f} s"
             _give_up_on_ended(engine, container, look)
             waited_s = clock() - begun
-            if waited_s >= _patience_s(app, look, timeout_s):
+            if waited_s >= (_patience_s(app, look, timeout_s) if dialer is not None else timeout_s):
                 raise Unhealthy(
                     f"{container.name} is not healthy after {waited_s:.0f} s: {waiting_for}", host=engine.host
                 )
@@ -89,24 +97,27 @@ def await_healthy(
         pause_s *= 2
 
 
-def problem(transport: Transport, container: Container, app: App) -> str:
+def problem(dialer: Dialer | None, container: Container, app: App) -> str:
     """One probe: "" when it answers as it should, else why not. Docker's own checks as its listing had them.
+    `dialer`: as above.
 
     Raises ConnectionLost.
     """
     if not container.running and container.state != "created":
         return container.state
-    if container.health and not _asked_from_outside(app):
+    if container.health and (dialer is None or not _asked_from_outside(app)):
         return "" if container.health == "healthy" else f"Docker's check says {container.health}"
+    if dialer is None:
+        return ""
     probe = app.health.probe if app.health else None
     timeout_s = app.health.timeout_s if app.health else Health(ImageProbe()).timeout_s
     if isinstance(probe, HttpProbe):
-        return _http(transport, container, app, probe, timeout_s)
+        return _http(dialer, container, app, probe, timeout_s)
     if isinstance(probe, TcpProbe):
-        return _tcp(transport, container.address, _port(container, app, probe.port), timeout_s)
+        return _tcp(dialer, container.address, _port(container, app, probe.port), timeout_s)
     if isinstance(probe, ExecProbe):
         return ""
-    answers = (_tcp(transport, container.address, port, timeout_s) for port in container.ports)
+    answers = (_tcp(dialer, container.address, port, timeout_s) for port in container.ports)
     return next(filter(None, answers), "")
 
 
@@ -128,13 +139,13 @@ def _port(container: Container, app: App, name: str) -> BoundPort | None:
     return next((port for port in container.ports if wanted is not None and port.name == wanted.name), None)
 
 
-def _tcp(transport: Transport, address: str, port: BoundPort | None, timeout_s: float) -> str:
+def _tcp(dialer: Dialer, address: str, port: BoundPort | None, timeout_s: float) -> str:
     if port is None:
         return "it has no such port"
     if port.protocol != "tcp":
         return ""
     try:
-        transport.connect_tcp(address, port.number, timeout_s).close()
+        dialer.connect_tcp(address, port.number, timeout_s).close()
     except ConnectionLost:
         raise
     except StepError as error:
@@ -142,7 +153,7 @@ def _tcp(transport: Transport, address: str, port: BoundPort | None, timeout_s: 
     return ""
 
 
-def _http(transport: Transport, container: Container, app: App, probe: HttpProbe, timeout_s: float) -> str:
+def _http(dialer: Dialer, container: Container, app: App, probe: HttpProbe, timeout_s: float) -> str:
     port = _port(container, app, probe.port)
     if port is None:
         return "it has no such port"
@@ -151,7 +162,7 @@ def _http(transport: Transport, container: Container, app: App, probe: HttpProbe
     url = f"http://{host}:{port.number}{probe.path}"
     headers = {"Host": f"{host}:{port.number}", "User-Agent": "k4t", **dict(probe.headers), "Connection": "close"}
     try:
-        wire = Wire(transport.connect_tcp(container.address, port.number, timeout_s))
+        wire = Wire(dialer.connect_tcp(container.address, port.number, timeout_s))
     except ConnectionLost:
         raise
     except StepError as error:
@@ -173,17 +184,17 @@ def _http(transport: Transport, container: Container, app: App, probe: HttpProbe
 # --- the verdict -------------------------------------------------------------------------------------------
 
 
-def _waiting_for(container: Container, app: App, look: Look, answer: str, lasted_s: float) -> str:
+def _waiting_for(container: Container, app: App, look: Look, answer: str, lasted_s: float, *, probed: bool) -> str:
     """ "" when it is healthy, else what is missing."""
     if look.state != "running":
         return f"it is {look.state}"
-    if look.check and not _asked_from_outside(app):
+    if look.check and not (probed and _asked_from_outside(app)):
         return "" if look.check == "healthy" else f"its check says {look.check} {look.said}".strip()
     if app.health is not None and isinstance(app.health.probe, ImageProbe):
         return "its image has no health check of its own"
     if answer:
         return answer
-    asked = any(port.protocol == "tcp" for port in container.ports) or app.health is not None
+    asked = probed and (any(port.protocol == "tcp" for port in container.ports) or app.health is not None)
     needed_s = 0.0 if asked and not look.restarts else AFTER_RESTART_S if asked else STEADY_S
     return "" if lasted_s >= needed_s else f"it has to run for {needed_s:g} s"
 

@@ -18,6 +18,7 @@ from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
 from k4t.master.planning.standing import GroupKey, standing
 from k4t.master.planning.survey import Group, Survey, replica_key, survey
+from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
 from k4t.model.spec import App, Image, Tree
 from k4t.model.state import Container, Observed
@@ -66,7 +67,7 @@ class _Run:
         self.unschedulable: list[Unschedulable] = []
         self.not_done: list[str] = []
         self.refused: dict[str, list[str]] = {}
-        self.warnings = list(desired.no_effect)
+        self.warnings = [*desired.no_effect, *unprobed(desired, observed, self.apps)]
         self.abandoned: list[tuple[str, str, str]] = []
         self.unknown: dict[str, list[str]] = {}
         self.first_awaits: dict[str, tuple[str, ...]] = {}
