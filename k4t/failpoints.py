@@ -1,5 +1,5 @@
 """Die at a named place, to test that the next run repairs: `K4T_FAILPOINT=NAME[:N]` kills this process with SIGKILL
-the Nth time it comes by (the first, without N). Unset, a place costs one comparison.
+the Nth time it comes by (the first, without N); `NAME=stall` makes it stand still there. Unset, a place costs one look.
 
 Places: `before:ACTION` and `after:ACTION` of every kind of step, `before:lock`, `after:lock`, `before:rollback`,
 `before:record`, `after:record`.
@@ -10,16 +10,20 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import time
 from threading import Lock
 
-
-def _parsed(text: str) -> tuple[str, int]:
-    """“after:create:2” → (“after:create”, 2)."""
-    name, _, number = text.rpartition(":")
-    return (name, int(number)) if number.isdigit() and ":" in name else (text, 1)
+STALL_S = 60.0
 
 
-WANTED, NUMBER = _parsed(os.environ.get("K4T_FAILPOINT", ""))
+def _parsed(text: str) -> tuple[str, int, bool]:
+    """“after:create:2” → (“after:create”, 2, False)."""
+    place, _, how = text.partition("=")
+    name, _, number = place.rpartition(":")
+    return (name, int(number), False) if number.isdigit() and ":" in name else (place, 1, how == "stall")
+
+
+WANTED, NUMBER, STALLS = _parsed(os.environ.get("K4T_FAILPOINT", ""))
 _passed = itertools.count(1)
 _guard = Lock()
 
@@ -27,6 +31,9 @@ _guard = Lock()
 def reach(name: str) -> None:
     """This is the place called `name`."""
     if not WANTED or name != WANTED:
+        return
+    if STALLS:
+        time.sleep(STALL_S)
         return
     with _guard:
         if next(_passed) == NUMBER:

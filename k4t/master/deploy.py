@@ -12,21 +12,25 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from k4t import failpoints
 from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, Usage, gravest
-from k4t.master import hooks
+from k4t.master import hooks, rollback
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.images import resolve_images
 from k4t.master.observe import observe
-from k4t.master.planning import away, report, serials
+from k4t.master.planning import away, hold, report, serials
 from k4t.master.planning.capable import inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
+from k4t.master.rollback import RolledBack
 from k4t.model.events import Note
 from k4t.model.spec import Tree
 from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
@@ -41,7 +45,8 @@ Confirm = Callable[[Plan], None]
 class Request:
     """What the command line asked for. `apps` empty: the whole tree, or (`node`) the apps that this node concerns.
     `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
-    that were just switched off."""
+    that were just switched off. `retry`: also what is held. `proceed`: beyond the canary, for `apps`, or for every
+    app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move."""
 
     apps: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
@@ -51,12 +56,17 @@ class Request:
     message: str = ""
     node: str = ""
     fenced: frozenset[str] = frozenset()
+    retry: bool = False
+    proceed: bool = False
+    recycle: frozenset[str] = frozenset()
+    rebalance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why.
-    `dead`: given up nodes, as the next head has them. `news`: to be recorded even when there is nothing to do."""
+    `dead`: given up nodes, as the next head has them. `news`: to be recorded even when there is nothing to do. `tree`:
+    as it was decided by, with what is known of secrets."""
 
     plan: Plan
     observed: Observed
@@ -65,6 +75,8 @@ class Decision:
     statuses: tuple[int, ...] = ()
     dead: Mapping[str, Dead] = field(default_factory=dict)
     news: bool = False
+    tree: Tree | None = None
+    proceed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +105,30 @@ def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | Non
         run.fleet, observed, head, names, pull=request.pull, directory=run.directory, vault=run.vault
     )
     _need_known(run.tree, request, observed)
+    canaries = frozenset(name for name in names if name in run.tree.apps and run.tree.apps[name].update.pause_after)
     options = Options(
         named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial(),
-        fenced=request.fenced | away.off(run.tree, observed, head),
+        fenced=request.fenced | away.off(run.tree, observed, head), retry=request.retry,
+        recycle=request.recycle,
+        rebalance=request.rebalance, now_s=datetime.fromisoformat(run.at).timestamp(),
     )  # fmt: skip
     tree, unknown = run.vault.digested(names)
     tree, returning = away.not_yet_back(tree, observed, head)
+    if request.proceed:
+        waiting = reconcile(tree, observed, images=images, scope=scope, options=options).paused
+        if scope is None:
+            scope = tuple(waiting)
+        if not (waiting or canaries.intersection(request.apps)):
+            raise Usage("nothing waits after a canary", "k4t plan shows what is to do")
+        options = dataclasses.replace(options, proceed=canaries.intersection(scope))
     decided = reconcile(tree, observed, images=images, scope=scope, options=options)
     decided = dataclasses.replace(
         decided, warnings=decided.warnings + unknown, not_done=decided.not_done + returning
     )  # fmt: skip
     dead = away.dead_nodes(run.tree, observed, head, fenced=request.fenced)
-    found = Decision(decided, observed, head, images, _statuses(decided, observed), dead)
+    found = Decision(
+        decided, observed, head, images, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed
+    )  # fmt: skip
     return dataclasses.replace(found, news=_is_news(found))
 
 
@@ -119,17 +143,30 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     _refuse_unsafe(first.plan)
     run.vault.fetch_for(first.plan.steps)
     run.copy.prepare()
-    with hooks.around(run, request.message) as hook, run.lock():
+    failpoints.reach("before:lock")
+    with hooks.around(run, request.message) as hook, run.lock(), _left_at_once(run):
         decision = _look_again(run, request, first, confirm)
         hook.begin(decision.plan)
         _declare(run, decision)
         executed = _execute(run, request, decision)
-        outcome = _verified(run, decision, executed, _outcome(decision, executed))
-        _record(run, request, decision, executed, outcome)
+        undone = _roll_back(run, request, decision, executed)
+        outcome = _verified(run, executed, undone, _outcome(decision, executed, undone))
+        _record(run, request, decision, executed, outcome, undone=undone)
         hook.end(outcome)
     if executed.interrupted:
         return dataclasses.replace(outcome, exit_status=Interrupted.exit_status)
     return outcome
+
+
+@contextmanager
+def _left_at_once(run: Run) -> Iterator[None]:
+    """The second Ctrl-C: connections end before locks are given back, so that nothing of this run happens after."""
+    failpoints.reach("after:lock")
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.fleet.close()
+        raise
 
 
 def _need_someone(observed: Observed) -> None:
@@ -174,17 +211,25 @@ def _is_news(decision: Decision) -> bool:
     head, plan = decision.head, decision.plan
     if head is None:
         return False
-    return (plan.whole and not decision.statuses and head.tree != plan.tree) or decision.dead != head.dead
+    new_tree = plan.whole and not decision.statuses and head.tree != plan.tree
+    let_go = any(head.held.get(app, spec) != spec and app not in plan.held for app, spec in plan.specs.items())
+    return new_tree or let_go or decision.dead != head.dead
 
 
 def _declare(run: Run, decision: Decision) -> None:
-    """Which nodes are dead, and fenced, is known everywhere before anything is started in their place."""
+    """Which nodes are dead, and fenced, and which apps go on beyond their canary, is known everywhere before anything
+    is started for it."""
     from k4t.master import record
 
-    if decision.head is not None and decision.dead != decision.head.dead:
-        record.write_heads(
-            run.fleet, dataclasses.replace(decision.head, dead=decision.dead, who=run.who, at=run.at), run.emit
+    if decision.head is None:
+        return
+    going_on = {app: spec for app, spec in decision.plan.specs.items() if app in decision.proceed}
+    continued = {**decision.head.continued, **going_on}
+    if decision.dead != decision.head.dead or continued != decision.head.continued:
+        head = dataclasses.replace(
+            decision.head, dead=decision.dead, continued=continued, who=run.who, at=run.at
         )  # fmt: skip
+        record.write_heads(run.fleet, head, run.emit)
 
 
 def _refuse_unsafe(plan: Plan) -> None:
@@ -219,32 +264,64 @@ def _execute(run: Run, request: Request, decision: Decision) -> Executed:
     return Execution(decision.plan.steps, steps.perform, run.emit, stopping).run()
 
 
-def _verified(run: Run, decision: Decision, executed: Executed, outcome: Outcome) -> Outcome:
+def _roll_back(run: Run, request: Request, decision: Decision, executed: Executed) -> RolledBack | None:
+    """Put back what this run changed of apps that did not get healthy. That they are held is written down first."""
+    specs = rollback.suspects(run.tree, decision.plan, executed)
+    if not specs or executed.interrupted:
+        return None
+    observed = effective(run.fleet, observe(run.fleet))
+    failed = rollback.with_a_way_back(specs, observed)
+    if not failed:
+        return None
+    from k4t.master import record
+
+    before = decision.head or Head(run.tree.cluster.id)
+    held = hold.remembered(before, decision.plan, failed=failed, serial=decision.plan.serial)
+    record.write_heads(run.fleet, dataclasses.replace(held, who=run.who, at=run.at), run.emit)
+    failpoints.reach("before:rollback")
+    options = Options(degraded=request.degraded, failed=failed, former=rollback.documents(decision.observed))
+    plan = reconcile(
+        decision.tree or run.tree, observed, images=decision.images, scope=failed, options=options
+    )  # fmt: skip
+    for sentence in rollback.told(plan):
+        run.emit(Note(sentence, warning=True))
+    return RolledBack(failed, plan, _execute(run, request, dataclasses.replace(decision, plan=plan, observed=observed)))
+
+
+def _verified(run: Run, executed: Executed, undone: RolledBack | None, outcome: Outcome) -> Outcome:
     """Ask the nodes once more whether what was started still runs."""
     from k4t.master import verify
 
-    done = frozenset(step.id for step in executed.done)
-    missing = verify.not_running(run.fleet, decision.plan, done)
+    missing = verify.not_running(run.fleet, [*executed.done, *(undone.executed.done if undone else ())])
     if not missing:
         return outcome
     worst = gravest((outcome.exit_status, 3))
     return dataclasses.replace(outcome, result="partial", not_done=outcome.not_done + missing, exit_status=worst)
 
 
-def _record(run: Run, request: Request, decision: Decision, executed: Executed, outcome: Outcome) -> None:
+def _record(
+    run: Run, request: Request, decision: Decision, executed: Executed, outcome: Outcome, *, undone: RolledBack | None
+) -> None:
     """The head everywhere, and what this copy remembers, if this run changed anything or the tree is a new one."""
     from k4t.master import record
 
     plan = decision.plan
     if not executed.done and not decision.news:
         return
-    about = record.changed_hashes(decision.head, record.app_hashes(run.tree, plan.scope))
+    failpoints.reach("before:record")
+    failed = undone.failed if undone else {}
+    not_applied = {*failed, *plan.held}
+    scope = [app for app in plan.scope if app not in not_applied]
+    about = record.changed_hashes(decision.head, record.app_hashes(run.tree, scope))
     head = serials.advance(
-        decision.head, cluster=run.tree.cluster.id, serial=outcome.serial, tree=plan.tree if plan.whole else "",
+        decision.head, cluster=run.tree.cluster.id, serial=outcome.serial,
+        tree=plan.tree if plan.whole and not not_applied else "",
         apps=about, digests={image.reference: image.digest for image in decision.images.values()},
         who=run.who, at=run.at, message=request.message, dead=decision.dead,
     )  # fmt: skip
+    head = hold.remembered(head, plan, failed=failed, serial=outcome.serial, proceed=decision.proceed)
     record.write_heads(run.fleet, head, run.emit)
+    failpoints.reach("after:record")
     entry = {
         "at": run.at, "who": run.who, "message": request.message, "serial": outcome.serial, "result": outcome.result,
         "apps": list(request.apps), "allow": sorted(request.allow | request.named), "done": outcome.done,
@@ -252,8 +329,12 @@ def _record(run: Run, request: Request, decision: Decision, executed: Executed, 
     record.remember(run.copy, head, about, entry, run.emit)
 
 
-def _outcome(decision: Decision, executed: Executed) -> Outcome:
+def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None = None) -> Outcome:
     plan = decision.plan
+    statuses = list(decision.statuses)
+    if undone is not None:
+        executed = _with_undone(executed, undone)
+        statuses.append(1 if undone.complete else 3)
     failed = tuple(
         (failure.step.id, failure.error.host or failure.step.node, failure.error.words) for failure in executed.failed
     )
@@ -264,8 +345,7 @@ def _outcome(decision: Decision, executed: Executed) -> Outcome:
     unplaced = tuple(
         f"{item.app}.{item.replica} fits nowhere: {'; '.join(item.reasons)}" for item in plan.unschedulable
     )
-    left = plan.not_done + plan.refused + unplaced
-    statuses = list(decision.statuses)
+    left = plan.not_done + plan.refused + unplaced + (rollback.sentences(undone) if undone else ())
     if failed or skipped:
         statuses.append(3 if executed.interrupted or _any_app_complete(executed) or _both_serve(executed) else 1)
     result = "done" if executed.done else "nothing"
@@ -273,6 +353,15 @@ def _outcome(decision: Decision, executed: Executed) -> Outcome:
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"
     serial = plan.serial if executed.done or decision.head is None else _serial(decision)
     return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses))
+
+
+def _with_undone(executed: Executed, undone: RolledBack) -> Executed:
+    """One account of both: what was skipped of an app that is rolled back needs no word."""
+    first, second = rollback.without(executed, undone.failed), undone.executed
+    return Executed(
+        first.done + second.done, first.failed + second.failed, first.skipped + second.skipped,
+        interrupted=second.interrupted,
+    )  # fmt: skip
 
 
 def _serial(decision: Decision) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from k4t.errors import Interrupted, K4tError
 from k4t.master.planning.plan import Step
-from k4t.model.events import Emit, StepDone, StepFailed, StepSkipped, StepStarted
+from k4t.model.events import Emit, Note, StepDone, StepFailed, StepSkipped, StepStarted
 
 MAX_STEPS_AT_ONCE = 128
 STEPS_PER_NODE = 4
@@ -62,23 +64,28 @@ class Execution:
         self.stopping = stopping or threading.Event()
 
     def run(self) -> Executed:
-        """Until every step is done, failed or skipped. Ctrl-C lets the steps at hand finish; a second one leaves."""
-        with ThreadPoolExecutor(MAX_STEPS_AT_ONCE, thread_name_prefix="step") as pool:
-            for step in self._steps.values():
-                if not self._waits_for[step.id]:
-                    self._queue(step)
-            self._begin(pool)
-            while self._under_way:
-                try:
+        """Until every step is done, failed or skipped. Ctrl-C lets the steps at hand finish; a second one raises
+        KeyboardInterrupt, and what is under way is left to itself."""
+        pool = ThreadPoolExecutor(MAX_STEPS_AT_ONCE, thread_name_prefix="step")
+        try:
+            with _interrupts(self._interrupted):
+                for step in self._steps.values():
+                    if not self._waits_for[step.id]:
+                        self._queue(step)
+                self._begin(pool)
+                while self._under_way:
                     self._settle(*self._next())
                     self._begin(pool)
-                except KeyboardInterrupt:
-                    if self.stopping.is_set():
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        raise
-                    self.stopping.set()
+        finally:
+            pool.shutdown(wait=not self._under_way, cancel_futures=True)
         self._sweep()
         return self._result
+
+    def _interrupted(self) -> None:
+        if self.stopping.is_set():
+            raise KeyboardInterrupt
+        self._emit(Note("interrupted: the steps at hand are finished, then it ends; once more ends it at once"))
+        self.stopping.set()
 
     def _next(self) -> tuple[Step, K4tError | None]:
         # A bounded get: a blocking one can't be interrupted by a signal on every platform.
@@ -160,6 +167,19 @@ class Execution:
         for step in self._steps.values():
             if step.id not in ended:
                 self._skip(step, "interrupted")
+
+
+@contextmanager
+def _interrupts(handle: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `handle`, between two instructions of the main thread: nothing that is counted gets lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: handle())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _before(step: Step) -> tuple[str, ...]:

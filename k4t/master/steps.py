@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from k4t import failpoints
 from k4t.errors import Interrupted, StepError
 from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
@@ -59,6 +61,12 @@ class Steps:
 
     def perform(self, step: Step, failed: frozenset[str]) -> str:
         """Make the step's call; a word about it for people. `failed`: what it awaited in vain. Raises K4tError."""
+        failpoints.reach(f"before:{step.action}")
+        said = self._perform(step, failed)
+        failpoints.reach(f"after:{step.action}")
+        return said
+
+    def _perform(self, step: Step, failed: frozenset[str]) -> str:
         work = step.work
         if isinstance(work, Fetch):
             return self._fetch(step, work)
@@ -100,6 +108,7 @@ class Steps:
             ports=work.ports,
             address=work.address,
             reserved=pinned_addresses(self._fleet.tree.apps.values()),
+            instead_of=work.instead_of,
             secrets=secrets,
             digests={name: digest for name, digest in secret_digests(work.app).items() if digest},
             own_files=own_files(work.app),
@@ -130,11 +139,12 @@ class Steps:
 
         def change(live: Document | None) -> Document:
             return endpoints.compose(
-                live, self._fleet.tree, work.kind, work.group, add=added, remove=removed, settle=work.settle
-            )
+                live, self._fleet.tree, work.kind, work.group, add=added, remove=removed, settle=work.settle,
+                restore=work.restore, former=work.former,
+            )  # fmt: skip
 
         # What only takes out dead endpoints never waits for a member that is away.
-        dead_only = not (work.add or work.settle) and not any(slot.generation for slot in work.remove)
+        dead_only = not (work.add or work.settle or work.restore) and not any(slot.generation for slot in work.remove)
         degraded = True if dead_only and work.remove else self._degraded
         published = self._publisher.publish(work.kind, work.group, change, degraded=degraded)
         if failed:
@@ -160,6 +170,7 @@ class Steps:
         container = work.id or (made.id if made else work.name)
         if step.action == "start":
             lifecycle.start(engine, cluster, container)
+            self._runs(work.slot)
         elif step.action == "stop":
             lifecycle.stop(engine, cluster, container, grace_s=work.grace_s)
         else:
@@ -167,6 +178,12 @@ class Steps:
             if made is None or made.files:
                 files.discard(engine.transport, cluster, work.name)
         return ""
+
+    def _runs(self, slot: Slot) -> None:
+        """What was seen of it before it was started holds no longer."""
+        with self._guard:
+            if (seen := self._containers.get(_place(slot))) is not None:
+                self._containers[_place(slot)] = dataclasses.replace(seen, state="running", health="")
 
     def _known(self, slot: Slot) -> Container:
         with self._guard:

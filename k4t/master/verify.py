@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
-from k4t.master.planning.plan import Plan
+from k4t.master.planning.plan import Await, Step, Target
 from k4t.node.observe import containers
 
 
-def not_running(fleet: Fleet, plan: Plan, done: frozenset[str]) -> tuple[str, ...]:
+def not_running(fleet: Fleet, done: Iterable[Step]) -> tuple[str, ...]:
     """A sentence for each container that was healthy in this run and does not run any more."""
     started: dict[str, set[str]] = {}
-    for step in plan.steps:
-        if step.action == "await" and step.id in done:
-            started.setdefault(step.node, set()).add(step.work.name)  # type: ignore[union-attr]
-    removed = {step.work.name for step in plan.steps if step.action in ("stop", "remove")}  # type: ignore[union-attr]
+    for step in done:
+        if isinstance(step.work, Await):
+            started.setdefault(step.node, set()).add(step.work.name)
+        elif isinstance(step.work, Target) and step.action in ("stop", "remove"):
+            started.get(step.node, set()).discard(step.work.name)
 
     def look(node: str) -> list[str]:
-        expected = started[node] - removed
+        expected = started[node]
         try:
             running = {one.name for one in containers(fleet.engine(node), node, fleet.tree.cluster.id) if one.running}
         except K4tError as error:

@@ -51,6 +51,8 @@ class Lines:
             place = f"{step.node}: " if step.node else ""
             word = f" ({event.text})" if event.text else ""
             self._console.note(f"{place}{describe(step)}{word}  {event.duration_s:.1f}s")
+        elif isinstance(event, StepDone):  # of what is put back
+            self._console.note(f"{event.step}  {event.duration_s:.1f}s")
         elif isinstance(event, StepFailed):
             self._console.note(f"failed: {event.step}: {event.error}")
 

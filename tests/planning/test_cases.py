@@ -2,8 +2,10 @@
 
     before:   a tree that was applied before (default: nothing was); `tree` is laid over it
     tree:     the tree now: cluster, nodes, gateways, dns, apps; null takes a thing away
-    observed: what is otherwise than at rest: containers (LABEL: null | changes), unpublished [LABEL …],
-              nodes / gateways / dns (NAME: changes), head
+    observed: what is otherwise than at rest: containers (LABEL: null | changes), published, unpublished [LABEL …],
+              settled [APP …: its routes, checks and records are those of the tree now], nodes / gateways / dns
+              (NAME: changes), head (held, continued and options.failed: the image that stands for the spec)
+    options.former: true: what was published before
     scope, options, archs
 
 `K4T_WRITE_CASES=1 pytest tests/planning` writes the plans anew, to be read before they are committed.
@@ -20,10 +22,14 @@ from typing import Any
 import pytest
 import yaml
 
+from k4t.master.planning.endpoints import compose
 from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.report import as_text
-from k4t.model.spec import Tree
+from k4t.master.planning.specs import spec_hash
+from k4t.master.planning.survey import slot_of
+from k4t.master.rollback import documents
+from k4t.model.spec import Image, Tree
 from k4t.model.state import Container, Observed, Stranger
 from k4t.registrar.document import Document
 from tests.planning import world
@@ -52,7 +58,12 @@ def observe(desired: Tree, case: Mapping[str, Any]) -> Observed:
     observed = Observed(**hosts)
     if "head" in changes:
         first = next(iter(observed.nodes))
-        held = dataclasses.replace(observed.nodes[first], head=world.head(changes["head"]))
+        specs: dict[str, Any] = {
+            key: {app: _spec(desired, app, image) for app, image in changes["head"].get(key, {}).items()}
+            for key in ("held", "continued")
+        }
+        head = dataclasses.replace(world.head(changes["head"]), **specs, held_at=changes["head"].get("held_at", {}))
+        held = dataclasses.replace(observed.nodes[first], head=head)
         observed = dataclasses.replace(observed, nodes={**observed.nodes, first: held})
     return observed
 
@@ -87,7 +98,18 @@ def _containers(desired: Tree, before: Tree, observed: Observed, changes: Mappin
     for key, document in model.documents.items():
         kept = tuple(endpoint for endpoint in document.endpoints if endpoint.container not in gone)
         model.documents[key] = dataclasses.replace(document, endpoints=kept)
+    coming = [one for one in model.containers.values() if world.label(one) in changes.get("published", ())]
+    for (kind, group), document in model.documents.items():
+        added = [(slot_of(one), one) for one in coming]
+        settled = changes.get("settled", ())
+        model.documents[kind, group] = compose(document, desired, kind, group, add=added, settle=settled)
     return model.observe()
+
+
+def _spec(desired: Tree, app: str, image: str) -> str:
+    """Of the app as it is now, with this image."""
+    changed = dataclasses.replace(desired.apps[app], image=Image(image))
+    return spec_hash(changed, f"sha256:{image}")
 
 
 def _made(desired: Tree, before: Tree, name: str, there: Mapping[str, Container]) -> Container:
@@ -100,10 +122,19 @@ def _made(desired: Tree, before: Tree, name: str, there: Mapping[str, Container]
 def plan(case: Mapping[str, Any]) -> tuple[Tree, Observed, Plan]:
     desired = world.tree(merged(case.get("before", {}), case.get("tree", {})))
     observed = observe(desired, case)
-    options = world.build(Options, {**case.get("options", {})})
-    options = dataclasses.replace(options, named=frozenset(options.named), fenced=frozenset(options.fenced))
+    options = _options(desired, case)
     images = world.images(desired, case.get("archs"))
     return desired, observed, reconcile(desired, observed, images=images, scope=case.get("scope"), options=options)
+
+
+def _options(desired: Tree, case: Mapping[str, Any]) -> Options:
+    given: dict[str, Any] = dict(case.get("options", {}))
+    sets: dict[str, Any] = {
+        name: frozenset(given.pop(name)) for name in ("named", "fenced", "proceed", "recycle") if name in given
+    }
+    failed = {app: _spec(desired, app, image) for app, image in given.pop("failed", {}).items()}
+    former = documents(world.at_rest(world.tree(case["before"]))) if given.pop("former", False) else {}
+    return dataclasses.replace(Options(**given), **sets, failed=failed, former=former)
 
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -118,7 +149,7 @@ def test_case(path: Path) -> None:
     if case.get("converges", True):
         model = world.Model(desired, observed)
         model.apply(made)
-        options = Options(degraded=case.get("options", {}).get("degraded", False))
+        options = dataclasses.replace(_options(desired, case), named=frozenset(), recycle=frozenset())
         again = reconcile(
             desired,
             model.observe(),

@@ -196,6 +196,8 @@ class Model:
             add=[(slot, self._of(slot)) for slot in adds],
             remove=work.remove if whole else (),
             settle=work.settle,
+            restore=work.restore,
+            former=work.former,
         )
         self.seq += 1
         self.documents[key] = dataclasses.replace(composed, epoch=Epoch(1, "r"), seq=self.seq)

@@ -184,6 +184,8 @@ def _assess_replica(found: Assessment, board: Board, standing: Standing, contain
         _need(found, main, rest, reasons[main.id], containers)
         return
     action, cause = into_service(main, standing)
+    if action == "start" and main.state == "exited" and any(one.running for one in rest):
+        cause = "is put back"
     if rest and not action:
         # The newer one may never have been healthy: asked before the older one goes.
         action, cause = "await", "was left by an unfinished update"

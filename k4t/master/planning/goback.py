@@ -30,7 +30,7 @@ def going_back(found: Assessment) -> list[Keep]:
 def put_back(found: Assessment, waves: list[Wave], keeps: list[Keep], budget: int) -> None:
     """Old before new goes, within max-surge; where the new one stands in the way, within max-unavailable."""
     size = max(1, found.app.update.max_surge.of(found.desired, round_up=True))
-    rest, left = list(keeps), [c for keep in keeps for c in keep.leftovers]
+    rest, left = list(keeps), [c for keep in found.keeps for c in keep.leftovers]
     while rest:
         busy = {place for keep in rest for c in keep.leftovers if c.running for place in _places(c)}
         free = [keep for keep in rest if not found.exclusive and busy.isdisjoint(_places(keep.container))]

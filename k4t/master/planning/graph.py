@@ -138,7 +138,7 @@ class Track:
         self.unsettled = set(standing.unsettled) if recipe.present or not standing.remote else set()
         self.former = former
         if former is not None:
-            self.unsettled = {key for key in standing.unsettled if key in former}
+            self.unsettled = set(former)
         self.retired: list[tuple[Container, str]] = []
 
     def clear_stale(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
 
 from k4t.master.planning.assess import BEYOND_STARTING, Assessment, Keep, Need, into_service
-from k4t.master.planning.plan import Options
+from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import replica_key
 from k4t.model.state import Container, Head
@@ -36,6 +37,18 @@ def hold(found: Assessment, standing: Standing, spec: str) -> None:
         action, cause = into_service(main, standing)
         found.keeps.append(Keep(main, action, "is put back" if action and rest else cause, rest))
     found.others = {keep.container.id for keep in found.keeps}
+
+
+def remembered(
+    head: Head, plan: Plan, *, failed: Mapping[str, str], serial: int, proceed: Collection[str] = ()
+) -> Head:
+    """The head with what is held and continued after this plan; `failed`: the specs that did not get healthy."""
+    held = {app: spec for app, spec in head.held.items() if app not in plan.specs or plan.held.get(app) == spec}
+    if plan.whole:
+        held = {app: spec for app, spec in held.items() if app in plan.scope}
+    at = {app: head.held_at[app] for app in held if app in head.held_at} | dict.fromkeys(failed, serial)
+    continued = {**head.continued, **{app: spec for app, spec in plan.specs.items() if app in proceed}}
+    return dataclasses.replace(head, held={**held, **failed}, held_at=at, continued=continued)
 
 
 def _replicas(found: Assessment) -> Iterator[tuple[str, tuple[Container, ...]]]:

@@ -52,6 +52,7 @@ class Host:
     memory_bytes: int | None
     ranges: Ranges
     ports: dict[Key, str] = field(default_factory=dict)
+    sharing: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     apps: dict[str, int] = field(default_factory=dict)
     total: int = 0
     freed: list[Freed] = field(default_factory=list)
@@ -111,7 +112,21 @@ class Host:
         """A port or address that somebody has."""
         if key not in self.ports:
             self.ranges.count(key, -1)
+        else:  # a stopped container that is kept shares its port with its successor
+            self.sharing[key] = (*self.sharing.get(key, ()), self.ports[key])
         self.ports[key] = holder
+
+    def _let_go(self, key: Key, holder: str) -> None:
+        others = list(self.sharing.get(key, ()))
+        if not others:
+            if self.ports.pop(key, None) is not None:
+                self.ranges.count(key, 1)
+            return
+        if holder in others:
+            others.remove(holder)
+        else:
+            self.ports[key] = others.pop()
+        self.sharing[key] = tuple(others)
 
     def take(self, app: str, demand: Demand, holder: str) -> None:
         self.apps[app] = self.apps.get(app, 0) + 1
@@ -133,8 +148,7 @@ class Host:
         if self.cpus is not None:
             self.cpus += demand.cpus
         for key in demand.ports:
-            if self.ports.pop(key, None) is not None:
-                self.ranges.count(key, 1)
+            self._let_go(key, freed.name if freed is not None else "")
         self.ranges.count_any(demand.any, 1)
         if freed is not None:
             self.freed.append(freed)

@@ -10,6 +10,7 @@ import gc
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from k4t.master.planning.assess import Assessment, assess
+from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
 from k4t.master.planning.hold import held_spec, hold, pause
 from k4t.master.planning.placement import Board, Demand, Freed, Picker
@@ -22,6 +23,7 @@ from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
 from k4t.model.spec import App, Image, Tree
 from k4t.model.state import Container, Observed
+from k4t.registrar.document import Document
 
 NO_OPTIONS = Options()
 NO_IMAGE = ResolvedImage("", "")
@@ -193,9 +195,16 @@ class _Run:
     def _track(self, found: Assessment) -> Track:
         image = found.image or ResolvedImage(found.app.image.reference, "")
         recipe = Recipe(found.app, image, found.spec, found.resources)
-        # A held spec's routes, checks and records go with it, where this run knows what was before.
-        former = self.options.former if found.held else None
+        former = self._former(found.name) if found.held else None
         return Track(self.graph, recipe, self.standings[found.name], former)
+
+    def _former(self, name: str) -> dict[GroupKey, Document]:
+        """A held spec's routes, checks and records go with it, where this run knows what was before."""
+        return {
+            key: document
+            for key, document in self.options.former.items()
+            if set(settled_by_app(document).get(name, ())) != set(self.survey.groups[key].settled.get(name, ()))
+        }
 
     def _remove_app(self, name: str) -> None:
         """DNS first, a TTL later the gateways, then it is drained, stopped and removed."""
@@ -285,7 +294,8 @@ class _Run:
     def _release(self, containers: Iterable[Container]) -> None:
         for container in containers:
             host = self.board.hosts[container.node]
-            freed = Freed(container.app, self.board.demand_of(container), removal_of(container))
+            given = self.board.demand_of(container)
+            freed = Freed(container.app, given, removal_of(container), name=container.name)
             host.give_back(container.app, freed.demand, freed)
 
     def _say_unreachable(self) -> None:

@@ -66,6 +66,7 @@ def _line(step: Step) -> str:
         parts += [f"+{slot.label}" for slot in work.add]
         parts += [f"-{slot.label}" for slot in work.remove]
         parts += [f"={app}" for app in work.settle]
+        parts += [f"={app} as before" for app in work.restore]
     elif isinstance(work, Pause):
         parts.append(f"{work.duration_s:g}s")
     elif isinstance(work, Create) and (work.ports or work.address):
