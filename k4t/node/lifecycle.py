@@ -35,6 +35,8 @@ def start(engine: Engine, cluster_id: str, container: str) -> None:
             raise _gone(engine, container) from error
         if "address already in use" in error.message or "port is already allocated" in error.message:
             raise _port_taken(engine, container, error) from error
+        if error.message.endswith("already exists") and "task " in error.message:
+            raise _half_started(engine, found, error) from error
         raise explained(error) from error
 
 
@@ -88,6 +90,17 @@ def name_taken(host: str, name: str, entry: Mapping[str, Any]) -> NameTaken:
         "k4t leaves it alone: rename or remove it on the host",
         host=host,
     )
+
+
+def _half_started(engine: Engine, container: str, error: EngineRefused) -> StepError:
+    """The Engine died while it started this one, and can never start it again; one that never ran is taken away."""
+    state = str(((engine.inspect(container) or {}).get("State") or {}).get("Status", ""))
+    if state != "created":
+        remedy = f"its containerd still holds a task of it: restart it on the host, or docker rm {container[:12]}"
+        return StepError(error.message, remedy, host=engine.host)
+    _forgiving(lambda: engine.remove(container))
+    said = f"Docker died while it started {container[:12]}, which it can't start any more; it never ran, and is removed"
+    return StepError(said, "apply again", host=engine.host)
 
 
 def _port_taken(engine: Engine, name: str, error: EngineRefused) -> PortTaken:
