@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, look, nodes, plans, secrets
+from k4t.commands import apps, hosts, look, nodes, plans, secrets, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, hoisted
@@ -29,6 +29,7 @@ app.add_typer(apps.app_app, name="app")
 app.add_typer(apps.change_app)
 app.add_typer(secrets.secret_app, name="secret")
 app.add_typer(look.look_app)
+app.add_typer(updates.update_app)
 
 
 def _version(asked: bool) -> None:
@@ -117,6 +118,7 @@ def plan(
     detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="2 when changes are pending.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Ask registries what tags stand for now.")] = False,
     save: Annotated[Path | None, typer.Option("--save", help="Keep it, for `apply FILE`.", metavar="FILE")] = None,
+    commands: Annotated[bool, typer.Option("--commands", help="As ssh and docker lines to run by hand.")] = False,
 ) -> None:
     """Show what an apply would do, and why. Changes nothing."""
     from k4t.wiring import opened
@@ -127,7 +129,10 @@ def plan(
 
         request = deploy.Request(tuple(apps or ()), ctx.obj.allow, pull=pull)
         decision = deploy.plan(run, request)
-        show.decision(decision, run.tree, ctx.obj.console)
+        if commands:
+            plans.print_commands(ctx.obj, run, decision)
+        else:
+            show.decision(decision, run.tree, ctx.obj.console)
         if save is not None:
             plans.save(ctx.obj, save, run, decision, request)
     raise typer.Exit(show.exit_status(decision, detailed=detailed_exitcode))
@@ -139,13 +144,19 @@ def apply(
     apps: Apps = None,
     degraded: Annotated[bool, typer.Option("--degraded", help="Publish without members that are away.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Ask registries what tags stand for now.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what did not get healthy and is held.")] = False,
+    rebalance: Annotated[bool, typer.Option("--rebalance", help="Move replicas to where there is room.")] = False,
 ) -> None:
     """Make it so: run what the tree says where it says, and publish what is healthy. Or carry out a saved plan."""
     if file := plans.file_of(apps or ()):
         plans.apply_file(ctx.obj, file)
     from k4t.master.deploy import Request
 
-    run_apply(ctx.obj, Request(tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message))
+    request = Request(
+        tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message, retry=retry,
+        rebalance=rebalance,
+    )  # fmt: skip
+    run_apply(ctx.obj, request)
 
 
 @app.command(epilog="Example: k4t status -o json")
@@ -195,6 +206,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and leave with its exit status. Every error is one clear line on standard error."""
     words = sys.argv[1:] if argv is None else argv
     status = _run(words or ["--help"])
+    if status == Interrupted.exit_status:
+        _leave_at_once(status)
     gc.freeze()  # or the interpreter's last collections walk through all that was imported: 40 ms
     sys.exit(status)
 
@@ -216,7 +229,7 @@ def _run(words: list[str]) -> int:
         return Usage.exit_status
     except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted")
-        return Interrupted.exit_status
+        _leave_at_once(Interrupted.exit_status)
     except BrokenPipeError:  # `k4t ps | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -225,6 +238,13 @@ def _run(words: list[str]) -> int:
             raise
         console.error(f"internal error: {type(error).__name__}: {error}; K4T_DEBUG=1 shows where; please report it")
         return 1
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """Without waiting for what is still under way in other threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

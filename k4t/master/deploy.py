@@ -45,7 +45,8 @@ Confirm = Callable[[Plan], None]
 class Request:
     """What the command line asked for. `apps` empty: the whole tree, or (`node`) the apps that this node concerns.
     `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
-    that were just switched off. `retry`: also what is held. `proceed`: beyond the canary, for `apps`, or for every
+    that were just switched off. `digests`: what image references stood for, to go back to. `retry`: also what is held.
+    `proceed`: beyond the canary, for `apps`, or for every
     app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move."""
 
     apps: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class Request:
     message: str = ""
     node: str = ""
     fenced: frozenset[str] = frozenset()
+    digests: Mapping[str, str] = field(default_factory=dict)
     retry: bool = False
     proceed: bool = False
     recycle: frozenset[str] = frozenset()
@@ -102,7 +104,7 @@ def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | Non
     scope = away.concerned(run.tree, observed, request.node) if request.node else request.apps or None
     names = run.tree.apps if scope is None else scope
     images = resolved or resolve_images(
-        run.fleet, observed, head, names, pull=request.pull, directory=run.directory, vault=run.vault
+        run.fleet, observed, _of_then(head, request), names, pull=request.pull, directory=run.directory, vault=run.vault
     )
     _need_known(run.tree, request, observed)
     canaries = frozenset(name for name in names if name in run.tree.apps and run.tree.apps[name].update.pause_after)
@@ -166,7 +168,15 @@ def _left_at_once(run: Run) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.fleet.close()
+        run.emit(Note("ended at once: the next run repairs what was under way", warning=True))
         raise
+
+
+def _of_then(head: Head | None, request: Request) -> Head | None:
+    """The head with the digests that a rollback goes back to."""
+    if head is None or not request.digests:
+        return head
+    return dataclasses.replace(head, digests={**head.digests, **request.digests})
 
 
 def _need_someone(observed: Observed) -> None:

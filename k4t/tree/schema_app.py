@@ -212,23 +212,15 @@ UPDATE = element(
     attribute("max-surge", v.SHARE, "So many more than desired while it lasts.", "1"),
     attribute("max-unavailable", v.SHARE, "So many fewer than desired while it lasts.", "0"),
     attribute("drain", v.DURATION, "Between leaving the gateways and stopping.", "30s"),
-    attribute(
-        "pause-after",
-        v.COUNT,
-        "Wait for `k4t continue` after so many replicas; 0 never.",
-        "0",
-        effect=False,
-        effective=("0",),
-    ),
+    attribute("pause-after", v.COUNT, "Wait for `k4t continue` after so many replicas; 0 never.", "0"),
     attribute("timeout", v.PERIOD, "How long a replica may take to get healthy.", "5m"),
-    attribute("on-failure", v.choice("rollback", "stop"), "What happens when it doesn't.", "rollback", effect=False),
+    attribute("on-failure", v.choice("rollback", "stop"), "What happens when it doesn't.", "rollback"),
 )
 
 RECYCLE = element(
     "recycle",
     "Replace replicas one by one, for no other reason than their age.",
-    attribute("every", v.PERIOD, "The age.", required=True),
-    effect=False,
+    attribute("every", v.PERIOD, "One replica in such a period, the oldest.", required=True),
 )
 DEPENDS = element(
     "depends",
