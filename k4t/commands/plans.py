@@ -28,6 +28,13 @@ def save(given: Globals, path: Path, run: Run, decision: Decision, request: Requ
     given.console.note(f"saved: k4t apply {path} carries out exactly this plan, or nothing")
 
 
+def print_commands(given: Globals, run: Run, decision: Decision) -> None:
+    """The plan as lines to run by hand."""
+    from k4t.master import manual
+
+    given.console.result(manual.lines(run, decision.plan))
+
+
 def file_of(words: Sequence[str]) -> Path | None:
     """The plan file, when that is what `apply` was given: apps have names without a slash or a dot."""
     if len(words) != 1 or not ("/" in words[0] or words[0].endswith((".json", ".plan"))):

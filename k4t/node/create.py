@@ -23,7 +23,7 @@ from k4t.node.allocate import Key, allocate, held_ports, needs_host_ports
 from k4t.node.allocator import Entries, Locker
 from k4t.node.body import Given, body
 from k4t.node.docker import Engine
-from k4t.node.files import files_needed, make_volumes, put_files
+from k4t.node.files import Placed, files_needed, make_volumes, put_files
 from k4t.node.lifecycle import name_taken
 from k4t.node.listing import container_of, name_of
 from k4t.node.networks import ensure
@@ -93,16 +93,37 @@ def create(engine: Engine, node: Node, order: Order, lock: Locker) -> Container:
         return _under_lock(engine, node, order, held.listening, files)
 
 
+def foresee(engine: Engine, node: Node, order: Order) -> tuple[dict[str, Any], tuple[Placed, ...]]:
+    """What `create` would send now, and the files it would put first, for people who do it by hand. Takes nothing: who
+    is quicker may get the same port. Fixed ports are not looked at.
+
+    Raises PortTaken, and StepError for an app with addresses of its own: they are taken under the host's lock alone.
+    """
+    if addresses.has_own_address(order.app):
+        raise StepError(f"{order.app.where}: an address of its own is taken under the host's lock", "k4t apply")
+    files = _needed(engine, order)
+    chosen = Chosen(address="" if order.app.network.mode == "none" else node.address)
+    if needs_host_ports(order.app):
+        entries = [entry for entry in engine.list_containers() if not _gives_way(entry, order)]
+        fixed = {(port.protocol, number) for port in order.app.ports if (number := _fixed(order, port)) is not None}
+        chosen = _from(engine, node, order, entries, _sockets_now(engine.transport) - fixed)
+        engine.allocator.made.update(dict.fromkeys(chosen.keys(), f"container {order.name}"))
+    return _content(node, order, chosen, {file.target: file.path for file in files})[1], files
+
+
 def _put(engine: Engine, order: Order) -> dict[str, str]:
     """Its files on the node, by target."""
+    return put_files(engine.transport, _needed(engine, order)) if order.app.files else {}
+
+
+def _needed(engine: Engine, order: Order) -> tuple[Placed, ...]:
     if not order.app.files:
-        return {}
+        return ()
     user = ""
     if not order.app.container.user and any(file.secret and not file.owner for file in order.app.files):
         image = engine.image(order.image) or {}
         user = str((image.get("Config") or {}).get("User") or "")
-    needed = files_needed(order.app, order.cluster_id, order.name, order.contents, user=user)
-    return put_files(engine.transport, needed)
+    return files_needed(order.app, order.cluster_id, order.name, order.contents, user=user)
 
 
 def _under_lock(
@@ -167,6 +188,18 @@ def _gives_way(entry: Mapping[str, Any], order: Order) -> bool:
 
 
 def _make(engine: Engine, node: Node, order: Order, chosen: Chosen, files: Mapping[str, str]) -> Container:
+    marks, content = _content(node, order, chosen, files)
+    made = _create(engine, node, order, content)
+    if isinstance(made, Container):
+        return made
+    entry = {"Id": made, "Names": [f"/{order.name}"], "Image": order.image, "State": "created"}
+    return container_of(node.name, entry, marks)
+
+
+def _content(
+    node: Node, order: Order, chosen: Chosen, files: Mapping[str, str]
+) -> tuple[labels.Labels, dict[str, Any]]:
+    """Its labels, and the body of the call."""
     marks = labels.Labels(
         order.cluster_id,
         order.app.name,
@@ -189,11 +222,7 @@ def _make(engine: Engine, node: Node, order: Order, chosen: Chosen, files: Mappi
         secrets=order.secrets,
         files=files,
     )
-    made = _create(engine, node, order, body(order.app, order.image, given))
-    if isinstance(made, Container):
-        return made
-    entry = {"Id": made, "Names": [f"/{order.name}"], "Image": order.image, "State": "created"}
-    return container_of(node.name, entry, marks)
+    return marks, body(order.app, order.image, given)
 
 
 def _create(engine: Engine, node: Node, order: Order, content: Mapping[str, Any]) -> str | Container:

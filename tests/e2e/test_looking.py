@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -341,3 +342,51 @@ def test_explain_shows_the_end_of_a_crash(site: Site) -> None:
     assert "no config" in one["insides"]["log"]
     assert any("exit status 3" in sentence for sentence in found["helps"])
     assert "no config" in site.k4t("explain", "web").stdout
+
+
+# --- a plan as commands ------------------------------------------------------------------------------------
+
+BY_HAND = """\
+  <network mode="bridge"/>
+  <port name="http" container="8080" host="auto"/>
+  <port name="admin" container="8081" host="auto"/>
+  <env name="HARD">it's "quoted" $HOME `x` \\ and ü; done</env>
+  <label name="team">a b</label>
+  <file source="page's.html" target="/www/page.html"/>
+  <volume source="/srv/by hand" target="/data" owner="1000:1000"/>
+  <volume source="tmpfs:1MiB" target="/scratch"/>
+  <resources cpus="0.5" memory="64MiB"/>
+  <health interval="1s"><exec><arg>sh</arg><arg>-c</arg><arg>test "$HARD"</arg></exec></health>
+  <stop grace="1s"/>"""
+
+
+def test_a_plan_printed_as_commands_does_what_k4t_would(site: Site, lab: Lab) -> None:
+    """bash runs the lines; then plan finds nothing to do, and a change printed so is carried out as well."""
+    shutil.copy(lab.known_hosts, site.db / "known_hosts")
+    (site.db / "apps/web").mkdir()
+    (site.db / "apps/web/page's.html").write_text("by hand\n")
+    _by_hand(site, lab.image)
+    _bash(site.k4t("plan", "--commands").stdout)
+    assert site.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
+    found = json.loads(lab.host("n1").docker(["inspect", "prod.web.0.1"]).stdout)[0]
+    assert 'HARD=it\'s "quoted" $HOME `x` \\ and ü; done' in found["Config"]["Env"]
+    assert found["HostConfig"]["CpuQuota"] == 50_000
+    ports = json.loads(found["Config"]["Labels"]["io.k4t.ports"])
+    assert len(set(ports.values())) == 2
+    assert lab.host("n1").docker(["exec", "prod.web.0.1", "cat", "/www/page.html"]).stdout == "by hand\n"
+    assert lab.host("n1").exec(["stat", "-c", "%u", "/srv/by hand"]).stdout == "1000\n"
+    _by_hand(site, lab.push("hand2", VER="hand2"))
+    printed = site.k4t("plan", "--commands").stdout
+    assert "docker rm" in printed
+    _bash(printed)
+    assert containers(lab.host("n1")) == ["prod.web.0.2"]
+    assert site.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
+
+
+def _by_hand(site: Site, image: str) -> None:
+    site.write("apps/web/app.xml", f'<app replicas="2">\n  <image>{image}</image>\n{BY_HAND}\n</app>\n')
+
+
+def _bash(lines: str) -> None:
+    done = subprocess.run(["bash", "-s"], input=lines, text=True, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{done.stderr}\n{lines}"
