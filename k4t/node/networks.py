@@ -1,19 +1,21 @@
 """The Docker network behind `macvlan` and `ipvlan` containers of a node: one for each interface and subnet.
 
-It belongs to no cluster: all that share the node use the same one. It is made when a container first needs it and
-never removed: a stopped container could not start without it, and Docker does not count those.
+It belongs to no cluster: all that share the node use the same one. It is made when a container first needs it. It is
+removed only where it is in the way of another one and no container, running or not, is in it: a stopped one could not
+start again, and Docker does not count those.
 
 Format: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Network/operation/NetworkCreate
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from k4t.errors import EngineRefused, NameTaken, StepError
+from k4t.errors import AddressTaken, EngineRefused, NameTaken, StepError
 from k4t.model.spec import AddressPool, App, Node
 from k4t.node.addresses import pool_of
 from k4t.node.call import Request
@@ -60,13 +62,21 @@ def ensure(engine: Engine, node: Node, app: App) -> str:
     found = _inspect(engine, name)
     if found is None:
         _make(engine, node, mode, pool)
-    else:
-        _check(node, mode, pool, found)
+        return name
+    _must_be_ours(node, mode, pool, found)
+    there = _gateway_of(found, pool)
+    if there != pool.gateway:
+        if name not in _remove_unused(engine, [name]):
+            raise _disagree(node, name, there, pool.gateway)
+        _make(engine, node, mode, pool)
     return name
 
 
 def explained(error: EngineRefused) -> StepError:
     """What Docker says when it starts a container, with what to do where that is known."""
+    if error.message.startswith("Address already in use"):
+        remedy = "`docker network inspect` there shows which; remove that container, and apply again"
+        return AddressTaken("another container has this one's address by now", remedy, host=error.host)
     match = re.search(r"failed to create the (macvlan|ipvlan) port: (.*)", error.message)
     if match is None:
         return error
@@ -96,6 +106,9 @@ def _make(engine: Engine, node: Node, mode: str, pool: AddressPool) -> None:
     except EngineRefused as error:
         if _inspect(engine, name_of_network(mode, pool)) is not None:
             return  # made by an earlier try whose reply was lost
+        if _in_the_way(error.message) and _remove_unused(engine, _ours_on(engine, pool.interface)):
+            _make(engine, node, mode, pool)  # fewer are left each time
+            return
         raise StepError(
             f"{node.where}: Docker can't make a {mode} network for {pool.subnet} on {pool.interface}: {error.message}",
             _remedy(error.message, pool),
@@ -104,14 +117,37 @@ def _make(engine: Engine, node: Node, mode: str, pool: AddressPool) -> None:
 
 
 def _remedy(said: str, pool: AddressPool) -> str:
-    if "parent interface" in said or "overlaps" in said:
+    if _in_the_way(said):
         return "another Docker network is in the way: `docker network ls` there, and remove it if it isn't used"
     if "invalid subinterface" in said:
         return f'is there an interface {pool.interface}? correct <addresses interface="…">'
     return ""
 
 
-def _check(node: Node, mode: str, pool: AddressPool, found: Mapping[str, Any]) -> None:
+def _in_the_way(said: str) -> bool:
+    return "parent interface" in said or "overlaps" in said
+
+
+def _ours_on(engine: Engine, interface: str) -> list[str]:
+    """k4t's own networks on an interface."""
+    query = quote(json.dumps({"label": [MARK]}))
+    found: list[Json] = engine.call(Request("GET", f"/networks?filters={query}"))
+    return [str(one["Name"]) for one in found if (one.get("Options") or {}).get("parent") == interface]
+
+
+def _remove_unused(engine: Engine, names: Sequence[str]) -> list[str]:
+    """Those of our networks that were removed: no container is in them, running or not."""
+    used: set[str] = set()
+    for entry in engine.list_containers():
+        used.add(str((entry.get("HostConfig") or {}).get("NetworkMode", "")))
+        used.update((entry.get("NetworkSettings") or {}).get("Networks") or {})
+    removed = [name for name in names if name not in used]
+    for name in removed:
+        engine.call(Request("DELETE", f"/networks/{quote(name)}"))
+    return removed
+
+
+def _must_be_ours(node: Node, mode: str, pool: AddressPool, found: Mapping[str, Any]) -> None:
     name = name_of_network(mode, pool)
     if (found.get("Labels") or {}).get(MARK) != _purpose(mode, pool):
         raise NameTaken(
@@ -119,16 +155,21 @@ def _check(node: Node, mode: str, pool: AddressPool, found: Mapping[str, Any]) -
             f"remove it there if nothing uses it (docker network rm {name})",
             host=node.name,
         )
-    configs = (found.get("IPAM") or {}).get("Config") or [{}]
+
+
+def _gateway_of(found: Mapping[str, Any], pool: AddressPool) -> str:
+    """Of a network that leads nowhere, Docker may name one all the same."""
+    configs = [] if found.get("Internal") else (found.get("IPAM") or {}).get("Config") or []
     there = next((str(one.get("Gateway") or "") for one in configs if one.get("Subnet") == pool.subnet), "")
-    if found.get("Internal"):
-        there = ""
-    if there.partition("/")[0] != pool.gateway:
-        raise StepError(
-            f"{node.where}: the network {name} of {node.name} has {_said(there)}, the tree says {_said(pool.gateway)}",
-            f"make all trees of that node agree, or stop what uses it and remove it there (docker network rm {name})",
-            host=node.name,
-        )
+    return there.partition("/")[0]
+
+
+def _disagree(node: Node, name: str, there: str, wanted: str) -> StepError:
+    return StepError(
+        f"{node.where}: the network {name} of {node.name} has {_said(there)}, the tree says {_said(wanted)}",
+        "make all trees of that node agree; it is made anew once no container uses it",
+        host=node.name,
+    )
 
 
 def _said(gateway: str) -> str:

@@ -45,9 +45,10 @@ def prefix(lab: Lab) -> str:
     return lab.host("n1").address.rpartition(".")[0]
 
 
-def pool(lab: Lab, first: int, last: int) -> str:
+def pool(lab: Lab, first: int, last: int, *, gateway: bool = True) -> str:
     net = prefix(lab)
-    return f'<addresses range="{net}.{first}-{net}.{last}" interface="eth0" subnet="{net}.0/24" gateway="{net}.254"/>'
+    leads_out = f' gateway="{net}.254"' if gateway else ""
+    return f'<addresses range="{net}.{first}-{net}.{last}" interface="eth0" subnet="{net}.0/24"{leads_out}/>'
 
 
 def inspected(host: Host, name: str) -> Any:
@@ -70,7 +71,7 @@ def answers(host: Host, url: str) -> bool:
 def pooled(published: Site, lab: Lab) -> Iterator[Site]:
     """Both nodes have addresses to give; the networks are gone afterwards."""
     published.node(lab.host("n1"), inside=pool(lab, 100, 109))
-    published.node(lab.host("n2"), inside=pool(lab, 110, 119))
+    published.node(lab.host("n2"), inside=pool(lab, 110, 119, gateway=False))
     yield published
     for host in lab.nodes:
         names = containers(host)

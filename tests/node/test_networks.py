@@ -204,6 +204,25 @@ def test_another_gateway_is_refused(
 
 
 @pytest.mark.integration
+def test_a_network_nobody_is_in_makes_room(
+    make_pooled: Make, engine: Engine, pooled: Node, host: Host, order: Callable[..., Order]
+) -> None:
+    """Another subnet or gateway: the old network stays while a container, even a stopped one, is in it."""
+    made = make_pooled(order(network=LAN, ports=HTTP))
+    assert pooled.pool is not None
+    moved = dataclasses.replace(
+        pooled, pool=AddressPool("10.99.0.100", "10.99.0.109", "eth0", "10.99.0.0/24", "10.99.0.1")
+    )
+    with pytest.raises(StepError, match="another Docker network is in the way"):
+        ensure(engine, moved, APP)
+    lifecycle.remove(engine, "k7f3q2m9", made.id)
+    assert ensure(engine, moved, APP) == "k4t-macvlan-eth0-10.99.0.0-24"
+    names = host.docker(["network", "ls", "--format", "{{.Name}}", "--filter", "label=io.k4t.network"]).stdout
+    assert names.split() == ["k4t-macvlan-eth0-10.99.0.0-24"]
+    ensure(engine, dataclasses.replace(moved, pool=dataclasses.replace(moved.pool or POOL, gateway="")), APP)
+
+
+@pytest.mark.integration
 def test_an_interface_that_is_not_there_is_named(engine: Engine, pooled: Node, order: Callable[..., Order]) -> None:
     """Docker's words, and what to correct."""
     assert pooled.pool is not None
