@@ -69,6 +69,9 @@ NodeName = Annotated[str, typer.Argument(autocompletion=_names("nodes"))]
 NodeNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("nodes"))]
 GatewayNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("gateways"))]
 DnsNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("dns"))]
+OptionalApp = Annotated[
+    str | None, typer.Argument(metavar="[APP]", autocompletion=_names("apps"), help="Only this app.")
+]
 NoApply = Annotated[bool, typer.Option("--no-apply", help="Only edit the tree.")]
 NewName = Annotated[str, typer.Argument(help="Its name in the tree.")]
 Address = Annotated[str, typer.Argument(help="Where traffic goes.")]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from k4t.errors import K4tError
+from k4t.master.kept import Store
 from k4t.tree.edit import write_file
 
 
@@ -42,13 +43,29 @@ class WorkingCopy:
         except (OSError, ValueError):
             return None
 
-    def remember(self, serial: int, revision: Mapping[str, object]) -> None:
-        """Keep a revision and its serial. Raises K4tError naming the path."""
+    @property
+    def store(self) -> Store:
+        return Store(self.directory)
+
+    def remember(self, serial: int, revision: Mapping[str, object], applied: Mapping[str, str]) -> None:
+        """Keep a revision, the tree's files and the serial. `applied`: the hash of each app as it was applied last.
+        Raises K4tError naming the path; the revision and the serial are kept then all the same, if they can be."""
+        failure: K4tError | None = None
+        try:
+            revision = {**revision, **self.store.keep(self.directory.parent, applied)}
+        except K4tError as error:
+            failure = error
+        self._remember(serial, revision)
+        if failure is not None:
+            raise failure
+
+    def _remember(self, serial: int, revision: Mapping[str, object]) -> None:
         revisions = self.directory / "revisions"
         try:
             revisions.mkdir(mode=0o700, exist_ok=True)
             write_file(revisions / f"{serial:06}.json", _line(revision))
             write_file(self.directory / "base", f"{serial}\n".encode())
+            self.store.tidy()
         except OSError as error:
             raise K4tError(f"can't write {self.directory}: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.history import WorkingCopy
+from k4t.master.revisions import applied
 from k4t.model.events import Emit, Note
 from k4t.model.spec import Tree
 from k4t.model.state import Head
@@ -24,9 +25,7 @@ def app_hashes(tree: Tree, scope: Iterable[str]) -> dict[str, str]:
 
 def changed_hashes(head: Head | None, hashes: dict[str, str]) -> dict[str, str]:
     """Those that differ from the newest that the head knows: what a revision is about."""
-    newest: dict[str, str] = {}
-    for revision in head.revisions if head else ():
-        newest.update(revision.apps)
+    newest = applied(head)
     return {name: sha256 for name, sha256 in hashes.items() if newest.get(name) != sha256}
 
 
@@ -47,7 +46,8 @@ def remember(copy: WorkingCopy, head: Head, about: dict[str, str], entry: dict[s
     """Revision and audit line. The hosts have the head by now, so a working copy that can't be written is a warning."""
     revision = {"serial": head.serial, "tree": head.tree, "apps": about, "who": head.who, "at": head.at}
     try:
-        copy.remember(head.serial, revision | {"message": entry["message"]})
+        more = {"message": entry["message"], "result": entry["result"], "digests": dict(head.digests)}
+        copy.remember(head.serial, revision | more, applied(head))
         copy.audit(entry)
     except K4tError as error:
         emit(Note(str(error), warning=True))

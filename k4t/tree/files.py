@@ -93,11 +93,12 @@ class Snapshot:
 
 
 def digest(files: Mapping[str, str]) -> str:
-    lines = (f"{path}\0{files[path]}\n" for path in sorted(files) if _counts(path))
+    lines = (f"{path}\0{files[path]}\n" for path in sorted(files) if counts(path))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _counts(path: str) -> bool:
+def counts(path: str) -> bool:
+    """Whether a file is part of what a tree (or an app) is, and not a note beside it."""
     return path != "known_hosts" and not (path.startswith(("README", ".git")) or "/README" in path or "/.git" in path)
 
 
