@@ -46,9 +46,15 @@ def run_change(given: Globals, edit: Edit, request: Request, *, no_apply: bool =
     raise typer.Exit(outcome.exit_status)
 
 
-def applied(given: Globals, request: Request, confirmed: Callable[[Plan], None] | None = None) -> Outcome:
-    """One apply with everything around it. `confirmed` is told of a plan that was agreed to. Raises K4tError when
-    nothing was begun."""
+def applied(
+    given: Globals,
+    request: Request,
+    confirmed: Callable[[Plan], None] | None = None,
+    *,
+    check: Callable[[Plan], None] | None = None,
+) -> Outcome:
+    """One apply with everything around it. `check` may refuse a plan before it is shown; `confirmed` is told of one
+    that was agreed to. Raises K4tError when nothing was begun."""
     from k4t.render.progress import progress
     from k4t.wiring import opened
 
@@ -61,6 +67,8 @@ def applied(given: Globals, request: Request, confirmed: Callable[[Plan], None] 
         ask = confirmation(run.tree, given.console, live, yes=given.yes)
 
         def confirm(plan: Plan) -> None:
+            if check is not None:
+                check(plan)
             ask(plan)
             if confirmed is not None:
                 confirmed(plan)

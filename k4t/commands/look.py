@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,16 +57,17 @@ def logs(
         wanted = Wanted(tuple(apps or ()), node, replica)
         chosen = choose(run.fleet, wanted)
         _name_away(given, chosen)
+        say, problems = _noting(given)
         if follow:
-            lines = source.followed(run.fleet, wanted, chosen, query, given.console.note)
+            lines = source.followed(run.fleet, wanted, chosen, query, say)
         else:
-            lines = source.merged(run.fleet, chosen, query, given.console.note)
+            lines = source.merged(run.fleet, chosen, query, say)
         try:
             show.show(lines, given.console, chosen.containers, grep=pattern, times=times)
         except KeyboardInterrupt:
             if not follow:
                 raise
-    raise typer.Exit(chosen.exit_status)
+    raise typer.Exit(3 if problems else chosen.exit_status)
 
 
 @look_app.command(
@@ -135,14 +137,15 @@ def top(ctx: typer.Context, apps: Apps = None, node: OnNode = "") -> None:
     with opened(given.db) as run:
         chosen = choose(run.fleet, Wanted(tuple(apps or ()), node))
         _name_away(given, chosen)
-        readings = watch(run.fleet, chosen, given.console.note)
+        say, problems = _noting(given)
+        readings = watch(run.fleet, chosen, say)
         if given.console.output == "table" and sys.stdout.isatty():
             try:
                 show.live(readings)
             except KeyboardInterrupt:
                 raise typer.Exit(chosen.exit_status) from None
         show.once(next(readings), given.console)
-    raise typer.Exit(chosen.exit_status)
+    raise typer.Exit(3 if problems else chosen.exit_status)
 
 
 @look_app.command(epilog="Example: k4t explain web")
@@ -239,6 +242,17 @@ def prune(
     for problem in set(gone.problems) - set(found.problems):
         given.console.note(f"! {problem}", "yellow")
     raise typer.Exit(3 if gone.problems else 0)
+
+
+def _noting(given: Globals) -> tuple[Callable[[str], None], list[str]]:
+    """What tells people of a problem while others go on, and the list of what it told."""
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        given.console.note(f"! {text}", "yellow")
+
+    return say, told
 
 
 def _name_away(given: Globals, chosen: Chosen) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from k4t.commands.common import applied
 from k4t.errors import Unsafe
 
 if TYPE_CHECKING:
-    from k4t.master.deploy import Decision, Outcome, Request
+    from k4t.master.deploy import Decision, Request
     from k4t.master.planning.plan import Plan
     from k4t.master.run import Run
     from k4t.options import Globals
@@ -58,34 +58,7 @@ def apply_file(given: Globals, path: Path) -> None:
         done.append(True)
 
     request = Request(wanted.apps, given.allow | wanted.allow, pull=wanted.pull, message=given.message)
-    outcome = _carried_out(given, request, check)
+    outcome = applied(given, request, check=check)
     if not done and not wanted.empty:
         raise Unsafe(f"the world has moved on since {path} was saved: there is nothing to do now")
     raise typer.Exit(outcome.exit_status)
-
-
-def _carried_out(given: Globals, request: Request, check: Callable[[Plan], None]) -> Outcome:
-    """One apply, whose plan has to pass `check` before it is shown and asked about."""
-    from k4t.render.progress import progress
-    from k4t.wiring import opened
-
-    with progress(given.console) as live, opened(given.db, live, wait=given.wait, ahead=True) as run:
-        from k4t.master import deploy
-        from k4t.render import outcome as show
-        from k4t.render.decision import confirmation
-
-        started_s = time.monotonic()
-        ask = confirmation(run.tree, given.console, live, yes=given.yes)
-
-        def confirm(plan: Plan) -> None:
-            check(plan)
-            ask(plan)
-
-        outcome = deploy.apply(run, request, confirm)
-    if given.console.output == "table":
-        given.console.result(
-            show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s)
-        )  # fmt: skip
-    else:
-        given.console.data(show.as_json(outcome))
-    return outcome
