@@ -147,7 +147,7 @@ def test_case(path: Path) -> None:
         golden.write_text(as_text(made))
     assert as_text(made) == golden.read_text()
     if case.get("converges", True):
-        model = world.Model(desired, observed)
+        model = world.Model(desired, observed, case.get("options", {}).get("now_s", 0.0))
         model.apply(made)
         options = dataclasses.replace(_options(desired, case), named=frozenset(), recycle=frozenset())
         again = reconcile(

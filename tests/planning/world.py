@@ -104,7 +104,8 @@ def empty(desired: spec.Tree, facts: Facts = SMALL) -> Observed:
 class Model:
     """Hosts as a plan changes them, step by step. Raises AssertionError where a step can't be right."""
 
-    def __init__(self, desired: spec.Tree, observed: Observed) -> None:
+    def __init__(self, desired: spec.Tree, observed: Observed, now_s: float = 0.0) -> None:
+        self.now_s = now_s
         self.desired = desired
         self.observed = observed
         self.containers = {c.id: c for state in observed.nodes.values() for c in state.containers}
@@ -161,7 +162,7 @@ class Model:
         address = work.address or self._address(work)
         container = container_of(self.desired, work.app, work.slot, id=id, ports=work.ports, address=address)
         container = dataclasses.replace(container, spec=work.spec, resources=work.resources, revision=work.revision)
-        self.containers[id] = dataclasses.replace(container, state="created")
+        self.containers[id] = dataclasses.replace(container, state="created", created_s=int(self.now_s))
         self.made[work.slot] = self.containers[id]
 
     def _address(self, work: Create) -> str:

@@ -36,7 +36,8 @@ class Keep:
 class Need:
     """A replica that wants a new container, in the place of `old` if there is one.
 
-    `extra`: other generations, which go first, so that there are never three. `bound_to`: the node with its data.
+    `extra`: other generations, which go first, so that there are never three. `bound_to`: the node with its data. `to`:
+    the node that it moves to, if it can.
     """
 
     replica: str
@@ -45,6 +46,7 @@ class Need:
     old: Container | None = None
     extra: tuple[Container, ...] = ()
     bound_to: str = ""
+    to: str = ""
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, r
 from k4t.master.planning.hold import held_spec, hold, pause
 from k4t.master.planning.placement import Board, Demand, Freed, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
+from k4t.master.planning.renew import rebalance, recycle
 from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
 from k4t.master.planning.standing import GroupKey, standing
@@ -83,6 +84,8 @@ class _Run:
         for name in self.apps:
             if name not in found:
                 self._remove_app(name)
+        if self.options.rebalance:
+            rebalance(found.values(), self.board)
         kept = {name: one for name, one in found.items() if self._may_publish(one)}
         tracks = {name: self._begin(one) for name, one in kept.items()}
         for name, one in kept.items():
@@ -141,6 +144,8 @@ class _Run:
         self._count_once(found)
         pause(found, place, self.survey.head, self.options)
         self._say_waiting(found)
+        if why := recycle(found, self.options):
+            self.not_done.append(why)
         return found
 
     def _count_once(self, found: Assessment) -> None:

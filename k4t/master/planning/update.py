@@ -245,7 +245,7 @@ class _Placer:
         if host is None:
             if instead_of is not None:
                 self._take_again(instead_of)
-            if instead_of is not None or need.old is None:
+            if (instead_of is not None or need.old is None) and not need.to:
                 self.refuse(need, self._reasons(need, wanted))
             return None
         if need.bound_to and host.name != need.bound_to:
@@ -264,6 +264,8 @@ class _Placer:
 
     def give_up(self, need: Need, allowed: int) -> None:
         """No second place for it, and its only one may not be emptied now."""
+        if need.to:
+            return
         label = f"{self.found.name}.{need.replica}"
         if self.found.unknown and allowed > 0:
             away = ", ".join(sorted({node for _, node in self.found.unknown if node})) or "an unreachable node"
@@ -306,8 +308,8 @@ class _Placer:
     def _only(self, need: Need) -> str | None:
         """The one node that it may go to; None when there is a choice."""
         app = self.found.app
-        if app.per_node:
-            return need.replica
+        if app.per_node or need.to:
+            return need.to or need.replica
         pin = pin_of(app, need.replica) if app.placement.pins else None
         if pin is not None and pin.node:
             return pin.node
