@@ -59,10 +59,19 @@ def lines(flow: Flow, container: Container) -> Iterator[Line]:
 
 def _records(flow: Flow) -> Iterator[tuple[Channel, bytes]]:
     """A container with a terminal of its own has an unframed log, which begins with a digit of a timestamp."""
-    pieces = flow.pieces()
-    first = next(pieces, b"")
+    first = next(flow.pieces(), b"")
     flow.unread(first)
-    yield from flow.frames(tty=bool(first) and first[:1] not in FRAMED)
+    if not first or first[:1] in FRAMED:
+        yield from flow.frames()
+        return
+    rest = b""
+    for piece in flow.pieces():
+        whole, end, rest = (rest + piece).rpartition(b"\n")
+        if end or len(rest) > MAX_LINE_BYTES:
+            yield "stdout", whole + end if end else rest
+            rest = rest if end else b""
+    if rest:
+        yield "stdout", rest
 
 
 def _joined(begun: Line | None, part: bytes, container: Container, channel: Channel) -> Line:
