@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from k4t.errors import EngineRefused, NameTaken, PortTaken, StepError
+from k4t.errors import DockerUnavailable, EngineRefused, NameTaken, PortTaken, StepError
 from k4t.model.spec import App, Resources
 from k4t.node import labels
 from k4t.node.body import CPU_PERIOD_US, UNLIMITED_BYTES, in_place
@@ -24,7 +24,8 @@ REMOVAL_LOOKS = 150
 
 
 def start(engine: Engine, cluster_id: str, container: str) -> None:
-    """Raises StepError when it is gone, PortTaken when Docker can't bind a published port."""
+    """Raises StepError when it is gone, PortTaken when Docker can't bind a published port, DockerUnavailable when the
+    Engine died over it."""
     found = _ours(engine, cluster_id, container)
     if found is None:
         raise _gone(engine, container)
@@ -92,15 +93,15 @@ def name_taken(host: str, name: str, entry: Mapping[str, Any]) -> NameTaken:
     )
 
 
-def _half_started(engine: Engine, container: str, error: EngineRefused) -> StepError:
+def _half_started(engine: Engine, container: str, error: EngineRefused) -> DockerUnavailable:
     """The Engine died while it started this one, and can never start it again; one that never ran is taken away."""
     state = str(((engine.inspect(container) or {}).get("State") or {}).get("Status", ""))
     if state != "created":
         remedy = f"its containerd still holds a task of it: restart it on the host, or docker rm {container[:12]}"
-        return StepError(error.message, remedy, host=engine.host)
+        return DockerUnavailable(error.message, remedy, host=engine.host)
     _forgiving(lambda: engine.remove(container))
     said = f"Docker died while it started {container[:12]}, which it can't start any more; it never ran, and is removed"
-    return StepError(said, "apply again", host=engine.host)
+    return DockerUnavailable(said, "apply again", host=engine.host)
 
 
 def _port_taken(engine: Engine, name: str, error: EngineRefused) -> PortTaken:
