@@ -25,7 +25,7 @@ def around(run: Run, message: str) -> Iterator[Hooks]:
     hooks = Hooks(run, message)
     try:
         yield hooks
-    except BaseException as error:
+    except Exception as error:
         hooks.fail(error)
         raise
     hooks.finish()
@@ -62,12 +62,10 @@ class Hooks:
         }  # fmt: skip
         self._after("on-failure" if outcome.exit_status else "post-apply", told)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         if self._told is None:
             return
-        status = (
-            error.exit_status if isinstance(error, K4tError) else 130 if isinstance(error, KeyboardInterrupt) else 1
-        )
+        status = error.exit_status if isinstance(error, K4tError) else 1
         words = str(error) if isinstance(error, K4tError) else type(error).__name__
         self._after("on-failure", self._told | {"RESULT": "failed", "EXIT_STATUS": str(status), "NOT_DONE": words})
 

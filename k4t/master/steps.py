@@ -11,7 +11,7 @@ from k4t import failpoints
 from k4t.errors import Interrupted, StepError
 from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
-from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Resize, Slot, Step, Target
+from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Refresh, Resize, Slot, Step, Target
 from k4t.master.planning.ranges import pinned_addresses
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.publication.publish import Publisher
@@ -19,7 +19,7 @@ from k4t.master.vantage import vantage
 from k4t.master.vault import Vault
 from k4t.model.events import Emit, StepProgress
 from k4t.model.state import Container, Observed
-from k4t.node import create, files, health, images, lifecycle
+from k4t.node import create, files, health, images, lifecycle, refresh
 from k4t.node.allocator import Locker
 from k4t.node.reference import pinned, registry_of
 from k4t.registrar.document import Document
@@ -80,6 +80,8 @@ class Steps:
             return self._pause(work)
         if isinstance(work, Resize):
             return self._resize(step, work)
+        if isinstance(work, Refresh):
+            return self._refresh(step, work)
         return self._change(step, work)
 
     def _fetch(self, step: Step, work: Fetch) -> str:
@@ -163,6 +165,18 @@ class Steps:
     def _resize(self, step: Step, work: Resize) -> str:
         lifecycle.resize(self._fleet.engine(step.node), self._fleet.tree.cluster.id, work.id or work.name, work.app)
         return ""
+
+    def _refresh(self, step: Step, work: Refresh) -> str:
+        changing = tuple(file for file in work.app.files if file.target in work.targets)
+        app = dataclasses.replace(work.app, env=(), files=changing)
+        contents = file_contents(
+            self._directory, app, self._fleet.tree.cluster.variables, self._vault.of(app)
+        )  # fmt: skip
+        refresh.refresh(
+            self._fleet.engine(step.node), self._fleet.tree.cluster.id, work.name, work.id, app,
+            contents=contents, files=work.files, signals=work.signals,
+        )  # fmt: skip
+        return ", ".join(work.signals)
 
     def _change(self, step: Step, work: Target) -> str:
         engine, cluster = self._fleet.engine(step.node), self._fleet.tree.cluster.id

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from k4t.errors import K4tError, SecretUnavailable
 from k4t.master.fleet import at_once
-from k4t.master.planning.plan import Create, Fetch, Step
+from k4t.master.planning.plan import Create, Fetch, Refresh, Step
 from k4t.master.planning.specs import with_digests
 from k4t.node.reference import registry_of
 
@@ -60,6 +60,10 @@ class Vault:
         for step in steps:
             if isinstance(step.work, Create):
                 self.of(step.work.app)
+            elif isinstance(step.work, Refresh):
+                for file in step.work.app.files:
+                    if file.secret and file.target in step.work.targets:
+                        self.value(file.secret)
             elif isinstance(step.work, Fetch) and not step.work.archive:
                 self.login(registry_of(step.work.image.reference))
 

@@ -101,6 +101,14 @@ class Engine:
         path = f"/containers/{_word(container)}/stop?t={max(0, round(grace_s))}"
         self._caller.call(Request("POST", path, timeout_s=grace_s + SLOW_TIMEOUT_S))
 
+    def restart(self, container: str, grace_s: float) -> None:
+        path = f"/containers/{_word(container)}/restart?t={max(0, round(grace_s))}"
+        self._caller.call(Request("POST", path, timeout_s=grace_s + SLOW_TIMEOUT_S))
+
+    def kill(self, container: str, signal: str) -> None:
+        """Send it a signal; it is not waited for."""
+        self._caller.call(Request("POST", f"/containers/{_word(container)}/kill?{urlencode({'signal': signal})}"))
+
     def remove(self, container: str) -> None:
         """With its anonymous volumes; named ones stay."""
         self._caller.call(Request("DELETE", f"/containers/{_word(container)}?v=1", timeout_s=SLOW_TIMEOUT_S))

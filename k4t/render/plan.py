@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from k4t.master.planning.plan import Fetch, Pause, Plan, Publish, Resize, Slot, Step
 from k4t.render.console import Console, plural
 
-SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">", "resize": "≈", "await": "?"}
+SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">"}
+SIGNS |= {"resize": "≈", "refresh": "≈", "await": "?"}
 STYLES = {"+": "green", "~": "yellow", "-": "red", ">": "cyan", "≈": "yellow", "?": "yellow"}
 VERBS = {
     "create": "create",
@@ -17,9 +18,10 @@ VERBS = {
     "stop": "stop",
     "start": "start",
     "resize": "resize",
+    "refresh": "refresh",
     "await": "await",
 }
-COUNTED = ("create", "replace", "start", "resize", "stop", "remove", "await")
+COUNTED = ("create", "replace", "start", "resize", "refresh", "stop", "remove", "await")
 MAX_TROUBLES = 10
 
 
@@ -42,6 +44,7 @@ class _Change:
             ("remove", {"remove"}),
             ("stop", {"stop"}),
             ("resize", {"resize"}),
+            ("refresh", {"refresh"}),
             ("await", {"await"}),
         ):
             if needs <= actions:
@@ -51,14 +54,14 @@ class _Change:
     @property
     def main(self) -> Step:
         """The step that tells the cause best."""
-        order = ("create", "start", "resize", "remove", "stop", "await")
+        order = ("create", "start", "resize", "refresh", "remove", "stop", "await")
         ranked = [step for step in self.steps if step.action in order]
         return min(ranked, key=lambda step: order.index(step.action))
 
     @property
     def nodes(self) -> str:
         old = [step.node for step in self.steps if step.action in ("stop", "remove")]
-        new = [step.node for step in self.steps if step.action in ("create", "start", "resize", "await")]
+        new = [step.node for step in self.steps if step.action in ("create", "start", "resize", "refresh", "await")]
         if old and new and old[0] != new[0]:
             return f"{old[0]} → {new[0]}"
         return (new or old)[0]

@@ -81,14 +81,7 @@ FILE = element(
     attribute("mode", v.MODE, "Its mode; without it 0444, and 0400 for a secret."),
     attribute("owner", v.USER, "Its owner."),
     attribute("expand", v.BOOLEAN, "`${name}` in its content is replaced.", "false"),
-    attribute(
-        "on-change",
-        v.ON_CHANGE,
-        "What a new content does: `replace`, `restart` or a signal.",
-        "replace",
-        effect=False,
-        effective=("replace",),
-    ),
+    attribute("on-change", v.ON_CHANGE, "What a new content does: `replace`, `restart` or a signal.", "replace"),
     many=True,
     key="target",
 )

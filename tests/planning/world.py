@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k4t.master.planning.endpoints import compose
-from k4t.master.planning.plan import Await, Create, Plan, Publish, Resize, ResolvedImage, Slot, Step, Target
-from k4t.master.planning.specs import resources_label, spec_hash
+from k4t.master.planning.plan import Await, Create, Plan, Publish, Refresh, Resize, ResolvedImage, Slot, Step, Target
+from k4t.master.planning.specs import own_files, resources_label, secret_digests, spec_hash
 from k4t.model import spec
 from k4t.model.state import BoundPort, Container, Facts, Head, NodeState, Observed, ParticipantState, Revision
 from k4t.registrar.document import Document, Endpoint, Epoch
@@ -149,6 +149,10 @@ class Model:
                 self.containers[container.id] = dataclasses.replace(container, state=state)
         elif isinstance(work, Await):
             return self._of(work.slot).running
+        elif isinstance(work, Refresh):
+            container = self._of(work.slot)
+            assert container.running, f"{step.id}: {container.name} does not run"
+            self.containers[container.id] = dataclasses.replace(container, files=work.files)
         elif isinstance(work, Resize):
             container = self._of(work.slot)
             self.containers[container.id] = dataclasses.replace(container, resources=work.resources)
@@ -252,6 +256,8 @@ def container_of(
         "revision": 1,
         "spec": spec_hash(one, f"sha256:{reference}"),
         "resources": resources_label(one),
+        "secrets": tuple(sorted((name, digest) for name, digest in secret_digests(one).items() if digest)),
+        "files": tuple(sorted(own_files(one).items())),
         "address": address or node.address,
         "ports": tuple(bound),
         "image": reference,

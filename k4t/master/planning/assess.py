@@ -10,6 +10,7 @@ from k4t.master.planning.graph import NOT_STARTED, removal_of, stop_of
 from k4t.master.planning.placement import Board, forbids, pin_of, pinned_ports
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.planning.ranges import ADDRESSED, inside
+from k4t.master.planning.refresh import RESTART, Renewal, renewal
 from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
 from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import Survey, replica_key
@@ -75,6 +76,7 @@ class Assessment:
     paused: int | None = None
     withheld: list[str] = field(default_factory=list)
     others: set[str] = field(default_factory=set)
+    may_restart: bool = False
 
     @property
     def left_over(self) -> str:
@@ -110,6 +112,17 @@ class Assessment:
         return [container for container in mine if container.resources != self.resources]
 
     @property
+    def refreshes(self) -> list[tuple[Container, Renewal]]:
+        """Those whose files are changed while they run."""
+        kept = [keep for keep in self.keeps if keep.container.running and keep.container.id not in self.others]
+        found = ((keep, renewal(self.app, keep.container, may_restart=self.may_restart)) for keep in kept)
+        return [
+            (keep.container, lacks)
+            for keep, lacks in found
+            if lacks is not None and lacks.in_place and not (keep.action and RESTART in lacks.signals)
+        ]
+
+    @property
     def available(self) -> int:
         running = sum(keep.container.running or any(c.running for c in keep.leftovers) for keep in self.keeps)
         return running + sum(need.old is not None and need.old.running for need in self.needs)
@@ -135,6 +148,8 @@ def assess(app: App, image: ResolvedImage | None, board: Board, survey: Survey, 
         seen = _without_dead(found, seen, survey)
     numbered = wanted(app, image, board, seen)
     found.desired = len(numbered)
+    allowed = app.update.max_unavailable.of(found.desired, round_up=False)
+    found.may_restart = not standing.groups and (allowed > 0 or app.update.strategy == "recreate")
     numbers = sum(1 for replica in seen if replica.isdigit())
     for replica in numbered:
         containers = seen.get(replica, ())
@@ -244,6 +259,9 @@ def _unfit(found: Assessment, board: Board, container: Container) -> str:
         return causes.of_spec(container, found.image, found.known, found.app) if found.image else "spec changed"
     if container.state in BEYOND_STARTING:
         return f"is {container.state}"
+    lacks = renewal(found.app, container, may_restart=found.may_restart)
+    if lacks is not None and not lacks.in_place:
+        return lacks.cause
     forbidden = forbids(found.app, found.image, host)
     if forbidden:
         return f"{host.name}: {forbidden}"

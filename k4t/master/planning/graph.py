@@ -13,6 +13,7 @@ from k4t.master.planning.plan import (
     Fetch,
     Pause,
     Publish,
+    Refresh,
     Resize,
     ResolvedImage,
     Slot,
@@ -20,6 +21,7 @@ from k4t.master.planning.plan import (
     Target,
     Work,
 )
+from k4t.master.planning.refresh import RESTART, Renewal
 from k4t.master.planning.standing import GroupKey, Standing
 from k4t.master.planning.survey import slot_of
 from k4t.model.participant import Kind
@@ -212,6 +214,16 @@ class Track:
         slot = slot_of(container)
         work = Resize(container.name, slot, container.id, self.recipe.app, self.recipe.resources)
         self.graph.add(f"resize:{slot.label}", "resize", "resources changed", work, slot=slot)
+
+    def refresh(self, container: Container, lacks: Renewal, after: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns what the next restart waits for: they come one at a time, each healthy before the next."""
+        slot, app = slot_of(container), self.recipe.app
+        work = Refresh(container.name, slot, container.id, app, lacks.targets, lacks.files, lacks.signals)
+        id = self.graph.add(f"refresh:{slot.label}", "refresh", lacks.cause, work, slot=slot, after=after)
+        if lacks.signals != (RESTART,):
+            return after
+        healthy = Await(container.name, slot, app, app.update.timeout_s)
+        return (self.graph.add(f"await:{slot.label}", "await", lacks.cause, healthy, slot=slot, after=(id,)),)
 
     def _create(self, entry: Entry, gate: tuple[str, ...]) -> str:
         app, image, slot = self.recipe.app, self.recipe.image, entry.slot

@@ -10,7 +10,9 @@ from k4t.model.participant import Kind
 from k4t.model.spec import App
 from k4t.registrar.document import Document
 
-Action = Literal["pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize"]
+Action = Literal[
+    "pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize", "refresh"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,20 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """Files of a running container, rewritten in place; it is then restarted, or told by signals. `targets` change;
+    `files`: the hashes of all that it has for itself, afterwards. `app` as the tree has it now."""
+
+    name: str
+    slot: Slot
+    id: str
+    app: App
+    targets: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+    signals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """One atomic change to every member of a group.
 
@@ -130,7 +146,7 @@ class Pause:
     duration_s: float
 
 
-Work = Fetch | Create | Target | Await | Resize | Publish | Pause
+Work = Fetch | Create | Target | Await | Resize | Refresh | Publish | Pause
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,9 @@ class _Run:
             return
         for container in found.resizes:
             track.resize(container)
+        restarted: tuple[str, ...] = ()
+        for container, lacks in found.refreshes:
+            restarted = track.refresh(container, lacks, restarted)
         paused = [keep.container for keep in found.keeps if keep.container.state == "paused"]
         self.warnings += [f"{one.name} on {one.node} is paused, and left so" for one in paused]
         ill = [keep.container for keep in found.keeps if keep.container.health in ("starting", "unhealthy")]

@@ -1,0 +1,153 @@
+"""Files in containers, and what a new content does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.e2e.site import Site, containers
+from tests.lab import Host
+
+pytestmark = pytest.mark.integration
+NAME = "prod.web.0.1"
+# An app that reads its file once, and again at each SIGHUP.
+SCRIPT = "trap 'cat /conf/a >/dev/shm/seen' HUP; cat /conf/a >/dev/shm/seen; while :; do sleep 0.1; done"
+READER = f"""\
+  <command><arg>/bin/sh</arg><arg>-c</arg><arg>{SCRIPT.replace(">", "&gt;")}</arg></command>
+  <health interval="1s" start-period="0s"><exec><arg>/bin/true</arg></exec></health>"""
+
+
+def app(site: Site, on_change: str, content: str, *, limit: str = "100%", file: str = "") -> None:
+    site.write("apps/web/a.conf", content)
+    named = file or '<file source="a.conf" target="/conf/a"'
+    site.write(
+        "apps/web/app.xml",
+        f"""<app><image>{site.lab.image}</image>
+{READER}
+  {named} on-change="{on_change}"/>
+  <update max-unavailable="{limit}" drain="0s"/><stop grace="1s"/>
+</app>
+""",
+    )
+
+
+def on(site: Site, name: str = NAME) -> Host:
+    return next(host for host in site.lab.nodes if name in containers(host))
+
+
+def inspected(host: Host, name: str = NAME) -> Any:
+    return json.loads(host.docker(["inspect", name]).stdout)[0]
+
+
+def seen(host: Host, expected: str, name: str = NAME) -> None:
+    """What the program inside has read, once it has."""
+    for _ in range(100):
+        text = host.docker(["exec", name, "cat", "/dev/shm/seen"], check=False).stdout
+        if text == expected:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"it has read {text!r} instead of {expected!r}")
+
+
+def apply_one(site: Site, *actions: str) -> dict[str, Any]:
+    """One apply whose plan has exactly these actions; afterwards nothing is left to do."""
+    plan = site.json("plan")
+    assert [step["action"] for step in plan["steps"]] == list(actions)
+    site.k4t("apply", "--yes")
+    assert site.json("plan")["steps"] == []
+    return plan["steps"][0]  # type: ignore[no-any-return]
+
+
+def test_a_signal_brings_a_new_content(site: Site) -> None:
+    """The same container, the same process: it sees the whole new file and is told; again and again."""
+    app(site, "SIGHUP", "one\n")
+    site.k4t("apply", "--yes")
+    host = on(site)
+    before = inspected(host)
+    seen(host, "one\n")
+    for content in ("two, and longer than before\n", "3\n"):
+        app(site, "SIGHUP", content)
+        assert apply_one(site, "refresh")["cause"] == "file /conf/a changed"
+        seen(host, content)
+    after = inspected(host)
+    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+
+
+def test_a_restart_brings_a_new_content(site: Site) -> None:
+    """The same container, started anew, and healthy before the run ends."""
+    app(site, "restart", "one\n")
+    site.k4t("apply", "--yes")
+    host = on(site)
+    before = inspected(host)
+    app(site, "restart", "two\n")
+    apply_one(site, "refresh", "await")
+    seen(host, "two\n")
+    after = inspected(host)
+    assert after["Id"] == before["Id"]
+    assert after["State"]["StartedAt"] > before["State"]["StartedAt"]
+
+
+def test_where_a_restart_is_an_outage_it_is_replaced(site: Site) -> None:
+    """Limits that let none be away: the new one is there before the old one goes."""
+    app(site, "restart", "one\n", limit="0")
+    site.k4t("apply", "--yes")
+    app(site, "restart", "two\n", limit="0")
+    site.k4t("apply", "--yes")
+    host = on(site, "prod.web.0.2")
+    seen(host, "two\n", "prod.web.0.2")
+    assert host.exec(["ls", f"/var/lib/k4t/{site.id}/containers"]).stdout.split() == ["prod.web.0.2"]
+    assert site.json("plan")["steps"] == []
+
+
+def test_replace_is_the_default(site: Site) -> None:
+    """A new content is a new spec."""
+    app(site, "replace", "one\n")
+    site.k4t("apply", "--yes")
+    app(site, "replace", "two\n")
+    assert "create" in [step["action"] for step in site.json("plan")["steps"]]
+    site.k4t("apply", "--yes")
+    seen(on(site, "prod.web.0.2"), "two\n", "prod.web.0.2")
+
+
+def test_a_changed_file_of_a_container_that_does_not_run_replaces_it(site: Site) -> None:
+    """There is nobody to tell; and what would start must not start with the old content."""
+    app(site, "SIGHUP", "one\n")
+    site.k4t("apply", "--yes")
+    on(site).docker(["kill", NAME])
+    app(site, "SIGHUP", "two\n")
+    site.k4t("apply", "--yes")
+    seen(on(site, "prod.web.0.2"), "two\n", "prod.web.0.2")
+
+
+def test_a_content_survives_a_restart_of_the_container(site: Site) -> None:
+    """Docker mounts the same file again."""
+    app(site, "SIGHUP", "one\n")
+    site.k4t("apply", "--yes")
+    app(site, "SIGHUP", "two\n")
+    site.k4t("apply", "--yes")
+    host = on(site)
+    host.docker(["restart", "-t", "1", NAME])
+    seen(host, "two\n")
+
+
+def test_a_secret_can_be_brought_by_a_signal(site: Site) -> None:
+    """A new value without a new container; still of mode 0400, and still nobody else's."""
+
+    def give(value: str) -> None:
+        argv = site.argv("secret", "set", "token")
+        subprocess.run(argv, env=site.environment(), input=value, text=True, check=True, capture_output=True)
+
+    give("first")
+    file = '<container user="1234"/><file secret="token" target="/conf/a"'
+    app(site, "SIGHUP", "", file=file)
+    site.k4t("apply", "--yes")
+    host = on(site)
+    seen(host, "first")
+    give("second, longer")
+    assert apply_one(site, "refresh")["cause"] == "file /conf/a changed"
+    seen(host, "second, longer")
+    assert host.docker(["exec", NAME, "stat", "-c", "%a %u", "/conf/a"]).stdout.split() == ["400", "1234"]
