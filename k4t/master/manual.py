@@ -6,20 +6,23 @@ What only k4t can do (publish, wait for health from outside) stands there as a c
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Iterator
 
 from k4t.command import quote
 from k4t.errors import K4tError
 from k4t.master.fleet import merged
-from k4t.master.planning.plan import Await, Create, Fetch, Pause, Plan, Publish, Resize, Step, Target
+from k4t.master.planning.plan import Await, Create, Fetch, Pause, Plan, Publish, Refresh, Resize, Step, Target
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.run import Run
 from k4t.master.vault import secrets_of
 from k4t.model.spec import HttpProbe, Node, Ssh, Volume
 from k4t.node import commands, create
 from k4t.node.body import in_place
-from k4t.node.files import Placed, private_directory
+from k4t.node.files import Placed, files_needed, private_directory
+from k4t.node.labels import pairs_written
 from k4t.node.reference import pinned, split
+from k4t.node.refresh import RESTART, state_path
 from k4t.tree.contents import file_contents
 
 WAIT_TRIES = 60
@@ -68,6 +71,8 @@ def _step(run: Run, step: Step) -> Iterator[str]:
         yield from _await(run, node, work)
     elif isinstance(work, Resize):
         yield on(run, node, commands.update(work.name, in_place(work.app)))
+    elif isinstance(work, Refresh):
+        yield from _refresh(run, node, work)
     else:
         yield from _change(run, node, step, work)
 
@@ -119,6 +124,26 @@ def _file(run: Run, node: Node, file: Placed, *, secret: bool) -> Iterator[str]:
         yield f"# secret file {file.target}: its value, in base64, into: {takes}"
     else:
         yield f"echo {base64.b64encode(file.data).decode()} | {takes}"
+
+
+def _refresh(run: Run, node: Node, work: Refresh) -> Iterator[str]:
+    """Into the files themselves, since Docker has mounted those and not their names."""
+    changing = tuple(file for file in work.app.files if file.target in work.targets)
+    app = dataclasses.replace(work.app, env=(), files=changing)
+    secrets = {name: f"${{secret:{name}}}" for name in secrets_of(app)}
+    contents = file_contents(run.directory, app, run.tree.cluster.variables, secrets)
+    secret_targets = {file.target for file in changing if file.secret}
+    for file in files_needed(app, run.tree.cluster.id, work.name, contents, user="0"):
+        takes = on(run, node, ["sh", "-c", f"base64 -d > {quote([file.path])}"], fed=True)
+        if file.target in secret_targets:
+            yield f"# secret file {file.target}: its value, in base64, into: {takes}"
+        else:
+            yield f"echo {base64.b64encode(file.data).decode()} | {takes}"
+    for signal in work.signals:
+        restart = ["docker", "restart", "-t", f"{max(0, round(work.app.stop.grace_s))}", work.name]
+        yield on(run, node, restart if signal == RESTART else ["docker", "kill", "-s", signal, work.name])
+    state = on(run, node, ["sh", "-c", f"cat > {quote([state_path(run.tree.cluster.id, work.name)])}"], fed=True)
+    yield f"echo {quote([pairs_written(work.files)])} | {state}"
 
 
 def _volume(run: Run, node: Node, volume: Volume) -> Iterator[str]:

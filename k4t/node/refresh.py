@@ -50,14 +50,15 @@ def refresh(
             engine.restart(container, app.stop.grace_s)
         else:
             engine.kill(container, signal)
-    engine.transport.put(_state(cluster_id, name), pairs_written(files).encode(), 0o600)
+    engine.transport.put(state_path(cluster_id, name), pairs_written(files).encode(), 0o600)
 
 
 def remembered(transport: Transport, cluster_id: str, name: str) -> tuple[tuple[str, str], ...]:
     """The hashes of what a container has, where that is no longer what its label says; else nothing."""
-    data = transport.get(_state(cluster_id, name), max_bytes=MAX_STATE_BYTES)
+    data = transport.get(state_path(cluster_id, name), max_bytes=MAX_STATE_BYTES)
     return pairs_read(data.decode("utf-8", "replace")) if data else ()
 
 
-def _state(cluster_id: str, name: str) -> str:
+def state_path(cluster_id: str, name: str) -> str:
+    """Where the hashes of a container's own files stand, once they differ from its label."""
     return f"{private_directory(cluster_id, name)}/state"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +153,16 @@ def test_a_secret_can_be_brought_by_a_signal(site: Site) -> None:
     assert apply_one(site, "refresh")["cause"] == "file /conf/a changed"
     seen(host, "second, longer")
     assert host.docker(["exec", NAME, "stat", "-c", "%a %u", "/conf/a"]).stdout.split() == ["400", "1234"]
+
+
+def test_the_plan_can_be_done_by_hand(site: Site, tmp_path: Path) -> None:
+    """`plan --commands` writes into the mounted file, tells the program, and leaves nothing for k4t to do."""
+    shutil.copy(site.lab.known_hosts, site.db / "known_hosts")
+    app(site, "SIGHUP", "one\n")
+    site.k4t("apply", "--yes")
+    app(site, "SIGHUP", "two\n")
+    script = tmp_path / "by-hand"
+    script.write_text(site.k4t("plan", "--commands").stdout)
+    subprocess.run(["bash", str(script)], env=site.environment(), check=True, capture_output=True, timeout=60)
+    seen(on(site), "two\n")
+    assert site.json("plan")["steps"] == []
