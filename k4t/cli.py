@@ -161,11 +161,17 @@ def apply(
 
 
 @app.command(epilog="Example: k4t status -o json")
-def status(ctx: typer.Context) -> None:
+def status(
+    ctx: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds, until Ctrl-C.")] = False,
+) -> None:
     """The whole cluster on one screen."""
     from k4t.render import status as show
     from k4t.wiring import look
 
+    if watch:
+        show.watch(lambda: look(ctx.obj.db), ctx.obj.console)
+        return
     seen = look(ctx.obj.db)
     if ctx.obj.console.output == "table":
         ctx.obj.console.result(show.lines(seen, ctx.obj.console))

@@ -38,15 +38,17 @@ def show(
     elif console.output == "json":
         _as_one_object(wanted)
     else:
-        _for_people(wanted, console, max((len(label(one)) for one in containers), default=0), times=times)
+        _for_people(wanted, console, list(dict.fromkeys(map(label, containers))), times=times)
 
 
-def _for_people(lines: Iterable[Line], console: Console, width: int, *, times: bool) -> None:
+def _for_people(lines: Iterable[Line], console: Console, names: list[str], *, times: bool) -> None:
+    width = max(map(len, names), default=0)
     prefixes: dict[str, str] = {}
     for line in lines:
         name = label(line.container)
         if name not in prefixes:
-            prefixes[name] = console.style(f"{name.ljust(width)} |", COLORS[len(prefixes) % len(COLORS)])
+            names += [] if name in names else [name]
+            prefixes[name] = console.style(f"{name.ljust(width)} |", COLORS[names.index(name) % len(COLORS)])
         _write(f"{prefixes[name]} {line.at + ' ' if times else ''}{line.text}\n")
 
 

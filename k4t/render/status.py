@@ -2,10 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from k4t.errors import K4tError
 from k4t.render.console import Console, table
+
+EVERY_S = 3.0
+
+
+def watch(look: Callable[[], dict[str, Any]], console: Console) -> None:
+    """Look again and again, each time with connections of its own: a host that was away may be back. Ends with Ctrl-C.
+
+    On a terminal the screen is written anew; elsewhere, and as JSON lines, one look follows another.
+    """
+    try:
+        if console.output == "table" and sys.stdout.isatty():
+            _on_screen(look, console)
+        while True:
+            _say(look(), console)
+            time.sleep(EVERY_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _on_screen(look: Callable[[], dict[str, Any]], console: Console) -> None:
+    from rich.console import Console as Terminal
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Terminal(), auto_refresh=False, screen=True) as screen:
+        while True:
+            try:
+                shown = "\n".join(lines(look(), console))
+            except K4tError as error:
+                shown = str(error)
+            screen.update(Text.from_ansi(shown), refresh=True)
+            time.sleep(EVERY_S)
+
+
+def _say(seen: dict[str, Any], console: Console) -> None:
+    if console.output == "table":
+        console.result([*lines(seen, console), ""])
+    else:
+        console.data(seen)
 
 
 def lines(status: dict[str, Any], console: Console) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -178,12 +180,51 @@ def _read_until(terminal: int, text: str, timeout_s: float = 20) -> str:
     return said
 
 
-def _drain(terminal: int) -> None:
+def _drain(terminal: int) -> str:
+    """Everything until the other side is gone."""
+    said = b""
     try:
-        while os.read(terminal, 4096):
-            pass
+        while data := os.read(terminal, 4096):
+            said += data
     except OSError:
-        return
+        pass
+    return said.decode("utf-8", "replace")
+
+
+def _on_terminal(site: Site, *words: str) -> tuple[int, int]:
+    """The program on a terminal of its own, with colour: its process and the terminal."""
+    child, terminal = pty.fork()
+    if child == 0:
+        environment = {**site.environment({"TERM": "xterm"})}
+        del environment["NO_COLOR"]
+        os.execve(sys.executable, site.argv(*words), environment)  # noqa: S606
+    _resize(terminal, 40, 140)
+    return child, terminal
+
+
+@pytest.mark.parametrize(("words", "shown"), [(("top",), "web.1"), (("status", "--watch"), "web")])
+def test_what_is_live_on_a_terminal_ends_with_ctrl_c(site: Site, words: tuple[str, ...], shown: str) -> None:
+    """It is drawn again and again; Ctrl-C is how it ends, with status 0 and no complaint."""
+    site.app("web", replicas=2)
+    site.k4t("apply", "--yes")
+    child, terminal = _on_terminal(site, *words)
+    assert shown in _read_until(terminal, shown)
+    os.write(terminal, b"\x03")
+    said = _drain(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert "Traceback" not in said
+    assert "interrupted" not in said
+
+
+def test_logs_have_a_colour_for_each_replica_on_a_terminal(site: Site) -> None:
+    """And none where nobody sees it."""
+    site.app("web", replicas=2, more=CHATTY + QUIET)
+    site.k4t("apply", "--yes")
+    child, terminal = _on_terminal(site, "logs", "--grep", "line 1")
+    said = _drain(terminal)
+    os.waitpid(child, 0)
+    assert {"\x1b[36mweb.0 |\x1b[0m", "\x1b[33mweb.1 |\x1b[0m"} == set(re.findall("\x1b.*?0m", said))
+    assert "\x1b" not in site.k4t("logs").stdout
 
 
 # --- top ---------------------------------------------------------------------------------------------------
