@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, look, nodes, past, plans, secrets, updates
+from k4t.commands import apps, hosts, jobs, look, nodes, past, plans, secrets, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, hoisted
@@ -29,6 +29,7 @@ app.add_typer(apps.app_app, name="app")
 app.add_typer(apps.change_app)
 app.add_typer(past.past_app)
 app.add_typer(secrets.secret_app, name="secret")
+app.add_typer(jobs.job_app, name="job")
 app.add_typer(look.look_app)
 app.add_typer(updates.update_app)
 

@@ -18,7 +18,7 @@ from k4t.model.events import Emit, Note, StepDone, StepFailed, StepSkipped, Step
 
 MAX_STEPS_AT_ONCE = 128
 STEPS_PER_NODE = 4
-WAITING = frozenset({"await", "wait", "drain", "publish"})
+WAITING = frozenset({"await", "wait", "drain", "publish", "job"})
 """Actions that wait for something else than the node's own work: they take no place on their node."""
 
 Perform = Callable[[Step, frozenset[str]], str]

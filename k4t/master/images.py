@@ -7,6 +7,7 @@ from pathlib import Path
 
 from k4t.errors import ImageNotFound, K4tError
 from k4t.master.fleet import Fleet, at_once
+from k4t.master.planning.jobs import image_apps
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.vault import Vault
 from k4t.model.spec import App
@@ -29,6 +30,7 @@ def resolve_images(
     `pull="always"`; everything else is asked of a registry through a node. Raises K4tError naming the app's line."""
     known = dict(head.digests) if head else {}
     apps = [app for name, app in fleet.tree.apps.items() if name in scope]
+    apps += image_apps(apps)
     asked: dict[str, App] = {}
     resolved = {}
     for app in apps:

@@ -12,7 +12,20 @@ from collections.abc import Iterator
 from k4t.command import quote
 from k4t.errors import K4tError
 from k4t.master.fleet import merged
-from k4t.master.planning.plan import Await, Create, Fetch, Pause, Plan, Publish, Refresh, Resize, Step, Target
+from k4t.master.planning.plan import (
+    Await,
+    Create,
+    DropJob,
+    Fetch,
+    Pause,
+    Plan,
+    Publish,
+    Refresh,
+    Resize,
+    RunJob,
+    Step,
+    Target,
+)
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.run import Run
 from k4t.master.vault import secrets_of
@@ -73,6 +86,10 @@ def _step(run: Run, step: Step) -> Iterator[str]:
         yield on(run, node, commands.update(work.name, in_place(work.app)))
     elif isinstance(work, Refresh):
         yield from _refresh(run, node, work)
+    elif isinstance(work, RunJob):
+        yield quote(["k4t", "job", "run", step.app, work.job]) if not work.schedule else "# only k4t sets timers"
+    elif isinstance(work, DropJob):
+        yield "# only k4t takes timers away"
     else:
         yield from _change(run, node, step, work)
 

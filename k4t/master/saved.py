@@ -10,7 +10,7 @@ from typing import Any
 
 from k4t.errors import Unsafe, Usage
 from k4t.master.planning import report
-from k4t.master.planning.plan import Create, Fetch, Plan
+from k4t.master.planning.plan import Create, Fetch, Plan, RunJob
 from k4t.tree.edit import write_file
 
 FORMAT = 1
@@ -105,6 +105,8 @@ def about(plan: Plan) -> dict[str, str]:
     for step in plan.steps:
         if isinstance(step.work, Create):
             found[step.id] = f"{step.work.spec} {step.work.image.digest}"
+        elif isinstance(step.work, RunJob):
+            found[step.id] = f"{step.work.key} {step.work.image.digest}"
         elif isinstance(step.work, Fetch):
             found[step.id] = step.work.image.digest
     return found

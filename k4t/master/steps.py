@@ -9,9 +9,23 @@ from pathlib import Path
 
 from k4t import failpoints
 from k4t.errors import Interrupted, StepError
+from k4t.master import jobs
 from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
-from k4t.master.planning.plan import Await, Create, Fetch, Pause, Publish, Refresh, Resize, Slot, Step, Target
+from k4t.master.planning.plan import (
+    Await,
+    Create,
+    DropJob,
+    Fetch,
+    Pause,
+    Publish,
+    Refresh,
+    Resize,
+    RunJob,
+    Slot,
+    Step,
+    Target,
+)
 from k4t.master.planning.ranges import pinned_addresses
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.publication.publish import Publisher
@@ -82,6 +96,12 @@ class Steps:
             return self._resize(step, work)
         if isinstance(work, Refresh):
             return self._refresh(step, work)
+        if isinstance(work, RunJob):
+            return jobs.perform(
+                self._fleet, self._vault, self._directory, step, work, emit=self._emit, stopping=self._stopping
+            )
+        if isinstance(work, DropJob):
+            return jobs.drop(self._fleet, step, work)
         return self._change(step, work)
 
     def _fetch(self, step: Step, work: Fetch) -> str:

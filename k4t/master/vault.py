@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from k4t.errors import K4tError, SecretUnavailable
 from k4t.master.fleet import at_once
-from k4t.master.planning.plan import Create, Fetch, Refresh, Step
+from k4t.master.planning.plan import Create, Fetch, Refresh, RunJob, Step
 from k4t.master.planning.specs import with_digests
 from k4t.node.reference import registry_of
 
@@ -58,7 +58,7 @@ class Vault:
     def fetch_for(self, steps: Iterable[Step]) -> None:
         """Everything that these steps will want, so that what is missing stops the run before it begins."""
         for step in steps:
-            if isinstance(step.work, Create):
+            if isinstance(step.work, (Create, RunJob)):
                 self.of(step.work.app)
             elif isinstance(step.work, Refresh):
                 for file in step.work.app.files:

@@ -70,6 +70,35 @@ class Stranger:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRun:
+    """The container of a job of this cluster: its last run, or the one to come. `key`: what it runs for (see
+    planning.jobs); `done`: keys of earlier runs that succeeded. `schedule`: of a timer, as its label has it.
+    `exit_status` is None while it runs and before it has. `status` is Docker's sentence about it."""
+
+    id: str
+    name: str
+    node: str
+    app: str
+    job: str
+    key: str
+    schedule: str = ""
+    state: str = "exited"
+    exit_status: int | None = None
+    status: str = ""
+    created_s: int = 0
+    done: tuple[str, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        return self.state in ("running", "paused", "restarting")
+
+    @property
+    def succeeded(self) -> tuple[str, ...]:
+        """All keys for which it is known to have done its work."""
+        return (*self.done, self.key) if self.exit_status == 0 else self.done
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a host reports of itself. `arch` in Docker's words (amd64, arm64 …)."""
 
@@ -107,7 +136,8 @@ class Head:
     that were given up and are not known to be clean since.
 
     `held`: the spec of an app that did not get healthy, and is not tried again; `held_at`: the serial of that try.
-    `continued`: the spec with which an app may go on beyond its canary.
+    `continued`: the spec with which an app may go on beyond its canary. `jobs`: the node on which a job (“web/migrate”)
+    was last begun, or has its timer.
     """
 
     cluster: str
@@ -121,6 +151,7 @@ class Head:
     who: str = ""
     at: str = ""
     dead: Mapping[str, Dead] = field(default_factory=dict)
+    jobs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +166,7 @@ class NodeState:
     head: Head | None = None
     problem: str = ""
     exit_status: int = 0
+    jobs: tuple[JobRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from k4t.command import Completed
 from k4t.errors import K4tError
 from k4t.model.state import Container, Facts, Head, NodeState
 from k4t.node.docker import Engine
+from k4t.node.joblist import runs
 from k4t.node.listing import sort_out
 from k4t.remote import head
 from k4t.remote.transport import Transport
@@ -64,7 +65,7 @@ def _observe(name: str, engine: Engine, cluster_id: str) -> NodeState:
         return unreachable(name, asked)
     facts, found = asked
     ours, strangers = sort_out(name, entries, cluster_id)
-    return NodeState(name, True, ours, strangers, facts, found)
+    return NodeState(name, True, ours, strangers, facts, found, jobs=runs(name, entries, cluster_id))
 
 
 def unreachable(name: str, error: K4tError) -> NodeState:

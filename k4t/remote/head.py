@@ -35,6 +35,8 @@ def encode(head: Head) -> bytes:
         "at": head.at,
         "dead": {name: {"serial": one.serial, "fenced": one.fenced} for name, one in head.dead.items()},
     }
+    if head.jobs:
+        content["jobs"] = dict(head.jobs)
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
@@ -73,6 +75,7 @@ def _head(found: Mapping[str, object]) -> Head:
         who=_text(found.get("who", "")),
         at=_text(found.get("at", "")),
         dead=_dead(found.get("dead", {})),
+        jobs=_texts(found.get("jobs", {})),
     )
 
 

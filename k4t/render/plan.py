@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from k4t.master.planning.plan import Fetch, Pause, Plan, Publish, Resize, Slot, Step
+from k4t.master.planning.plan import DropJob, Fetch, Pause, Plan, Publish, Resize, RunJob, Slot, Step
 from k4t.render.console import Console, plural
 
 SIGNS = {"create": "+", "replace": "~", "remove": "-", "stop": "-", "start": ">"}
@@ -108,6 +108,16 @@ def _app_lines(plan: Plan, app: str, changes: list[_Change], console: Console) -
     for step in plan.steps:
         if step.app == app and isinstance(step.work, Publish):
             yield f"  {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(step.cause, 'dim')}"
+        elif step.app == app and isinstance(step.work, (RunJob, DropJob)):
+            yield f"  {console.style('* ' + _job(step), 'cyan')}  {console.style(step.cause, 'dim')}"
+
+
+def _job(step: Step) -> str:
+    if isinstance(step.work, DropJob):
+        return f"take the timer of job {step.work.run.job} from {step.node}"
+    if isinstance(step.work, RunJob) and step.work.schedule:
+        return f"set the timer of job {step.work.job} on {step.node}: {step.work.schedule} {step.work.timezone}"
+    return f"run job {step.work.job} on {step.node}" if isinstance(step.work, RunJob) else ""
 
 
 def _heals(plan: Plan, console: Console) -> Iterator[str]:
@@ -175,4 +185,6 @@ def describe(step: Step) -> str:
         return f"{step.app}: {step.action} {work.duration_s:g} s"
     if isinstance(work, Resize):
         return f"resize {work.name}"
+    if isinstance(work, (RunJob, DropJob)):
+        return f"{step.app}: {_job(step)}"
     return f"{step.action} {work.name}"

@@ -225,18 +225,28 @@ DEPENDS = element(
 
 JOB = element(
     "job",
-    "A command that runs to its end; never two of one job at once.",
+    "A command that runs to its end in a container of its own, with the app's environment, files, volumes and limits; "
+    "never two of one job at once.",
     attribute("name", v.NAMED, "The job's name.", required=True),
-    attribute("before", v.choice("update"), "Run before an update; or `schedule`."),
-    attribute("schedule", v.CRON, "Five cron fields; or `before`."),
+    attribute(
+        "before",
+        v.choice("update"),
+        "Run once for each new spec of the app, before its first new container; when it fails nothing is replaced. "
+        "Or `schedule`.",
+    ),
+    attribute(
+        "schedule",
+        v.CRON,
+        "Five cron fields: a timer on one node (systemd or cron) starts the job's container, also while k4t is not "
+        "running. What it writes outside of volumes stays until the job or the app changes. Or `before`.",
+    ),
     attribute("timezone", v.TIMEZONE, "The schedule's time zone.", "UTC"),
-    attribute("timeout", v.PERIOD, "How long it may take.", "10m"),
+    attribute("timeout", v.PERIOD, "How long it may take; then it is stopped, and has failed.", "10m"),
     element("image", "Another image than the app's.", text=v.IMAGE, text_required=True),
-    element("command", "Instead of the image's own.", args("One argument.")),
+    element("command", "Instead of the app's, or of the job's own image.", args("One argument.")),
     secret_env(),
     many=True,
     key="name",
-    effect=False,
 )
 
 SCALE = element(

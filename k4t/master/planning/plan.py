@@ -8,11 +8,13 @@ from typing import Literal
 
 from k4t.model.participant import Kind
 from k4t.model.spec import App
+from k4t.model.state import JobRun
 from k4t.registrar.document import Document
 
 Action = Literal[
-    "pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize", "refresh"
-]
+    "pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize", "refresh",
+    "job", "timer", "untimer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,34 @@ class Pause:
     duration_s: float
 
 
-Work = Fetch | Create | Target | Await | Resize | Refresh | Publish | Pause
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """A job, run to its end (`schedule` empty), or put on the node with a timer. `app` is the app as the job runs it;
+    `done`: keys of earlier runs that succeeded. `name`: the container's, of three parts where a replica's has four."""
+
+    name: str
+    app: App
+    job: str
+    key: str
+    image: ResolvedImage
+    timeout_s: float
+    schedule: str = ""
+    timezone: str = ""
+    done: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DropJob:
+    """A timer and its container, or a container of a job that the tree no longer has."""
+
+    run: JobRun
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+
+Work = Fetch | Create | Target | Await | Resize | Refresh | Publish | Pause | RunJob | DropJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from k4t.master.planning import jobs
 from k4t.master.planning.assess import Assessment, assess
 from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
@@ -64,6 +65,8 @@ class _Run:
         self.survey = survey(desired, observed)
         self.board = Board(desired, observed, self.survey)
         self.graph = Graph(desired.cluster.name, next_serial(self.survey.head))
+        runs = jobs.runs_of(observed)
+        self.scene = jobs.Scene(desired, self.survey, self.board, self.graph, images, runs)
         self.apps = _in_order(desired, self._scope())
         self.standings = {name: standing(desired, self.survey, name) for name in self.apps}
         self.closed = _closed_groups(desired, self.survey, options)
@@ -122,7 +125,7 @@ class _Run:
         if self.partial is not None:
             return self.partial
         published = {app for group in self.survey.groups.values() for app in (*group.endpoints, *group.settled)}
-        return {*self.desired.apps, *self.survey.containers, *published}
+        return {*self.desired.apps, *self.survey.containers, *published, *(run.app for run in self.scene.runs)}
 
     def _heal(self) -> None:
         """A member that doesn't hold or serve what its group should gets it before anything else."""
@@ -213,6 +216,7 @@ class _Run:
 
     def _remove_app(self, name: str) -> None:
         """DNS first, a TTL later the gateways, then it is drained, stopped and removed."""
+        jobs.drop(self.scene, name, {})
         place = self.standings[name]
         barred = [key for key in place.groups if key in self.closed]
         track = Track(self.graph, Recipe(App(name, Image("")), NO_IMAGE, present=False), place)
@@ -258,6 +262,7 @@ class _Run:
 
     def _continue(self, found: Assessment, track: Track) -> None:
         if found.app.stopped:
+            self.not_done += jobs.timers(self.scene, found, ())
             return
         for container in found.resizes:
             track.resize(container)
@@ -272,6 +277,8 @@ class _Run:
         if found.needs or any(keep.action for keep in found.keeps) or found.surplus:
             gate = self._change(found, track)
         track.settle(gate)
+        if not found.held:
+            self.not_done += jobs.timers(self.scene, found, gate)
 
     def _change(self, found: Assessment, track: Track) -> tuple[str, ...]:
         image = found.image or ResolvedImage(found.app.image.reference, "")
@@ -279,8 +286,12 @@ class _Run:
         waits = tuple(id for name in found.app.depends for id in self.first_awaits.get(name, ()))
         arranged = arrange(found, self.board, picker, start_after=waits)
         picker.close()
+        due, obstacle = jobs.before_update(self.scene, found, arranged.waves, waits)
+        if obstacle:
+            self.not_done.append(obstacle)
+            return ()
         self._collect(found, arranged)
-        gate = track.run(arranged.waves)
+        gate = track.run(arranged.waves, due)
         if found.paused is None:
             track.retire(arranged.retire, gate, found.left_over)
         self.first_awaits[found.name] = tuple(
