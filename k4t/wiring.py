@@ -190,12 +190,3 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
         yield from gateway_install.install(run.fleet.transport(thing), thing)
     elif isinstance(thing, Dns):
         yield from dns_install.install(run.fleet.transport(thing), thing)
-
-
-def remove_app(db: Path, name: str) -> str:
-    """Take an app's directory out of the tree; a word about it."""
-    from k4t.tree import create
-
-    thing(read(db).apps, "app", name)
-    create.remove(db, "app", name)
-    return f"removed {db / 'apps' / name}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k4t.commands.common import agree, group, run_apply, run_change, run_list
+from k4t.commands.common import agree, group, run_change, run_list
 from k4t.options import AppName, Globals, NoApply
 
 if TYPE_CHECKING:
@@ -27,15 +27,11 @@ def app_list(ctx: typer.Context) -> None:
 @app_app.command("remove", epilog="Example: k4t app remove web")
 def app_remove(ctx: typer.Context, name: AppName, no_apply: NoApply = False) -> None:
     """Take an app out of the tree, then stop and unpublish it everywhere."""
-    from k4t.master.deploy import Request
-    from k4t.wiring import read, remove_app, thing
-
-    given: Globals = ctx.obj
-    named = {f"remove-app:{name}"} | _withdrawals(thing(read(given.db).apps, "app", name))
-    agree(given, f"Remove app {name} from the tree{'' if no_apply else ' and from every host'}?")
-    given.console.note(remove_app(given.db, name))
-    if not no_apply:
-        run_apply(given, Request((name,), given.allow, frozenset(named), message=given.message))
+    if no_apply:
+        agree(ctx.obj, f"Remove app {name} from the tree?")
+    _change(
+        ctx.obj, name, lambda edit, app: edit.without(f"apps/{app.name}"), [f"remove-app:{name}"], no_apply=no_apply
+    )
 
 
 @change_app.command("scale", epilog="Example: k4t scale web 4")

@@ -37,12 +37,14 @@ def run_change(given: Globals, edit: Edit, request: Request, *, no_apply: bool =
     if no_apply:
         with _undone_unless_begun(given, edit, lambda: False):
             read(given.db)
+        edit.close()
         return
     confirmed: list[Plan] = []
     with _undone_unless_begun(given, edit, lambda: bool(confirmed)):
         outcome = applied(given, request, confirmed.append)
     if outcome.exit_status == Unreachable.exit_status and not outcome.done:
         undo(given, edit)
+    edit.close()
     raise typer.Exit(outcome.exit_status)
 
 
@@ -52,9 +54,11 @@ def applied(
     confirmed: Callable[[Plan], None] | None = None,
     *,
     check: Callable[[Plan], None] | None = None,
+    goes_on: bool = False,
 ) -> Outcome:
     """One apply with everything around it. `check` may refuse a plan before it is shown; `confirmed` is told of one
-    that was agreed to. Raises K4tError when nothing was begun."""
+    that was agreed to. `goes_on`: another apply follows when it ends well, so programs are told of that one alone.
+    Raises K4tError when nothing was begun."""
     from k4t.render.progress import progress
     from k4t.wiring import opened
 
@@ -78,7 +82,7 @@ def applied(
         given.console.result(
             show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s)
         )  # fmt: skip
-    else:
+    elif outcome.exit_status or not goes_on:
         given.console.data(show.as_json(outcome))
     return outcome
 

@@ -102,6 +102,6 @@ def _clean_return(given: Globals, node: Node) -> None:
         running = leave.containers(run, node)
     if running:
         given.console.note(f"{node.name} still has {', '.join(running)}: that goes first")
-        outcome = applied(given, Request(allow=given.allow, message=given.message, node=node.name))
+        outcome = applied(given, Request(allow=given.allow, message=given.message, node=node.name), goes_on=True)
         if outcome.exit_status:
             raise typer.Exit(outcome.exit_status)

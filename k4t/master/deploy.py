@@ -217,13 +217,23 @@ def _statuses(decided: Plan, observed: Observed) -> tuple[int, ...]:
 
 
 def _is_news(decision: Decision) -> bool:
-    """Whether an apply with nothing to do is to be recorded: a new state of the whole tree, or of dead nodes."""
+    """Whether an apply with nothing to do is to be recorded: a new state of the tree, of an app, or of dead nodes."""
     head, plan = decision.head, decision.plan
     if head is None:
         return False
-    new_tree = plan.whole and not decision.statuses and head.tree != plan.tree
+    new_tree = not decision.statuses and (head.tree != plan.tree if plan.whole else _has_new_apps(decision))
     let_go = any(head.held.get(app, spec) != spec and app not in plan.held for app, spec in plan.specs.items())
     return new_tree or let_go or decision.dead != head.dead
+
+
+def _has_new_apps(decision: Decision) -> bool:
+    """Whether apps are applied by themselves that are other than they were applied last, though nothing is to do."""
+    from k4t.master import record
+
+    tree = decision.tree
+    return tree is not None and bool(
+        record.changed_hashes(decision.head, record.app_hashes(tree, decision.plan.scope))
+    )  # fmt: skip
 
 
 def _declare(run: Run, decision: Decision) -> None:

@@ -19,6 +19,7 @@ from k4t.node.docker import Engine
 from k4t.remote.transport import Transport
 
 MAX_HOSTS_AT_ONCE = 64
+DEAD_CONNECT_S = 2.0
 WITHOUT_SHELL = ("rfc2136",)
 
 T = TypeVar("T")
@@ -52,10 +53,19 @@ def hosts_of(tree: Tree) -> dict[Key, Host]:
     things: list[Node | Gateway | Dns] = [*tree.nodes.values(), *tree.gateways.values()]
     things += [dns for dns in tree.dns.values() if dns.driver not in WITHOUT_SHELL]
     found: dict[Key, Host] = {}
+    alive: set[Key] = set()
     for thing in sorted(things, key=lambda thing: (thing.ssh.host or thing.address, thing.name)):
         host = Host(thing.name, thing.address, merged(tree.cluster.ssh, thing.ssh))
         found.setdefault(host.key, host)
-    return found
+        if not (isinstance(thing, Node) and thing.availability == "dead"):
+            alive.add(host.key)
+    return {key: host if key in alive else _given_up(host) for key, host in found.items()}
+
+
+def _given_up(host: Host) -> Host:
+    """It is asked whether it has returned, in every run: nobody waits long for that."""
+    timeout_s = min(host.ssh.connect_timeout_s or DEAD_CONNECT_S, DEAD_CONNECT_S)
+    return dataclasses.replace(host, ssh=dataclasses.replace(host.ssh, connect_timeout_s=timeout_s))
 
 
 def at_once(action: Callable[[T], R], things: Iterable[T]) -> list[R]:

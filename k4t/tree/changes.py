@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +29,12 @@ class Edit:
         self.directory = directory
         self._before: dict[Path, File | None] = {}
         self._after: dict[Path, File | None] = {}
+        self._aside: dict[Path, Path] = {}
 
     @property
     def paths(self) -> list[Path]:
-        """The files that are other than they were."""
-        return [path for path, before in self._before.items() if before != self._after[path]]
+        """The files that are other than they were, and directories that are gone."""
+        return [*(path for path, before in self._before.items() if before != self._after[path]), *self._aside]
 
     def attribute(self, path: str, element: str, name: str, value: str | None) -> None:
         """One attribute, set or (None) gone. Raises as `edit.set_attribute`."""
@@ -45,16 +48,41 @@ class Edit:
         """A whole file, or (None) none. Directories come and go with what is in them."""
         self._around(path, lambda full: self._put(full, content))
 
+    def without(self, path: str) -> None:
+        """A directory goes, with all that is in it, however large: it is put aside until `close`."""
+        full = self.directory / path
+        aside = full.parent / f".k4t-{secrets.token_hex(6)}"
+        self._rename(full, aside)
+        self._aside[full] = aside
+
+    def close(self) -> None:
+        """The change stands: what was put aside is removed. Nothing can be undone any more."""
+        for aside in self._aside.values():
+            shutil.rmtree(aside, ignore_errors=True)
+        self._before, self._after, self._aside = {}, {}, {}
+
     def undo(self) -> list[Path]:
         """Put everything back; answers the files that somebody else has changed since, which stay as they are."""
         theirs = []
-        for path in reversed(self.paths):
+        for path, aside in self._aside.items():
+            if os.path.lexists(path):
+                theirs.append(path)
+            else:
+                self._rename(aside, path)
+        for path in reversed([path for path in self.paths if path not in self._aside]):
             if read(path) != self._after[path]:
                 theirs.append(path)
             else:
                 self._put(path, self._before[path])
-        self._before, self._after = {}, {}
+        self._before, self._after, self._aside = {}, {}, {}
         return theirs
+
+    def _rename(self, old: Path, new: Path) -> None:
+        try:
+            old.rename(new)
+            sync_directory(new.parent)
+        except OSError as error:
+            raise K4tError(f"can't remove {old}: {error.strerror}") from error
 
     def _around(self, path: str, change: Callable[[Path], object]) -> None:
         full = self.directory / path

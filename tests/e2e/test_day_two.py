@@ -139,3 +139,28 @@ def test_no_apply_only_edits(site: Site, lab: Lab) -> None:
     refused = site.k4t("image", "web", "No Image", "--no-apply", status=64)
     assert "image" in refused.stderr
     site.k4t("scale", "nobody", "2", "--no-apply", status=64)
+
+
+def test_an_app_that_is_needed_is_not_removed(site: Site, lab: Lab) -> None:
+    """The tree would not be valid: exit 65 says why, and the app's directory is back with all that is in it."""
+    site.app("db", port=8081)
+    site.write("apps/db/notes.txt", "mine")
+    site.app("web", more='  <depends on="db"/>')
+    site.k4t("apply", "--yes")
+    site.k4t("app", "remove", "db", "--yes", status=65)
+    assert (site.db / "apps/db/notes.txt").read_text() == "mine"
+    site.k4t("app", "remove", "db", status=65)
+    site.app("web")
+    site.k4t("app", "remove", "db", "--yes")
+    assert not (site.db / "apps/db").exists()
+    assert [name for name in running(lab) if ".db." in name] == []
+
+
+def test_what_needs_no_step_is_a_revision_all_the_same(site: Site) -> None:
+    """A changed probe replaces nothing; the app is applied as it stands, and history says so."""
+    site.app("web", replicas=1)
+    site.k4t("apply", "--yes")
+    site.app("web", replicas=1, more='  <health interval="2s"><http port="http" path="/"/></health>')
+    assert site.json("apply", "web", "--yes")["serial"] == 2
+    assert site.json("apply", "web", "--yes")["serial"] == 2
+    assert site.json("history")["revisions"][0]["apps"] == ["web"]

@@ -106,3 +106,15 @@ def test_one_on_each_node_has_no_number(db: Path) -> None:
     (db / "apps/web/app.xml").write_text(WEB.replace('"2"', '"per-node"'))
     with pytest.raises(Usage, match="each node"):
         changes.scale(Edit(db), read_tree(db).apps["web"], 3)
+
+
+def test_a_directory_that_goes_can_come_back(db: Path) -> None:
+    """With everything in it; nothing of it is left once the change stands, and nothing that hides it before."""
+    edit = Edit(db)
+    edit.without("apps/web")
+    assert "web" not in read_tree(db).apps
+    assert edit.undo() == []
+    assert (db / "apps/web/app.xml").read_text() == WEB
+    edit.without("apps/web")
+    edit.close()
+    assert sorted(path.name for path in (db / "apps").iterdir()) == ["README.md"]
