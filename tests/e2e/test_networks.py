@@ -216,6 +216,36 @@ def test_a_node_with_an_ipv6_address_alone_serves(published: Site, lab: Lab, mod
         assert resolve((lab.host("gw1").address, 53), "web.k4t.lab", "AAAA") == {node.address6}
 
 
+def test_a_node_with_both_families_publishes_on_both(site: Site, lab: Lab) -> None:
+    """Endpoints are the IPv4 ones; a bridge port answers on either address of the node."""
+    node = lab.host("n1")
+    (site.db / "nodes" / "n2.xml").unlink()
+    site.write("nodes/n1.xml", f'<node address="{node.address} {node.address6}"><ssh host="{node.address}"/></node>\n')
+    site.write(
+        "apps/web/app.xml",
+        f"<app><image>{lab.image}</image><network mode='bridge'/><port name='http' container='8080' host='auto'/>"
+        "<stop grace='1s'/></app>",
+    )
+    site.k4t("apply", "--yes")
+    assert endpoints(site) == [(node.address, 20000)]
+    assert answers(lab.host("gw1"), f"http://{node.address}:20000/")
+    assert answers(lab.host("gw1"), f"http://[{node.address6}]:20000/")
+
+
+def test_a_pool_of_ipv6_addresses_serves(pooled: Site, lab: Lab) -> None:
+    """macvlan with IPv6 alone: probed from another host, served through Envoy, named by AAAA."""
+    net = lab.host("n1").address6.rpartition("::")[0]
+    inside = f'<addresses range="{net}::a00-{net}::a09" interface="eth0" subnet="{net}::/64" gateway="{net}::fe"/>'
+    pooled.node(lab.host("n1"), inside=inside)
+    pooled.node(lab.host("n2"))
+    own(pooled, replicas=2, more=ROUTE)
+    pooled.k4t("apply", "--yes")
+    assert endpoints(pooled) == [(f"{net}::a00", 8080), (f"{net}::a01", 8080)]
+    gateway = lab.host("gw1")
+    assert len({fetch(f"http://{gateway.address}/", "web.k4t.lab")[1] for _ in range(20)}) == 2
+    assert resolve((gateway.address, 53), "web.k4t.lab", "AAAA") == {f"{net}::a00", f"{net}::a01"}
+
+
 def test_two_clusters_share_a_node_without_a_clash(site: Site, lab: Lab, tmp_path: Path) -> None:
     """Both apply at the same moment, round after round: no port and no address is given twice."""
     other = Site(lab, tmp_path / "other", name="test")
