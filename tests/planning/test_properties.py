@@ -85,7 +85,7 @@ def worlds(draw: st.DrawFn) -> World:
     desired = world.tree({**hosts, "nodes": later, "apps": {name: draw(apps()) for name in kept}})
     observed = world.at_rest(before)
     for _ in range(draw(st.integers(0, 3))):
-        observed = _happened(draw, desired, before, observed)
+        observed = happened(draw, desired, before, observed)
     lost = draw(st.sampled_from([None, None, *nodes]))
     if lost is not None:
         away = dataclasses.replace(observed.nodes[lost], reachable=False, containers=(), problem="no route to host")
@@ -93,7 +93,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(desired, observed)
 
 
-def _happened(draw: st.DrawFn, desired: Tree, before: Tree, observed: Observed) -> Observed:
+def happened(draw: st.DrawFn, desired: Tree, before: Tree, observed: Observed) -> Observed:
     model = world.Model(desired, observed)
     if not model.containers:
         return observed
