@@ -15,7 +15,7 @@ from k4t.master.choose import Chosen, Wanted, choose
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head
-from k4t.node import lifecycle, stock
+from k4t.node import files, lifecycle, stock
 from k4t.node.docker import Engine
 from k4t.node.reference import split
 from k4t.node.stock import Stocked
@@ -159,7 +159,10 @@ def _heads(engine: Engine) -> list[Head]:
 
 def _remove(fleet: Fleet, container: Container) -> tuple[Container, str]:
     try:
-        lifecycle.remove(fleet.engine(container.node), fleet.tree.cluster.id, container.id)
+        engine = fleet.engine(container.node)
+        lifecycle.remove(engine, fleet.tree.cluster.id, container.id)
+        if container.files:
+            files.discard(engine.transport, fleet.tree.cluster.id, container.name)
     except K4tError as error:
         return container, f"{container.name}: {error}"
     return container, ""

@@ -84,7 +84,10 @@ def test_a_value_is_nowhere_else(secret: Site, lab: Lab, tmp_path: Path) -> None
     watcher.start()
     try:
         said = [secret.k4t("plan").stdout, secret.json("plan")]
+        printed = secret.k4t("plan", "--commands").stdout
         done = secret.k4t("apply", "--yes")
+        secret.k4t("plan", "--save", str(secret.db.parent / "saved"))
+        said += [(secret.db.parent / "saved").read_text(), printed]
         said += [done.stdout, done.stderr, secret.k4t("status", "-o", "json").stdout, secret.k4t("show", "web").stdout]
         said += [secret.k4t("secret", "list", "-o", "json").stdout]
     finally:
