@@ -110,6 +110,26 @@ def test_logs_name_the_node_that_cannot_be_asked(site: Site, lab: Lab) -> None:
     assert {line[:5] for line in done.stdout.splitlines()} == {"web.0"}
 
 
+def test_a_long_log_takes_no_memory(site: Site) -> None:
+    """15 MB of two replicas, merged whole, in order: the program stays below 150 MB."""
+    script = 'seq 1 100000 | sed "s/$/ and so on and so forth, until it is long enough/"; sleep 600'
+    flood = f"<command><arg>/bin/sh</arg><arg>-c</arg><arg>{script}</arg></command>"
+    site.app("web", replicas=2, more=flood + QUIET)
+    site.k4t("apply", "--yes")
+    until(lambda: site.k4t("logs", "--tail", "1").stdout.count("100000 and") == 2, timeout_s=60)
+    count, last = 0, ""
+    with site.start("logs", "--since", "1h", "-o", "jsonl") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            at = line[7:37]
+            assert at >= last
+            count, last = count + 1, at
+        usage = os.wait4(process.pid, 0)[2]
+        process.returncode = 0
+    assert count == 200_000
+    assert usage.ru_maxrss < 150_000
+
+
 # --- exec --------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +261,27 @@ def test_top_shows_what_each_container_uses(site: Site) -> None:
     assert found["idle"]["cpus"] < 0.2
     assert 0 < found["busy"]["memory_bytes"] < 64 << 20 == found["busy"]["memory_limit_bytes"]
     assert "idle.0" in site.k4t("top", "idle").stdout
+
+
+def test_logs_and_exec_through_sudo(site: Site, lab: Lab) -> None:
+    """Where the login needs sudo for Docker, streams go through a command instead of the socket; all is the same."""
+    host = lab.host("n1")
+    host.exec(["useradd", "-m", "-s", "/bin/sh", "looker"])
+    host.exec(["install", "-d", "-o", "looker", "-m", "700", "/home/looker/.ssh"])
+    keys = lab.key.with_suffix(".pub").read_text()
+    host.exec(["sh", "-c", "cat > /home/looker/.ssh/authorized_keys"], input=keys)
+    host.exec(["sh", "-c", "echo 'looker ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/looker"])
+    (site.db / "nodes/n2.xml").unlink()
+    site.node(host, inside='<ssh user="looker" sudo="true"/>')
+    site.app("web", replicas=1, more=CHATTY + QUIET)
+    site.k4t("apply", "--yes")
+    until(lambda: "bad news" in site.k4t("logs", "web").stdout)
+    piped = subprocess.run(
+        site.argv("exec", "web", "-i", "--", "cat"), env=site.environment(), input=b"y" * 100_000,
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert piped.stdout == b"y" * 100_000
+    assert site.k4t("exec", "web", "--", "sh", "-c", "exit 4", status=4).stdout == ""
 
 
 # --- events, audit -----------------------------------------------------------------------------------------
