@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from k4t.command import quote
 from k4t.errors import K4tError
@@ -26,14 +27,17 @@ from k4t.master.planning.plan import (
     Step,
     Target,
 )
+from k4t.master.planning.ranges import pinned_addresses
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.run import Run
 from k4t.master.vault import secrets_of
 from k4t.model.spec import HttpProbe, Node, Ssh, Volume
 from k4t.node import commands, create
+from k4t.node.addresses import has_own_address
 from k4t.node.body import in_place
 from k4t.node.files import Placed, files_needed, private_directory
 from k4t.node.labels import pairs_written
+from k4t.node.networks import network_body
 from k4t.node.reference import pinned, split
 from k4t.node.refresh import RESTART, state_path
 from k4t.tree.contents import file_contents
@@ -110,6 +114,7 @@ def _create(run: Run, node: Node, work: Create) -> Iterator[str]:
         cluster_id=run.tree.cluster.id, name=work.name, app=work.app, replica=work.slot.replica,
         generation=work.slot.generation, image=pinned(work.image), revision=work.revision, spec=work.spec,
         resources=work.resources, ports=work.ports, instead_of=work.instead_of, secrets=secrets,
+        address=work.address, reserved=pinned_addresses(run.tree.apps.values()),
         digests={name: digest for name, digest in secret_digests(work.app).items() if digest},
         own_files=own_files(work.app),
         contents=file_contents(run.directory, work.app, run.tree.cluster.variables, secrets),
@@ -129,7 +134,15 @@ def _create(run: Run, node: Node, work: Create) -> Iterator[str]:
         yield f"# secrets are not printed: put values in place of {' '.join(secrets.values())}"
     if missing := commands.unsaid(body):
         yield f"# docker create has no words for {', '.join(missing)}: k4t apply sets them"
+    if node.pool is not None and has_own_address(work.app):
+        yield _network(run, node, network_body(work.app.network.mode, node.pool))
     yield on(run, node, commands.create(work.name, body))
+
+
+def _network(run: Run, node: Node, body: Mapping[str, Any]) -> str:
+    """Made unless it is there."""
+    script = f"docker network inspect {body['Name']} >/dev/null 2>&1 || {quote(commands.network(body))}"
+    return on(run, node, ["sh", "-c", script])
 
 
 def _file(run: Run, node: Node, file: Placed, *, secret: bool) -> Iterator[str]:

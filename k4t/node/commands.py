@@ -18,7 +18,7 @@ SAID = {
     *("Image", "Labels", "Env", "StopTimeout", "Entrypoint", "Cmd", "User", "WorkingDir", "StopSignal", "Healthcheck"),
     *("ExposedPorts", "HostConfig", "NetworkMode", "RestartPolicy", "ReadonlyRootfs", "Init", "LogConfig", "CapAdd"),
     *("CapDrop", "Dns", "DnsSearch", "Mounts", "Tmpfs", "PortBindings", "ShmSize", "DeviceRequests", "CpuPeriod"),
-    *("CpuQuota", "Memory", "MemorySwap", "PidsLimit"),
+    *("CpuQuota", "Memory", "MemorySwap", "PidsLimit", "NetworkingConfig"),
 }
 
 
@@ -31,7 +31,7 @@ def create(name: str, body: Json) -> list[str]:
         words += ["--label", f"{key}={value}"]
     for text in body["Env"]:
         words += ["--env", text]
-    words += [*_settings(body), *_health(body.get("Healthcheck")), *_host(host)]
+    words += [*_settings(body), *_health(body.get("Healthcheck")), *_host(host), *_own_address(body)]
     if entrypoint:
         words += ["--entrypoint", entrypoint[0]]
     return [*words, body["Image"], *entrypoint[1:], *(body.get("Cmd") or [])]
@@ -46,6 +46,26 @@ def unsaid(body: Json) -> list[str]:
 def update(name: str, body: Json) -> list[str]:
     """`docker update`, of what changes in place."""
     return ["docker", "update", *_limits(body), "--restart", body["RestartPolicy"]["Name"], name]
+
+
+def network(body: Json) -> list[str]:
+    """`docker network create`, of what k4t.node.networks asks for."""
+    words = ["docker", "network", "create", "--driver", body["Driver"]]
+    words += ["--internal"] if body["Internal"] else []
+    words += ["--ipv6"] if body["EnableIPv6"] else []
+    for config in body["IPAM"]["Config"]:
+        words += [word for key, flag in (("Subnet", "--subnet"), ("Gateway", "--gateway")) if key in config
+                  for word in (flag, config[key])]  # fmt: skip
+    words += [word for key, value in body["Options"].items() for word in ("--opt", f"{key}={value}")]
+    words += [word for key, value in body["Labels"].items() for word in ("--label", f"{key}={value}")]
+    return [*words, body["Name"]]
+
+
+def _own_address(body: Json) -> Iterator[str]:
+    for endpoint in ((body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}).values():
+        for key, flag in (("IPv4Address", "--ip"), ("IPv6Address", "--ip6")):
+            if key in endpoint["IPAMConfig"]:
+                yield from (flag, endpoint["IPAMConfig"][key])
 
 
 def _settings(body: Json) -> Iterator[str]:

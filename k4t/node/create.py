@@ -26,7 +26,7 @@ from k4t.node.docker import Engine
 from k4t.node.files import Placed, files_needed, make_volumes, put_files
 from k4t.node.lifecycle import name_taken
 from k4t.node.listing import container_of, name_of
-from k4t.node.networks import ensure
+from k4t.node.networks import ensure, name_of_network
 from k4t.node.reference import BY_ID, Resolved, alias
 from k4t.remote.lock import parse_sockets, port_holder
 from k4t.remote.transport import Transport
@@ -97,14 +97,16 @@ def foresee(engine: Engine, node: Node, order: Order) -> tuple[dict[str, Any], t
     """What `create` would send now, and the files it would put first, for people who do it by hand. Takes nothing: who
     is quicker may get the same port. Fixed ports are not looked at.
 
-    Raises PortTaken, and StepError for an app with addresses of its own: they are taken under the host's lock alone.
+    Raises PortTaken, AddressTaken.
     """
-    if addresses.has_own_address(order.app):
-        raise StepError(f"{order.app.where}: an address of its own is taken under the host's lock", "k4t apply")
     files = _needed(engine, order)
     chosen = Chosen(address="" if order.app.network.mode == "none" else node.address)
+    entries = [entry for entry in engine.list_containers() if not _gives_way(entry, order)]
+    if addresses.has_own_address(order.app):
+        network = name_of_network(order.app.network.mode, addresses.pool_of(order.app, node))
+        chosen = Chosen(addresses.own_ports(order.app), _address(engine, node, order, entries), network)
+        engine.allocator.made.update(dict.fromkeys(chosen.keys(), f"container {order.name}"))
     if needs_host_ports(order.app):
-        entries = [entry for entry in engine.list_containers() if not _gives_way(entry, order)]
         fixed = {(port.protocol, number) for port in order.app.ports if (number := _fixed(order, port)) is not None}
         chosen = _from(engine, node, order, entries, _sockets_now(engine.transport) - fixed)
         engine.allocator.made.update(dict.fromkeys(chosen.keys(), f"container {order.name}"))
@@ -171,14 +173,19 @@ def _choose(engine: Engine, node: Node, order: Order, sockets: frozenset[Key]) -
 
 
 def _from(engine: Engine, node: Node, order: Order, others: Entries, sockets: frozenset[Key]) -> Chosen:
-    begun = {**engine.allocator.in_flight, **engine.allocator.made}
     if addresses.has_own_address(order.app):
-        taken = {**{address: name for (address, _), name in begun.items()}, **addresses.held_addresses(others)}
-        address = addresses.choose(order.app, node, taken, order.address, order.reserved)
+        address = _address(engine, node, order, others)
         return Chosen(addresses.own_ports(order.app), address, ensure(engine, node, order.app))
+    begun = {**engine.allocator.in_flight, **engine.allocator.made}
     holders = {**begun, **held_ports(others, node.address)}
     listening = _listening(engine.transport, order, holders, sockets)
     return Chosen(allocate(order.app, node, holders, listening, order.ports), node.address)
+
+
+def _address(engine: Engine, node: Node, order: Order, others: Entries) -> str:
+    begun = {**engine.allocator.in_flight, **engine.allocator.made}
+    taken = {**{address: name for (address, _), name in begun.items()}, **addresses.held_addresses(others)}
+    return addresses.choose(order.app, node, taken, order.address, order.reserved)
 
 
 def _gives_way(entry: Mapping[str, Any], order: Order) -> bool:

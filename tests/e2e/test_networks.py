@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +148,19 @@ def test_a_lone_host_can_not_probe_its_own(site: Site, lab: Lab) -> None:
     )
     site.k4t("apply", "--yes")
     assert endpoints(site) == [(f"{prefix(lab)}.100", 8080)]
+
+
+def test_addresses_are_in_the_plan_that_is_printed_as_commands(pooled: Site, lab: Lab) -> None:
+    """bash makes the networks and the containers; then there is nothing to do."""
+    shutil.copy(lab.known_hosts, pooled.db / "known_hosts")
+    own(pooled, replicas=3)
+    lines = pooled.k4t("plan", "--commands").stdout
+    done = subprocess.run(["bash", "-s"], input=lines, text=True, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{done.stderr}\n{lines}"
+    assert pooled.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
+    assert endpoints(pooled) == [(f"{prefix(lab)}.{last}", 8080) for last in (100, 101, 110)]
+    own(pooled, replicas=4)
+    pooled.k4t("apply", "--yes")  # k4t takes the networks for its own
 
 
 def test_bridge_ports_are_bound_to_the_service_address_alone(published: Site, lab: Lab) -> None:
