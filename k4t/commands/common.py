@@ -35,12 +35,12 @@ def run_change(given: Globals, edit: Edit, request: Request, *, no_apply: bool =
     for path in edit.paths:
         given.console.note(f"edited {path}")
     if no_apply:
-        with _undone_unless_begun(given, edit, lambda: False):
+        with undone_unless_begun(given, edit, lambda: False):
             read(given.db)
         edit.close()
         return
     confirmed: list[Plan] = []
-    with _undone_unless_begun(given, edit, lambda: bool(confirmed)):
+    with undone_unless_begun(given, edit, lambda: bool(confirmed)):
         outcome = applied(given, request, confirmed.append)
     if outcome.exit_status == Unreachable.exit_status and not outcome.done:
         undo(given, edit)
@@ -88,7 +88,7 @@ def applied(
 
 
 @contextmanager
-def _undone_unless_begun(given: Globals, edit: Edit, begun: Callable[[], bool]) -> Iterator[None]:
+def undone_unless_begun(given: Globals, edit: Edit, begun: Callable[[], bool]) -> Iterator[None]:
     """A K4tError says that nothing was begun. Interrupted before the answer, nothing was either."""
     try:
         yield

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k4t.commands.common import agree, applied, run_change
+from k4t.commands.common import agree, applied, run_change, undone_unless_begun
 from k4t.commands.hosts import node_app
 from k4t.options import Globals, NoApply, NodeName
 
 __all__ = ["node_app"]
 
 if TYPE_CHECKING:
+    from k4t.master.deploy import Request
     from k4t.model.spec import Availability, Node
+    from k4t.tree.changes import Edit
 
 
 @node_app.command("cordon", epilog="Example: k4t node cordon node1")
@@ -49,12 +51,17 @@ def node_dead(
 
     given: Globals = ctx.obj
     node = _node(given, name)
-    if fence:
-        agree(given, f"Switch node {name} off with `{leave.fence_command(node)}`, and give it up?")
-        given.console.note(leave.fence(node))
-    else:
+    if not fence:
         leave.refuse_unfenced(node, given.allow)
-    _set(given, node, "dead", fenced=fence)
+        _set(given, node, "dead")
+        return
+    power_off = leave.fence_command(node)
+    edit, request = _edited(given, node, "dead", fenced=True)
+    with undone_unless_begun(given, edit, lambda: False):
+        _refuse_before_fence(given, node, request)
+        agree(given, f"Switch node {name} off with `{power_off}`, and give it up?")
+        given.console.note(leave.fence(node))
+    run_change(given, edit, request)
 
 
 @node_app.command("remove", epilog="Example: k4t node remove node1")
@@ -77,18 +84,30 @@ def _node(given: Globals, name: str) -> Node:
     return thing(read(given.db).nodes, "node", name)
 
 
-def _set(
-    given: Globals, node: Node, availability: Availability, *, no_apply: bool = False, fenced: bool = False
-) -> None:
+def _refuse_before_fence(given: Globals, node: Node, request: Request) -> None:
+    """What an apply would refuse is said while the node is still on."""
+    from k4t.wiring import opened
+
+    with opened(given.db, ahead=True) as run:
+        from k4t.master import deploy, leave
+
+        leave.refuse_plan(node, deploy.plan(run, request).plan)
+
+
+def _set(given: Globals, node: Node, availability: Availability, *, no_apply: bool = False) -> None:
     """Edit the node, then plan and apply the apps that have, or could get, something there."""
+    edit, request = _edited(given, node, availability)
+    run_change(given, edit, request, no_apply=no_apply)
+
+
+def _edited(given: Globals, node: Node, availability: Availability, *, fenced: bool = False) -> tuple[Edit, Request]:
     from k4t.master.deploy import Request
     from k4t.tree import changes
 
     edit = changes.Edit(given.db)
     changes.availability(edit, node, availability)
     off = frozenset([node.name] if fenced else [])
-    request = Request(allow=given.allow, message=given.message, node=node.name, fenced=off)
-    run_change(given, edit, request, no_apply=no_apply)
+    return edit, Request(allow=given.allow, message=given.message, node=node.name, fenced=off)
 
 
 def _clean_return(given: Globals, node: Node) -> None:

@@ -8,6 +8,7 @@ from k4t import command
 from k4t.errors import K4tError, Unreachable, Unsafe, Usage
 from k4t.master.fleet import WITHOUT_SHELL
 from k4t.master.observe import observe, observe_node
+from k4t.master.planning.plan import Plan
 from k4t.master.run import Run
 from k4t.model.spec import Dns, Gateway, Node
 from k4t.model.state import Observed
@@ -50,6 +51,14 @@ def refuse_unfenced(node: Node, allow: Collection[str]) -> None:
             f"unsafe: {node.name} may still run, and nothing says that it is off",
             f"--fence switches it off with its <power off>; if it is off, add --allow unfenced:{node.name}",
         )
+
+
+def refuse_plan(node: Node, plan: Plan) -> None:
+    """Raises Unsafe when giving the node up would be refused after it was switched off."""
+    if plan.unsafe:
+        reasons = "; ".join(change.detail for change in plan.unsafe)
+        allows = " ".join(f"--allow {change.allow}" for change in plan.unsafe)
+        raise Unsafe(f"unsafe, so {node.name} is not switched off: {reasons}", f"if that is meant, add {allows}")
 
 
 def containers(run: Run, node: Node) -> list[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -164,3 +169,38 @@ def test_what_needs_no_step_is_a_revision_all_the_same(site: Site) -> None:
     assert site.json("apply", "web", "--yes")["serial"] == 2
     assert site.json("apply", "web", "--yes")["serial"] == 2
     assert site.json("history")["revisions"][0]["apps"] == ["web"]
+
+
+def test_an_answer_of_no_leaves_the_tree_as_it_was(site: Site, lab: Lab) -> None:
+    """At a terminal the plan is shown and asked for; no is exit 4, and nothing has happened."""
+    path = site.app("web", replicas=1)
+    site.k4t("apply", "--yes")
+    before = path.read_text()
+    said, status = at_a_terminal(site, "n\n", "scale", "web", "2")
+    assert "Do it? [y/N]" in said
+    assert "nothing was changed" in said
+    assert status == 4
+    assert path.read_text() == before
+    assert len(running(lab)) == 1
+    _, status = at_a_terminal(site, "y\n", "scale", "web", "2")
+    assert status == 0
+    assert len(running(lab)) == 2
+
+
+def at_a_terminal(site: Site, answer: str, *words: str) -> tuple[str, int]:
+    """Run k4t with a terminal of its own; what it showed there, and its exit status."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        site.argv(*words), env=site.environment(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    said = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and select.select([ours], [], [], 60)[0]:
+        try:
+            said += os.read(ours, 4096)
+        except OSError:  # the other end is closed: it has ended
+            break
+    os.close(ours)
+    return said.decode(), process.wait(timeout=30)

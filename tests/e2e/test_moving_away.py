@@ -204,3 +204,23 @@ def test_a_node_that_returns_by_an_edit_is_cleaned_before_it_is_used(published: 
     published.k4t("apply", "--yes")
     assert len(containers(n1_on)) == 1
     assert published.json("plan")["steps"] == []
+
+
+def test_a_node_with_data_is_not_switched_off_by_accident(site: Site, lab: Lab) -> None:
+    """What an apply would refuse is said before the fence: data that only this node has."""
+    mark = site.directory / "fenced"
+    site.node(lab.host("n1"), inside=f'<power off="touch {mark}"/>')
+    site.app("db", replicas=1, more='  <volume source="data" target="/data"/>')
+    site.k4t("node", "cordon", "n2", "--no-apply")
+    site.k4t("apply", "--yes")
+    site.k4t("node", "uncordon", "n2", "--no-apply")
+    assert containers(lab.host("n1"), all=False) == ["prod.db.0.1"]
+    before = (site.db / "nodes/n1.xml").read_bytes()
+    refused = site.k4t("node", "dead", "n1", "--fence", "--yes", status=4)
+    assert "--allow abandon-data:db/0" in refused.stderr
+    assert "not switched off" in refused.stderr
+    assert not mark.exists()
+    assert (site.db / "nodes/n1.xml").read_bytes() == before
+    assert containers(lab.host("n1"), all=False) == ["prod.db.0.1"]
+    lab.host("n1").docker(["rm", "-f", "prod.db.0.1"])
+    lab.host("n1").docker(["volume", "rm", "-f", "data"])
