@@ -46,7 +46,10 @@ def job_run(
     given: Globals = ctx.obj
     with opened(given.db, wait=given.wait) as run:
         app = thing(run.tree.apps, "app", name)
-        status = jobs.run_now(
-            run, app, jobs.pick(app, job), given.console.result, wait=given.wait, stopping=threading.Event()
-        )
+        chosen, stopping = jobs.pick(app, job), threading.Event()
+        try:
+            status = jobs.run_now(run, app, chosen, given.console.result, wait=given.wait, stopping=stopping)
+        except KeyboardInterrupt:
+            given.console.note(f"what has begun runs on; k4t job list {name} tells how it ends")
+            raise
     raise typer.Exit(status)

@@ -20,6 +20,7 @@ from k4t.master.planning.graph import Graph
 from k4t.master.planning.placement import Board
 from k4t.master.planning.plan import DropJob, RunJob, Step
 from k4t.master.planning.serials import newest
+from k4t.master.planning.specs import secret_digests
 from k4t.master.planning.survey import survey
 from k4t.master.vault import Vault
 from k4t.model.events import Emit, Note
@@ -57,6 +58,7 @@ def _order(fleet: Fleet, vault: Vault, directory: Path, node: str, work: RunJob)
         address=fleet.tree.nodes[node].address, timeout_s=work.timeout_s, schedule=work.schedule,
         timezone=work.timezone, done=work.done, secrets=secrets,
         contents=file_contents(directory, work.app, cluster.variables, secrets),
+        digests={name: digest for name, digest in secret_digests(work.app).items() if digest},
     )  # fmt: skip
 
 

@@ -25,6 +25,11 @@ def secrets_of(app: App) -> list[str]:
     return sorted({name for name in named if name})
 
 
+def _with_jobs(app: App) -> list[str]:
+    """Those of its jobs too."""
+    return sorted({*secrets_of(app), *(env.secret for job in app.jobs for env in job.env if env.secret)})
+
+
 class Vault:
     """`fetch` gives a secret's value, or raises K4tError naming the secret, never its value. `digest_key` gives the
     tree's key for digests, None when it has none."""
@@ -72,7 +77,7 @@ class Vault:
 
         No value that is had is left out; none that isn't is waited for: unknown is not changed.
         """
-        users = {name: secrets_of(self._tree.apps[name]) for name in apps if name in self._tree.apps}
+        users = {name: _with_jobs(self._tree.apps[name]) for name in apps if name in self._tree.apps}
         names = sorted({secret for secrets in users.values() for secret in secrets})
         if not names:
             return self._tree, ()

@@ -73,7 +73,8 @@ class Stranger:
 class JobRun:
     """The container of a job of this cluster: its last run, or the one to come. `key`: what it runs for (see
     planning.jobs); `done`: keys of earlier runs that succeeded. `schedule`: of a timer, as its label has it.
-    `exit_status` is None while it runs and before it has. `status` is Docker's sentence about it."""
+    `exit_status` is None while it runs and before it has. `status` is Docker's sentence about it. `secrets`: as a
+    Container has them."""
 
     id: str
     name: str
@@ -87,6 +88,7 @@ class JobRun:
     status: str = ""
     created_s: int = 0
     done: tuple[str, ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
 
     @property
     def running(self) -> bool:

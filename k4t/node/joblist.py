@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k4t.model.state import JobRun
-from k4t.node.labels import FORMAT, PREFIX
+from k4t.node.labels import FORMAT, PREFIX, pairs_read, pairs_written
 from k4t.node.listing import name_of
 
 MAX_DONE = 50
@@ -16,8 +16,10 @@ _EXITED = re.compile(r"Exited \((-?[0-9]+)\)")
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 
-def build(*, cluster_id: str, app: str, job: str, key: str, schedule: str, done: Iterable[str]) -> dict[str, str]:
-    """Without `.replica` and `.spec`, which every replica has."""
+def build(
+    *, cluster_id: str, app: str, job: str, key: str, schedule: str, done: Iterable[str], secrets: Mapping[str, str]
+) -> dict[str, str]:
+    """Without `.replica` and `.spec`, which every replica has. `secrets`: keyed digests by name."""
     return {
         f"{PREFIX}format": FORMAT,
         f"{PREFIX}cluster": cluster_id,
@@ -26,6 +28,7 @@ def build(*, cluster_id: str, app: str, job: str, key: str, schedule: str, done:
         f"{PREFIX}job-key": key,
         f"{PREFIX}job-schedule": schedule,
         f"{PREFIX}job-done": " ".join(list(dict.fromkeys(done))[-MAX_DONE:]),
+        f"{PREFIX}secrets": pairs_written(secrets.items()),
     }
 
 
@@ -57,4 +60,5 @@ def _run(node: str, entry: Mapping[str, Any], cluster_id: str) -> JobRun | None:
         status=status,
         created_s=int(entry.get("Created") or 0),
         done=tuple(key for key in text.get("job-done", "").split() if _KEY.fullmatch(key)),
+        secrets=pairs_read(text.get("secrets", "{}")),
     )

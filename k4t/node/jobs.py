@@ -34,6 +34,8 @@ LAST_WORDS_S = 3.0
 STOP_GRACE_S = 10.0
 BUSY = 75
 """The script's exit status when the job runs already (sysexits' EX_TEMPFAIL)."""
+OVERDUE = 124
+"""As `timeout` has it."""
 SYSTEMD = "/etc/systemd/system"
 CRON = "/etc/cron.d"
 
@@ -43,7 +45,7 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Order:
     """A job to run, or to put on a node. `app`: the app as the job runs it; `image`: what the Engine finds it by.
-    `secrets`, `contents`: as create.Order has them. `again`: also when it has run for this key."""
+    `secrets`, `contents`, `digests`: as create.Order has them."""
 
     cluster_id: str
     name: str
@@ -58,7 +60,7 @@ class Order:
     done: tuple[str, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, bytes] = field(default_factory=dict)
-    again: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -123,6 +125,7 @@ def make(engine: Engine, order: Order, there: JobRun | None) -> str:
     marks = joblist.build(
         cluster_id=order.cluster_id, app=order.app.name, job=order.job, key=order.key,
         schedule=f"{order.schedule} {order.timezone}" if order.schedule else "", done=done,
+        secrets=order.digests,
     )  # fmt: skip
     make_volumes(engine, order.cluster_id, order.app)
     given = Given(marks, address=order.address, secrets=order.secrets, files=_put(engine, order))
@@ -288,17 +291,28 @@ def script(order: Order) -> str:
     """What the host runs: with `due` (cron's) only in a minute of the schedule. Never two at once: the second ends
     with 75. One that takes too long is stopped."""
     path = script_path(order.cluster_id, order.app.name, order.job)
-    timeout = ["timeout", f"{order.timeout_s:g}", "docker", "start", "--attach", order.name]
-    stop = ["docker", "stop", "--time", f"{order.app.stop.grace_s:.0f}", order.name]
-    inner = f"{quote(timeout)}\nstatus=$?\n[ $status -ne 124 ] || {quote(stop)} >/dev/null\nexit $status"
-    running = ["docker", "inspect", "--format", "{{.State.Running}}", order.name]
+    start = [
+        "timeout",
+        "-k",
+        "5",
+        f"{order.timeout_s:g}",
+        "docker",
+        "start",
+        "--attach",
+        "--sig-proxy=false",
+        order.name,
+    ]
+    runs = quote(["docker", "inspect", "--format", "{{.State.Running}}", order.name])
+    stop = quote(["docker", "stop", "--time", f"{order.app.stop.grace_s:.0f}", order.name])
+    overdue = f'[ "$({runs})" != true ] || {{ {stop} >/dev/null; status={OVERDUE}; }}'
+    inner = f"{quote(start)}\nstatus=$?\n{overdue}\nexit $status"
     return (
         "#!/bin/sh\n"
         f"# Made by k4t for {order.title}, cluster {order.cluster_id}. What is changed here is lost.\n"
         'if [ "$1" = due ]; then\n'
         f"{cron.shell_test(order.schedule, order.timezone)}"
         "fi\n"
-        f'[ "$({quote(running)} 2>/dev/null)" != true ] || exit {BUSY}\n'
+        f'[ "$({runs} 2>/dev/null)" != true ] || exit {BUSY}\n'
         f"exec {quote(['flock', '-n', '-o', '-E', str(BUSY), f'{path}.lock', 'sh', '-c', inner])}\n"
     )
 

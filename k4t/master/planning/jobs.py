@@ -16,7 +16,7 @@ from k4t.master.planning.assess import Assessment
 from k4t.master.planning.graph import NOT_STARTED, Graph, Wave
 from k4t.master.planning.placement import Board, Host, closed, forbids
 from k4t.master.planning.plan import Action, DropJob, ResolvedImage, RunJob, Step
-from k4t.master.planning.specs import canonical_json, canonical_spec
+from k4t.master.planning.specs import canonical_json, canonical_spec, secret_digests, with_digests
 from k4t.master.planning.survey import Survey
 from k4t.model.spec import App, Image, Job, Tree
 from k4t.model.state import JobRun, Observed
@@ -56,6 +56,7 @@ def as_job(app: App, job: Job) -> App:
         network=network,
         ports=(),
         env=tuple(env.values()),
+        files=tuple(dataclasses.replace(file, on_change="replace") for file in app.files),
         health=None,
         routes=(),
         records=(),
@@ -64,12 +65,15 @@ def as_job(app: App, job: Job) -> App:
 
 
 def key(app: App, job: Job, images: Mapping[str, ResolvedImage]) -> str:
-    """What it runs for: the app's spec (a restart is no other one) and the job's own."""
+    """What it runs for: the app's spec (a restart is no other one) and the job's own. Values of secrets don't count:
+    not every machine knows them."""
+    app = with_digests(dataclasses.replace(app, restart=0), {})
+    job = next(one for one in app.jobs if one.name == job.name)
     digest = images[app.name].digest
     own = images[image_name(app.name, job.name)].digest if job.image else digest
     form: dict[str, object] = {
-        "app": canonical_spec(dataclasses.replace(app, restart=0), digest),
-        "job": canonical_spec(dataclasses.replace(as_job(app, job), restart=0), own),
+        "app": canonical_spec(app, digest),
+        "job": canonical_spec(as_job(app, job), own),
     }
     if job.schedule:
         form["schedule"] = [job.schedule, job.timezone, f"{job.timeout_s:g}", f"{app.stop.grace_s:g}"]
@@ -120,8 +124,9 @@ def before_update(
                 f"{found.name} is left as it is: its job {job.name} was begun on {away}, which can't be asked whether "
                 f"it runs; when {away} is lost: k4t node dead {away}"
             )
+        old = tuple(_drop(scene, run, "is no timer any more") for run in seen if run.schedule)
         node = next((run.node for run in seen if run.running), new[0].slot.node)
-        last = (_step(scene, work_of(scene, found.app, job, wanted), node, "before the update", (*after, *last)),)
+        last = (_step(scene, work_of(scene, found.app, job, wanted), node, "before the update", (*after, *old, *last)),)
     return last, ""
 
 
@@ -154,28 +159,45 @@ def timers(scene: Scene, found: Assessment, gate: tuple[str, ...]) -> list[str]:
             continue
         wanted = key(app, job, scene.images)
         here = [run for run in scene.of(app.name, name) if run.node == node]
-        if any(run.key == wanted and run.schedule for run in here):
+        changed = _changed(app, job, here[0], wanted) if here else "new timer"
+        if not changed:
             continue
         moved = tuple(f"untimer:{app.name}.{name}@{run.node}" for run in scene.of(app.name, name) if run.node != node)
-        cause = "has changed" if here else "new timer"
-        _step(scene, work_of(scene, app, job, wanted), node, cause, (*gate, *moved))
+        _step(scene, work_of(scene, app, job, wanted), node, changed, (*gate, *moved))
     return not_done
+
+
+def _changed(app: App, job: Job, there: JobRun, wanted: str) -> str:
+    """Why its timer is made anew, in words. A secret that isn't known here, or wasn't there, has not changed."""
+    if not there.schedule:
+        return "new timer"
+    if there.key != wanted:
+        return "has changed"
+    known, told = secret_digests(as_job(app, job)), dict(there.secrets)
+    names = sorted(name for name, digest in known.items() if digest and told.get(name, digest) != digest)
+    return f"secret {', '.join(names)} changed" if names else ""
 
 
 def drop(scene: Scene, app: str, placed: Mapping[str, str], kept: Iterable[str] = ()) -> None:
     """Containers of this app's jobs that are not where they should be, with their timers."""
     stay = set(kept)
     for run in scene.runs:
-        if run.app != app or run.job in stay or placed.get(run.job) == run.node:
+        if run.app != app or placed.get(run.job) == run.node or (run.job in stay and not run.schedule):
             continue
-        if run.job in placed:
+        if run.job in stay:
+            cause = "is no timer any more"
+        elif run.job in placed:
             cause = f"moves to {placed[run.job]}" if placed[run.job] else "finds no node"
         else:
             cause = "is gone from the tree" if app in scene.desired.apps else f"{app} is gone from the tree"
             if app in scene.desired.apps and scene.desired.apps[app].stopped:
                 cause = f"{app} is stopped"
-        work = DropJob(run)
-        scene.graph.add(f"untimer:{app}.{run.job}@{run.node}", "untimer", cause, work, app=app, node=run.node)
+        _drop(scene, run, cause)
+
+
+def _drop(scene: Scene, run: JobRun, cause: str) -> str:
+    id = f"untimer:{run.app}.{run.job}@{run.node}"
+    return scene.graph.add(id, "untimer", cause, DropJob(run), app=run.app, node=run.node)
 
 
 def home(scene: Scene, app: App, image: ResolvedImage | None, job: str) -> str:

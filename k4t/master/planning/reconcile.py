@@ -275,12 +275,16 @@ class _Run:
         self.warnings += [f"{one.name} on {one.node} is not healthy: its check says {one.health}" for one in ill]
         gate: tuple[str, ...] = ()
         if found.needs or any(keep.action for keep in found.keeps) or found.surplus:
-            gate = self._change(found, track)
+            changed = self._change(found, track)
+            if changed is None:
+                return
+            gate = changed
         track.settle(gate)
-        if not found.held:
+        if not found.held and found.paused is None:
             self.not_done += jobs.timers(self.scene, found, gate)
 
-    def _change(self, found: Assessment, track: Track) -> tuple[str, ...]:
+    def _change(self, found: Assessment, track: Track) -> tuple[str, ...] | None:
+        """What relies on all of it comes after these; None: it can't begin now."""
         image = found.image or ResolvedImage(found.app.image.reference, "")
         picker = Picker(self.board, found.app, image)
         waits = tuple(id for name in found.app.depends for id in self.first_awaits.get(name, ()))
@@ -289,7 +293,7 @@ class _Run:
         due, obstacle = jobs.before_update(self.scene, found, arranged.waves, waits)
         if obstacle:
             self.not_done.append(obstacle)
-            return ()
+            return None
         self._collect(found, arranged)
         gate = track.run(arranged.waves, due)
         if found.paused is None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from k4t.model.spec import App, ExecProbe, File, Health, ImageProbe, Log, Network, Port, Resources, Stop, Volume
+from k4t.model.spec import App, Env, ExecProbe, File, Health, ImageProbe, Log, Network, Port, Resources, Stop, Volume
 
 VERSION = "v1"
 
@@ -38,9 +38,14 @@ def with_digests(app: App, digests: Mapping[str, str]) -> App:
     """The app with these digests of its secrets; those that are not named are unknown."""
     return dataclasses.replace(
         app,
-        env=tuple(dataclasses.replace(e, digest=digests.get(e.secret, "")) if e.secret else e for e in app.env),
+        env=_env_with(app.env, digests),
+        jobs=tuple(dataclasses.replace(job, env=_env_with(job.env, digests)) for job in app.jobs),
         files=tuple(dataclasses.replace(f, sha256=digests.get(f.secret, "")) if f.secret else f for f in app.files),
     )
+
+
+def _env_with(env: tuple[Env, ...], digests: Mapping[str, str]) -> tuple[Env, ...]:
+    return tuple(dataclasses.replace(e, digest=digests.get(e.secret, "")) if e.secret else e for e in env)
 
 
 def spec_beside(app: App, image_digest: str, told: Mapping[str, str]) -> str:
