@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k4t.master.planning.assess import BEYOND_STARTING
-from k4t.master.planning.plan import Options, Plan
+from k4t.master.planning.plan import Options, Plan, Step
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.report import as_text
 from k4t.model.state import Container
@@ -105,12 +105,16 @@ def test_a_canary_is_never_exceeded(one: World, limit: int) -> None:
     )
     plan = reconcile(desired, one.observed, images=world.images(desired))
     bounds = {app: max(limit, len(replicas(one, app, spec))) for app, spec in plan.paused.items()}
-    model = Watched(desired, one.observed)
-    for step in plan.steps:
-        model.apply(dataclasses.replace(plan, steps=(step,)))
-        for app, spec in plan.paused.items():
-            new = {c.replica for c in model.containers.values() if c.app == app and c.spec == spec}
-            assert len(new) <= bounds[app], f"{step.id}: {new}"
+
+    class Counting(world.Model):
+        def do(self, step: Step) -> bool:
+            done = super().do(step)
+            for app, spec in plan.paused.items():
+                new = {c.replica for c in self.containers.values() if c.app == app and c.spec == spec}
+                assert len(new) <= bounds[app], f"{step.id}: {new}"
+            return done
+
+    Counting(desired, one.observed).apply(plan)
 
 
 def replicas(one: World, app: str, spec: str) -> set[str]:
