@@ -17,6 +17,7 @@ from k4t.master.planning.placement import Board, Host, Picker, closed, demand, f
 from k4t.master.planning.plan import Plan, ResolvedImage
 from k4t.master.planning.survey import replica_key, survey
 from k4t.master.run import Run
+from k4t.master.vantage import vantage
 from k4t.model.spec import App, Tree
 from k4t.model.state import Container, Head, Observed, ParticipantState
 from k4t.node import events, health, logs
@@ -119,9 +120,9 @@ def explain(run: Run, name: str) -> Explained:
     places = tuple(_places(app, board, image)) if app is not None else ()
     found = Explained(
         app=name, image=app.image.reference if app else "", digest=image.digest, wanted=_wanted(app, run.tree),
-        stopped=app.stopped if app else False, held=_held(head, name), replicas=replicas, places=places,
+        stopped=app.stopped if app else False, held=_held(plan, head, name), replicas=replicas, places=places,
         members=members, steps=tuple(f"{step.id}  {step.cause}" for step in plan.steps) if plan else (),
-        obstacles=obstacles, helps=(),
+        obstacles=obstacles, helps=(f"k4t continue {name}",) if plan and name in plan.paused else (),
     )  # fmt: skip
     return _with_helps(found, app, run.tree)
 
@@ -146,7 +147,10 @@ def _wanted(app: App | None, tree: Tree) -> int:
     return len(tree.nodes) if app.replicas is None else app.replicas
 
 
-def _held(head: Head | None, name: str) -> str:
+def _held(plan: Plan | None, head: Head | None, name: str) -> str:
+    """The head remembers; the plan knows whether that spec is still the wanted one."""
+    if plan is not None:
+        return plan.held.get(name, "")
     return head.held.get(name, "") if head else ""
 
 
@@ -157,7 +161,7 @@ def _replica(fleet: Fleet, app: App | None, one: Container, why: str, groups: tu
     try:
         problem = one.state if not one.running else ""
         if app is not None and one.running:
-            problem = health.problem(fleet.transport(fleet.tree.nodes[one.node]), one, app)
+            problem = health.problem(vantage(fleet, fleet.tree.nodes[one.node], app), one, app)
         return Replica(one.replica, one, why, problem, _insides(fleet, one, problem), groups)
     except K4tError as error:
         return Replica(one.replica, one, why, f"can't be asked: {error}", Insides(), groups)
@@ -297,7 +301,7 @@ def _obstacles(plan: Plan | None, problem: str, observed: Observed) -> Iterator[
 
 
 def _with_helps(found: Explained, app: App | None, tree: Tree) -> Explained:
-    return dataclasses.replace(found, helps=tuple(dict.fromkeys(_helps(found, app, tree))))
+    return dataclasses.replace(found, helps=tuple(dict.fromkeys((*found.helps, *_helps(found, app, tree)))))
 
 
 def _helps(found: Explained, app: App | None, tree: Tree) -> Iterator[str]:
@@ -342,6 +346,11 @@ def _help_places(found: Explained, app: App, tree: Tree) -> Iterator[str]:
             yield f"k4t node check {place.node}"
         elif place.against.startswith("not enough"):
             yield f"lower <resources> ({app.where}), or give {place.node} more ({tree.nodes[place.node].where})"
+        elif place.against.endswith("exhausted"):
+            kind = "addresses" if place.against.startswith("address") else "ports"
+            yield f"a wider <{kind} range> for {place.node} ({tree.nodes[place.node].where})"
+        elif place.against.startswith("address "):
+            yield f"another address or another node for the <pin> ({app.where})"
         elif " is not " in place.against:
             yield f"a <label> of {place.node} ({tree.nodes[place.node].where}), or another <require> ({app.where})"
         elif place.against.startswith("port "):

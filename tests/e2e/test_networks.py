@@ -136,6 +136,9 @@ def test_an_exhausted_pool_is_said_by_the_plan(pooled: Site, lab: Lab) -> None:
     ]
     pooled.k4t("apply", "--yes", status=3)
     assert endpoints(pooled) == [(f"{prefix(lab)}.100", 8080)]
+    said = pooled.k4t("explain", "web").stdout
+    assert "a wider <addresses range> for n1" in said
+    assert "not healthy" not in said, "it is asked from another host as well"
 
 
 def test_a_lone_host_can_not_probe_its_own(site: Site, lab: Lab) -> None:
