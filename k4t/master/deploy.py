@@ -28,6 +28,7 @@ from k4t.master.observe import observe
 from k4t.master.planning import away, hold, report, serials
 from k4t.master.planning.capable import inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
+from k4t.master.planning.jobs import placed
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.rollback import RolledBack
@@ -237,19 +238,18 @@ def _has_new_apps(decision: Decision) -> bool:
 
 
 def _declare(run: Run, decision: Decision) -> None:
-    """Which nodes are dead, and fenced, and which apps go on beyond their canary, is known everywhere before anything
-    is started for it."""
+    """Which nodes are dead, and fenced, which apps go on beyond their canary, and where jobs are begun, is known
+    everywhere before anything is started for it."""
     from k4t.master import record
 
     if decision.head is None:
         return
     going_on = {app: spec for app, spec in decision.plan.specs.items() if app in decision.proceed}
     continued = {**decision.head.continued, **going_on}
-    if decision.dead != decision.head.dead or continued != decision.head.continued:
-        head = dataclasses.replace(
-            decision.head, dead=decision.dead, continued=continued, who=run.who, at=run.at
-        )  # fmt: skip
-        record.write_heads(run.fleet, head, run.emit)
+    jobs = {**decision.head.jobs, **placed(decision.plan.steps)}
+    head = dataclasses.replace(decision.head, dead=decision.dead, continued=continued, jobs=jobs)
+    if head != decision.head:
+        record.write_heads(run.fleet, dataclasses.replace(head, who=run.who, at=run.at), run.emit)
 
 
 def _refuse_unsafe(plan: Plan) -> None:
@@ -340,6 +340,7 @@ def _record(
         who=run.who, at=run.at, message=request.message, dead=decision.dead,
     )  # fmt: skip
     head = hold.remembered(head, plan, failed=failed, serial=outcome.serial, proceed=decision.proceed)
+    head = dataclasses.replace(head, jobs={**head.jobs, **placed(plan.steps)})
     record.write_heads(run.fleet, head, run.emit)
     failpoints.reach("after:record")
     entry = {
