@@ -106,9 +106,10 @@ def exec_(
 
             status = show.ended(in_all(run.fleet, running, command, show.printer(given.console)), given.console)
             raise typer.Exit(status or chosen.exit_status)
-        if len({one.replica for one in running}) > 1 and sys.stderr.isatty():
-            given.console.note(f"in {running[0].name} on {running[0].node}")
-        raise typer.Exit(_attach(run.fleet.engine(running[0].node), running[0], command, interactive, terminal))
+        one = [one for one in running if one.replica == running[0].replica][-1]  # its newest generation
+        if len(running) > 1 and sys.stderr.isatty():
+            given.console.note(f"in {one.name} on {one.node}")
+        raise typer.Exit(_attach(run.fleet.engine(one.node), one, command, interactive, terminal))
 
 
 def _attach(engine: Engine, container: Container, command: list[str], interactive: bool, terminal: bool) -> int:

@@ -426,6 +426,19 @@ def test_explain_shows_the_end_of_a_crash(site: Site) -> None:
     assert "no config" in site.k4t("explain", "web").stdout
 
 
+def test_explain_says_what_is_held(site: Site, lab: Lab) -> None:
+    """A version that did not get healthy was taken back: the old one serves, and the two ways on are named."""
+    site.app("web", replicas=1)
+    site.k4t("apply", "--yes")
+    site.app("web", replicas=1, image=lab.push("sick", FAIL=1))
+    site.k4t("apply", "--yes", status=None)
+    found = site.json("explain", "web")
+    assert found["held"].startswith("v1:")
+    assert (found["running"], found["healthy"]) == (1, 1)
+    assert any("--retry" in sentence for sentence in found["helps"])
+    assert "is held" in site.k4t("explain", "web").stdout
+
+
 # --- a plan as commands ------------------------------------------------------------------------------------
 
 BY_HAND = """\
