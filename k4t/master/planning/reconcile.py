@@ -76,7 +76,7 @@ class _Run:
         self.warnings = [*desired.no_effect, *unprobed(desired, observed, self.apps)]
         self.abandoned: list[tuple[str, str, str]] = []
         self.unknown: dict[str, list[str]] = {}
-        self.first_awaits: dict[str, tuple[str, ...]] = {}
+        self.awaits: dict[str, tuple[str, ...]] = {}
         self.specs: dict[str, str] = {}
         self.held: dict[str, str] = {}
         self.paused: dict[str, str] = {}
@@ -287,7 +287,8 @@ class _Run:
         """What relies on all of it comes after these; None: it can't begin now."""
         image = found.image or ResolvedImage(found.app.image.reference, "")
         picker = Picker(self.board, found.app, image)
-        waits = tuple(id for name in found.app.depends for id in self.first_awaits.get(name, ()))
+        needed = () if found.held else found.app.depends
+        waits = tuple(id for name in needed for id in self.awaits.get(name, ()))
         arranged = arrange(found, self.board, picker, start_after=waits)
         picker.close()
         due, obstacle = jobs.before_update(self.scene, found, arranged.waves, waits)
@@ -295,12 +296,11 @@ class _Run:
             self.not_done.append(obstacle)
             return None
         self._collect(found, arranged)
-        gate = track.run(arranged.waves, due)
+        changing = any(need.old is not None for need in found.needs)
+        gate = track.run(arranged.waves, (*due, *waits) if changing else due)
         if found.paused is None:
             track.retire(arranged.retire, gate, found.left_over)
-        self.first_awaits[found.name] = tuple(
-            f"await:{entry.slot.label}" for wave in arranged.waves[:2] for entry in wave.bring
-        )
+        self.awaits[found.name] = tuple(f"await:{entry.slot.label}" for wave in arranged.waves for entry in wave.bring)
         return gate
 
     def _collect(self, found: Assessment, arranged: Arranged) -> None:
