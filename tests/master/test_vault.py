@@ -1,0 +1,90 @@
+"""The secrets of one run: fetched once, told apart by digests, unknown where they can't be had."""
+
+from __future__ import annotations
+
+import pytest
+
+from k4t.errors import SecretUnavailable
+from k4t.master.planning.specs import secret_digests
+from k4t.master.vault import Vault
+from k4t.model import spec
+from k4t.tree.age import NoIdentity
+from k4t.tree.secret_files import digest
+
+pytestmark = pytest.mark.unit
+KEY = b"k" * 32
+WEB = spec.App(
+    "web",
+    spec.Image("web:1"),
+    env=(spec.Env("A", secret="one"), spec.Env("PLAIN", "x")),
+    files=(spec.File("/key", secret="two"), spec.File("/conf", source="c", sha256="cc")),
+    jobs=(spec.Job("nightly", schedule="0 3 * * *", env=(spec.Env("B", secret="three"),)),),
+)
+OTHER = spec.App("other", spec.Image("other:1"), env=(spec.Env("A", secret="four"),))
+NAMES = ("one", "two", "three", "four")
+TREE = spec.Tree(
+    spec.Cluster("prod", "k7f3q2m9"),
+    apps={"web": WEB, "other": OTHER},
+    secrets={name: spec.SecretRef(name, "age", where=spec.Where(f"secrets/{name}.age")) for name in NAMES},
+)
+
+
+class Source:
+    """Gives every secret but those that it misses, and counts."""
+
+    def __init__(self, *missing: str) -> None:
+        self.missing = missing
+        self.asked: list[str] = []
+
+    def __call__(self, ref: spec.SecretRef) -> str:
+        self.asked.append(ref.name)
+        if ref.name in self.missing:
+            raise SecretUnavailable(ref.name, str(ref.where), "is away", "look for it")
+        return f"value of {ref.name}"
+
+
+def test_all_that_an_app_uses_is_told_apart() -> None:
+    """Environment, files and the jobs' environment; each fetched once, also when it is planned twice."""
+    source = Source()
+    vault = Vault(TREE, source, lambda: KEY)
+    for _ in range(2):
+        tree, unknown = vault.digested(["web"])
+        assert unknown == ()
+        web = tree.apps["web"]
+        assert secret_digests(web) == {n: digest(KEY, n, f"value of {n}") for n in ("one", "two")}
+        assert web.jobs[0].env[0].digest == digest(KEY, "three", "value of three")
+        assert web.files[1].sha256 == "cc"
+        assert tree.apps["other"] == OTHER
+    assert sorted(source.asked) == ["one", "three", "two"]
+    assert vault.of(WEB) == {"one": "value of one", "two": "value of two"}
+
+
+def test_what_cant_be_had_is_unknown_and_the_rest_is_known() -> None:
+    """One sentence for each, with what to do."""
+    tree, unknown = Vault(TREE, Source("two"), lambda: KEY).digested(["web", "other"])
+    assert unknown == ("web: can't tell whether secret two changed: is away; look for it",)
+    assert secret_digests(tree.apps["web"])["two"] == ""
+    assert secret_digests(tree.apps["web"])["one"] != ""
+
+
+def test_without_identity_nothing_is_asked() -> None:
+    """The key can't be opened, so no value is of use."""
+
+    def none() -> bytes | None:
+        raise NoIdentity("no identity here", "set K4T_IDENTITY")
+
+    source = Source()
+    tree, unknown = Vault(TREE, source, none).digested(["other"])
+    assert unknown == ("other: can't tell whether secret four changed: no identity here; set K4T_IDENTITY",)
+    assert tree.apps == TREE.apps
+    assert source.asked == []
+
+
+def test_a_tree_without_secrets_opens_nothing() -> None:
+    """No identity is looked for."""
+
+    def never() -> bytes | None:
+        raise AssertionError
+
+    plain = spec.Tree(TREE.cluster, apps={"x": spec.App("x", spec.Image("x:1"))})
+    assert Vault(plain, Source(), never).digested(["x"]) == (plain, ())
