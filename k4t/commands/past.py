@@ -21,7 +21,8 @@ def history(ctx: typer.Context) -> None:
     """The last revisions: serial, when, who, what changed, why."""
     from k4t.render import past as show
 
-    show.history(_known(ctx.obj), ctx.obj.console)
+    known, _ = _known(ctx.obj)
+    show.history(known, ctx.obj.console)
 
 
 @past_app.command("rollback", epilog="Example: k4t rollback web --to 41")
@@ -39,10 +40,9 @@ def rollback(
     from k4t.tree.changes import Edit
 
     given: Globals = ctx.obj
-    known = _known(given)
-    way = way_back(
-        given.db, WorkingCopy(given.db).store, known, app=name or "", to=to, reference=_reference(given, name)
-    )  # fmt: skip
+    known, held = _known(given)
+    store = WorkingCopy(given.db).store
+    way = way_back(given.db, store, known, app=name or "", to=to, reference=_reference(given, name), held=held)
     show.way(way, given.console)
     edit = Edit(given.db)
     try:
@@ -56,8 +56,9 @@ def rollback(
     run_change(given, edit, request, no_apply=no_apply)
 
 
-def _known(given: Globals) -> list[Entry]:
-    """From the newest head that a host has, and this copy. A tree that can't be read is no reason not to go back."""
+def _known(given: Globals) -> tuple[list[Entry], frozenset[str]]:
+    """From the newest head that a host has, and this copy; and which apps are held. A tree that can't be read is no
+    reason not to go back."""
     from k4t.master.history import WorkingCopy
     from k4t.master.observe import observe
     from k4t.master.planning.serials import newest
@@ -72,7 +73,7 @@ def _known(given: Globals) -> list[Entry]:
             given.console.note("no host has a head: this is what this working copy remembers", "yellow")
     except InvalidTree as error:
         given.console.note(f"the tree is invalid ({error.findings[0]}): this is what this working copy remembers")
-    return entries(head, WorkingCopy(given.db).store)
+    return entries(head, WorkingCopy(given.db).store), frozenset(head.held if head else ())
 
 
 def _reference(given: Globals, name: str | None) -> str:

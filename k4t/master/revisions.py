@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,17 +82,37 @@ def _entry(revision: Revision | None, store: Store, serial: int) -> Entry | None
 
 
 def way_back(
-    directory: Path, store: Store, known: Sequence[Entry], *, app: str = "", to: int | None = None, reference: str = ""
+    directory: Path,
+    store: Store,
+    known: Sequence[Entry],
+    *,
+    app: str = "",
+    to: int | None = None,
+    reference: str = "",
+    held: Collection[str] = (),
 ) -> Way:
     """To serial `to`, or before the newest change. `app` "": the whole tree. `reference`: the app's image now, since
-    another digest for it is a change too. Raises Usage for what never was, K4tError for what isn't kept here."""
+    another digest for it is a change too. `held`: apps whose update failed and was undone on the hosts; as the tree
+    has them they were never applied, so the newest serial is what they go back to.
+
+    Raises Usage for what never was, K4tError for what isn't kept here."""
     if not known:
         raise Usage("nothing was applied yet, so there is nothing to go back to")
     if to is not None and not known[-1].serial <= to <= known[0].serial:
         raise Usage(f"no serial {to} in history", f"it has {known[-1].serial} to {known[0].serial}: k4t history")
+    if to is None and (names := [name for name in ([app] if app else held) if name in held]):
+        digests = files.read_files(directory).app_sha256()
+        newest = {name: _newest(known, name) for name in names}
+        if failed := [one for name, one in newest.items() if one and digests.get(name) != one.apps[name]]:
+            to = failed[0].serial if app else known[0].serial
     if not app:
         return _tree_back(directory, store, known, to)
     return _app_back(directory, store, app, *_state(known, app, to, reference), known=known)
+
+
+def _newest(known: Sequence[Entry], app: str) -> Entry | None:
+    """The newest revision that is about an app."""
+    return next((one for one in known if app in one.apps), None)
 
 
 # --- one app -----------------------------------------------------------------------------------------------
@@ -132,10 +152,15 @@ def _state(known: Sequence[Entry], app: str, to: int | None, reference: str) -> 
         if not found:
             raise Usage(f"no revision up to {to} names {app}", "k4t history shows which do")
         return found[-1][:2]
-    other = [state for state in states if state[1:] != states[-1][1:]]
+    other = [state for state in states if _differs(state, states[-1])]
     if not other:
         raise Usage(f"{app} has never been anything else since serial {states[0][0].serial}")
     return other[-1][:2]
+
+
+def _differs(one: tuple[Entry, str, str], other: tuple[Entry, str, str]) -> bool:
+    """Another hash; or another digest, where both are known."""
+    return one[1] != other[1] or bool(one[2] and other[2] and one[2] != other[2])
 
 
 # --- the whole tree ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from tests.e2e.test_day_two import ROUTED, running
 from tests.lab import Lab
 
 pytestmark = pytest.mark.integration
+BAD = '\n  <env name="UNHEALTHY">1</env>'
 
 
 def version(lab: Lab) -> str:
@@ -128,3 +129,21 @@ def test_a_tree_that_cannot_be_read_can_go_back(published: Site, lab: Lab) -> No
     published.k4t("rollback", "web", "--to", "1", "--yes")
     assert path.read_bytes() == first
     assert running(lab) == ["prod.web.0.1"]
+
+
+def test_after_a_failed_update_the_tree_goes_back_to_what_runs(published: Site, lab: Lab) -> None:
+    """The hosts were put back by themselves, the tree wasn't: rollback does that, and nothing has to be done then."""
+    quick = ROUTED.replace('interval="1s"', 'interval="1s" retries="1" start-period="1s"')
+    path = published.app("web", replicas=1, more=quick)
+    published.k4t("apply", "--yes")
+    published.app("web", replicas=1, more=quick + '\n  <env name="VER">2</env>')
+    published.k4t("apply", "--yes")
+    good = path.read_bytes()
+    published.app("web", replicas=1, more=quick.replace('path="/"', 'path="/nowhere" status="204"') + BAD)
+    published.k4t("apply", "--yes", status=1)
+    published.k4t("rollback", "web", "--yes")
+    assert path.read_bytes() == good
+    assert "version=2" in version(lab)
+    assert published.json("status")["apps"][0]["held"] is None
+    published.k4t("rollback", "web", "--yes")
+    assert "version=1" in version(lab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,35 @@ def test_a_revision_of_another_copy_with_the_same_number_is_not_mistaken(db: Pat
         back(db, theirs, "web", 2)
     with pytest.raises(Usage, match="was not there at serial 3"):
         back(db, theirs, "web", 3)
+
+
+def test_a_digest_that_becomes_known_is_no_change(db: Path) -> None:
+    """Revisions of another copy say no digests: going back goes to other files, not to the same ones."""
+    head = apply(db, None)
+    put(db, "web", WEB.format(2))
+    head = apply(db, head)
+    put(db, "api", WEB.format("api"))
+    head = apply(db, head, "api")
+    store = WorkingCopy(db).store
+    known = entries(head, store)
+    known[0] = dataclasses.replace(known[0], digests={"web:2": "sha256:2"})
+    assert way_back(db, store, known, app="web", reference="web:2").entry.serial == 1
+    known[1] = dataclasses.replace(known[1], digests={"web:2": "sha256:1"})
+    assert way_back(db, store, known, app="web", reference="web:2").entry.serial == 2
+
+
+def test_what_failed_goes_back_to_what_was_applied_last(db: Path) -> None:
+    """An app that is held was put back on the hosts: the newest serial is what runs; once the tree says so too, the
+    next way leads further back."""
+    head = apply(db, None)
+    put(db, "web", WEB.format(2))
+    head = apply(db, head)
+    put(db, "web", WEB.format("bad"))
+    store = WorkingCopy(db).store
+    for serial in (2, 1):
+        way = way_back(db, store, entries(head, store), app="web", held={"web"})
+        assert way.entry.serial == serial
+        way.take(Edit(db))
+    put(db, "web", WEB.format("bad"))
+    way_back(db, store, entries(head, store), held={"web"}).take(Edit(db))
+    assert (db / "apps/web/app.xml").read_text() == WEB.format(2)
