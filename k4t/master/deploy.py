@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from k4t import failpoints
-from k4t.errors import Interrupted, InvalidTree, Unreachable, Unsafe, Usage, gravest
+from k4t.errors import Interrupted, InvalidTree, Partial, Unreachable, Unsafe, Usage, gravest
 from k4t.master import hooks, rollback
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
@@ -368,7 +368,7 @@ def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None =
     )
     left = plan.not_done + plan.refused + unplaced + (rollback.sentences(undone) if undone else ())
     if failed or skipped:
-        statuses.append(3 if executed.interrupted or _any_app_complete(executed) or _both_serve(executed) else 1)
+        statuses.append(3 if executed.interrupted or _any_app_complete(executed) or _in_part(executed) else 1)
     result = "done" if executed.done else "nothing"
     if left or failed or skipped:
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"
@@ -399,8 +399,11 @@ def _any_app_complete(executed: Executed) -> bool:
     return any(step.app not in open_apps for step in executed.done)
 
 
-def _both_serve(executed: Executed) -> bool:
-    """Whether new containers are published and nothing but publishing failed: old and new serve, and the next run
-    goes on."""
+def _in_part(executed: Executed) -> bool:
+    """Whether old and new serve, and the next run goes on: nothing failed but publishing (or what waits for it), after
+    something new was published or said so itself."""
     published = any(isinstance(step.work, Publish) and step.work.add for step in executed.done)
-    return published and all(isinstance(failure.step.work, Publish) for failure in executed.failed)
+    return all(
+        isinstance(failure.error, Partial) or (published and isinstance(failure.step.work, Publish))
+        for failure in executed.failed
+    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from k4t import failpoints
-from k4t.errors import Interrupted, StepError
+from k4t.errors import Interrupted, Partial, StepError
 from k4t.master import jobs
 from k4t.master.fleet import Fleet
 from k4t.master.planning import endpoints
@@ -32,6 +32,7 @@ from k4t.master.publication.publish import Publisher
 from k4t.master.vantage import vantage
 from k4t.master.vault import Vault
 from k4t.model.events import Emit, StepProgress
+from k4t.model.spec import Tree
 from k4t.model.state import Container, Observed
 from k4t.node import create, files, health, images, lifecycle, refresh
 from k4t.node.allocator import Locker
@@ -67,6 +68,9 @@ class Steps:
         self._emit = emit
         self._guard = threading.Lock()
         self._stopping = stopping
+        self._observed = observed
+        self._away: dict[str, str] = {}
+        self._standing = frozenset(one.id for node in observed.nodes.values() for one in node.containers)
         self._containers: dict[Place, Container] = {
             (one.app, one.replica, one.generation, one.node): one
             for node in observed.nodes.values()
@@ -174,7 +178,7 @@ class Steps:
         if removed and published.stale and not dead_only:
             # One that is away may still send to them: they run on until it is known not to.
             away = ", ".join(f"{name} ({why})" for name, why in published.stale)
-            raise StepError(f"taken out everywhere but on {away}: nothing is stopped before that is healed")
+            raise Partial(f"taken out everywhere but on {away}: nothing is stopped before that is healed")
         return published.words()
 
     def _pause(self, work: Pause) -> str:
@@ -206,6 +210,7 @@ class Steps:
             lifecycle.start(engine, cluster, container)
             self._runs(work.slot)
         elif step.action == "stop":
+            self._not_sent_to(step.app, container)
             lifecycle.stop(engine, cluster, container, grace_s=work.grace_s)
         else:
             lifecycle.remove(engine, cluster, container)
@@ -219,6 +224,15 @@ class Steps:
             if (seen := self._containers.get(_place(slot))) is not None:
                 self._containers[_place(slot)] = dataclasses.replace(seen, state="running", health="")
 
+    def _not_sent_to(self, app: str, container: str) -> None:
+        """A gateway or DNS server that was away when this run looked may send to what it held before, though the
+        others don't any more. What this run has made can't be there."""
+        away = self._away.get(app)
+        if away is None:
+            away = self._away[app] = ", ".join(away_for(self._fleet.tree, self._observed, app))
+        if away and container in self._standing:
+            raise Partial(f"{away} is away and may still send to it: it is stopped once that is healed")
+
     def _known(self, slot: Slot) -> Container:
         with self._guard:
             container = self._containers.get(_place(slot))
@@ -229,3 +243,13 @@ class Steps:
 
 def _place(slot: Slot) -> Place:
     return (slot.app, slot.replica, slot.generation, slot.node)
+
+
+def away_for(tree: Tree, observed: Observed, app: str) -> list[str]:
+    """Gateways and DNS servers that could not be asked, of the groups that an app is, or was, published in."""
+    members = [*observed.gateways.values(), *observed.dns.values()]
+    spec = tree.apps.get(app)
+    groups = {("gateway", group) for group in endpoints.gateway_groups(spec)} if spec else set()
+    groups |= {("dns", group) for group in endpoints.dns_groups(spec)} if spec else set()
+    groups |= {(one.kind, one.group) for one in members if one.document and app in endpoints.by_app(one.document)}
+    return sorted(one.name for one in members if not one.reachable and (one.kind, one.group) in groups)

@@ -141,6 +141,8 @@ class Envoy(Vendor):
             return ""
         before = self._counters()
         try:
+            if before is not None:
+                self._overlap(rendering, old, before)
             self._bring(rendering, old, changed, gone, before)
         except VendorRefused:
             self._restore(old, rendering)
@@ -174,6 +176,24 @@ class Envoy(Vendor):
         wrong = sorted(waiting)
         more = " (and %d more)" % (len(wrong) - 5) if len(wrong) > 5 else ""
         return "; ".join("%s fails Envoy's health check" % name for name in wrong[:5]) + more
+
+    def _overlap(self, rendering: Rendering, old: Rendering, before: Dict[str, str]) -> None:
+        """Where all endpoints are others than before (this host was away for a while), the old ones stay until the
+        new ones have passed Envoy's check: between them there would be none to send to."""
+        cds = self._path("cds", "cds.json")
+        swapped: List[Any] = []
+        both: Rendering = {cds: swapped}
+        for cluster in rendering[cds]:
+            path = self._path("eds", cluster["name"] + ".json")
+            now, then = set(_pairs(rendering[path])), set(_pairs(old.get(path)))
+            if "health_checks" in cluster and now and then and not now & then:
+                swapped.append(cluster)
+                assignment = rendering[path][0]
+                both[path] = [dict(assignment, endpoints=[*assignment["endpoints"], *old[path][0]["endpoints"]])]
+        if swapped:
+            files.make_directory(self.staging)
+            self._await({path: self._write(path, both[path]) for path in both if path != cds}, before)
+            self._prove(both, old)
 
     def _bring(
         self,

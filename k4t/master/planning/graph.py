@@ -270,7 +270,10 @@ class Track:
         """Drain, stop, remove. `served` (where nothing is published): by replica, the step that says its new container
         serves; its old one need not wait for the others."""
         drain_s = self.recipe.app.update.drain_s
-        if drain_s > 0 and self._in_gateway(c for c in wave.out if c.running):
+        lagging = sorted({key for c in wave.out if c.running for key in self.standing.lagging.get(c.id, ())})
+        if lagging:
+            after, served = (*after, *(self.graph.heals[key] for key in lagging if key in self.graph.heals)), NOTHING
+        if drain_s > 0 and (lagging or self._in_gateway(c for c in wave.out if c.running)):
             id = f"drain:{self.name}#{wave.number}"
             after = (self.graph.add(id, "drain", wave.cause, Pause(drain_s), app=self.name, after=after),)
         for container in wave.out:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from k4t.master.planning.endpoints import dns_groups, endpoints_of, gateway_groups, wanted_of
+from k4t.master.planning.endpoints import by_app, dns_groups, endpoints_of, gateway_groups, wanted_of
 from k4t.master.planning.plan import Slot
 from k4t.master.planning.survey import Group, Survey, slot_of
 from k4t.model.participant import Kind
@@ -22,7 +22,8 @@ class Standing:
 
     `misplaced`: published in a group that the app no longer is in. `unsettled`: groups whose routes, checks or
     records differ. `homes`: the node that a vanished container of a replica was published from. `remote`: some
-    endpoint is on a node that doesn't answer, and stays.
+    endpoint is on a node that doesn't answer, and stays. `lagging`: by container, the groups of which some member that
+    answers is not in step and still sends to it.
     """
 
     wanted: tuple[GroupKey, ...]
@@ -33,6 +34,7 @@ class Standing:
     unsettled: list[GroupKey] = field(default_factory=list)
     homes: dict[str, str] = field(default_factory=dict)
     outdated: set[tuple[GroupKey, str]] = field(default_factory=set)
+    lagging: dict[str, set[GroupKey]] = field(default_factory=dict)
     remote: bool = False
     ttl_s: float = 0.0
     groups: tuple[GroupKey, ...] = ()
@@ -60,6 +62,9 @@ def standing(desired: Tree, survey: Survey, name: str) -> Standing:
     for key, group in mentioned.items():
         _sort_endpoints(found, survey, key, group.endpoints.get(name, ()), key in wanted)
     for key, group in survey.groups.items():
+        for document in group.behind():
+            for endpoint in by_app(document).get(name, ()):
+                found.lagging.setdefault(endpoint.container, set()).add(key)
         settled = set(group.settled.get(name, ()))
         if settled != set(wanted_of(app, desired, *key) if app else ()):
             found.unsettled.append(key)

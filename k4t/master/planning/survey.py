@@ -32,6 +32,14 @@ class Group:
     def mentions(self, app: str) -> bool:
         return app in self.endpoints or app in self.settled
 
+    def behind(self) -> tuple[Document, ...]:
+        """What members that answer hold, and is not the newest."""
+        live = self.live
+        if live is None:
+            return ()
+        held = (member.document for member in self.members if member.reachable)
+        return tuple(document for document in held if document is not None and not _same(document, live))
+
     def troubles(self) -> tuple[str, ...]:
         """Why a reachable member doesn't serve what the group should, in words."""
         found = [trouble for member in self.members if member.reachable for trouble in self._troubles_of(member)]
