@@ -58,8 +58,21 @@ def _thing(fleet: Fleet, thing: Thing) -> Iterator[Checked]:
     yield _state(subject, transport, fleet.tree.cluster.id)
     if isinstance(thing, Node):
         yield _engine(fleet, subject, thing)
+        if thing.pool is not None:
+            yield _interface(subject, transport, thing, thing.pool.interface)
     else:
         yield from _participant(fleet, subject, thing)
+
+
+def _interface(subject: str, transport: Transport, node: Node, name: str) -> Checked:
+    """Of <addresses>. Docker makes eth0.7 where there is eth0."""
+    script = 'test -e "/sys/class/net/$1" || test -e "/sys/class/net/${1%.*}"'
+    try:
+        there = transport.run(["sh", "-c", script, "sh", name]).ok
+    except K4tError as error:
+        return Checked(subject, "addresses", False, error.message, error.remedy, error.exit_status)
+    said = f"interface {name}" if there else f"no interface {name}"
+    return Checked(subject, "addresses", there, said, f"correct <addresses interface> ({node.where})")
 
 
 def _kind(thing: Thing) -> str:

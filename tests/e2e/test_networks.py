@@ -141,6 +141,16 @@ def test_an_exhausted_pool_is_said_by_the_plan(pooled: Site, lab: Lab) -> None:
     assert "not healthy" not in said, "it is asked from another host as well"
 
 
+def test_an_interface_that_is_not_there_is_found_by_the_check(site: Site, lab: Lab) -> None:
+    """`node check` names it and the line, before a container needs it."""
+    site.node(lab.host("n1"), inside=pool(lab, 100, 109).replace('"eth0"', '"eth7"'))
+    site.node(lab.host("n2"), inside=pool(lab, 110, 119))
+    said = site.k4t("node", "check", status=1).stdout
+    assert "no interface eth7" in said
+    assert "nodes/n1.xml:1" in said
+    assert "interface eth0" in said
+
+
 def test_a_lone_host_can_not_probe_its_own(site: Site, lab: Lab) -> None:
     """The plan says so, and that it runs for 5 s is what counts then."""
     (site.db / "nodes" / "n2.xml").unlink()
