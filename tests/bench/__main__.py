@@ -17,14 +17,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import figures, reading
+from tests.bench import figures, load, reading
 from tests.bench.figures import Row
 from tests.bench.measure import Cost, run
 from tests.bench.rounds import JOBS, Measured, play
 from tests.bench.scene import Scene
 from tests.lab import Lab
 
-OTHERS = ("help", "core", "reading")
+OTHERS = ("help", "core", "reading", "load")
 ROUNDS = 3
 STARTS = 20
 FILES = 10_000
@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
             rows += _core(rounds)
         if "reading" in chosen:
             rows += _reading(directory, rounds)
+        if "load" in chosen:
+            rows += _load(directory / "load", quick=options.quick)
         if chosen & set(JOBS):
             rows = _jobs(directory, chosen & set(JOBS), rounds, options.lab) + rows
     print(_machine())
@@ -110,6 +112,13 @@ def _play(lab: Lab, directory: Path, jobs: frozenset[str], rounds: int) -> Measu
         _say(f"round {number + 1} of {rounds}")
         play(scene, jobs, measured, number)
     return measured
+
+
+def _load(directory: Path, *, quick: bool) -> list[Row]:
+    directory.mkdir()
+    rows, said = load.measure(directory, quick=quick)
+    _say(said)
+    return rows
 
 
 def _help(directory: Path, starts: int) -> list[Row]:
