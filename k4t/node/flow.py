@@ -33,6 +33,8 @@ class Flow:
     def __init__(self, caller: Caller, transport: Transport, request: Request, *, upgrade: bool) -> None:
         self._wire = Wire(transport.connect_docker())
         self._back = b""
+        self._closed = False
+        self._caller, self._transport = caller, transport
         try:
             self._chunks = self._opened(caller, request, upgrade=upgrade)
         except (Broken, TooSlow, Garbled) as error:
@@ -70,9 +72,15 @@ class Flow:
             self._wire.begin(time.monotonic() + FOREVER_S)
             data = self._wire.some()
             if not data:
+                self._need_a_good_end()
                 return
             if piece := self._chunks.feed(data) if self._chunks else data:
                 yield piece
+
+    def _need_a_good_end(self) -> None:
+        """Raises ConnectionLost when more should have come: half a log must not pass for a whole one."""
+        if not self._closed and (self._chunks is not None or not self._transport.alive):
+            raise self._caller.broken()
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """JSON objects, one a line."""
@@ -108,6 +116,7 @@ class Flow:
             shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
+        self._closed = True
         self._wire.close()
 
 

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from k4t.errors import ConnectionLost
 from k4t.model.state import Container
 from k4t.node.call import Caller, Request
 from k4t.node.flow import Flow
@@ -98,3 +99,17 @@ def test_messages_are_objects_a_line_each() -> None:
     """Cut anywhere; an empty line is none."""
     found = flow(chunks(b'{"a":1}\n\n{"b":\n"x"}'.replace(b'\n"', b'"') + b"\n", 3), 5).messages()
     assert list(found) == [{"a": 1}, {"b": "x"}]
+
+
+def test_half_a_log_does_not_pass_for_a_whole_one() -> None:
+    """What came is given, and then that the connection broke; after our own close it is just the end."""
+    cut = chunks(LOG, 50)[:-5]
+    found: list[str] = []
+    with pytest.raises(ConnectionLost):
+        found.extend(line.text for line in lines(flow(cut, 10), CONTAINER))
+    assert found[:2] == ["one", "two ü"]
+    begun = flow(cut, 10)
+    taken = [next(pieces := begun.pieces())]
+    begun.close()
+    taken += pieces
+    assert b"one" in b"".join(taken)
