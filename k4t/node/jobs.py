@@ -291,21 +291,21 @@ def script(order: Order) -> str:
     """What the host runs: with `due` (cron's) only in a minute of the schedule. Never two at once: the second ends
     with 75. One that takes too long is stopped."""
     path = script_path(order.cluster_id, order.app.name, order.job)
-    start = [
-        "timeout",
-        "-k",
-        "5",
-        f"{order.timeout_s:g}",
-        "docker",
-        "start",
-        "--attach",
-        "--sig-proxy=false",
-        order.name,
-    ]
-    runs = quote(["docker", "inspect", "--format", "{{.State.Running}}", order.name])
-    stop = quote(["docker", "stop", "--time", f"{order.app.stop.grace_s:.0f}", order.name])
-    overdue = f'[ "$({runs})" != true ] || {{ {stop} >/dev/null; status={OVERDUE}; }}'
-    inner = f"{quote(start)}\nstatus=$?\n{overdue}\nexit $status"
+    start, runs, wait, stop = (
+        quote(["docker", *words, order.name])
+        for words in (
+            ["start"],
+            ["inspect", "--format", "{{.State.Running}}"],
+            ["wait"],
+            ["stop", "--time", f"{order.app.stop.grace_s:.0f}"],
+        )
+    )
+    inner = (
+        f"{start} >/dev/null || exit\n"
+        f"status=$(timeout -k 5 {order.timeout_s:g} {wait})\n"
+        f'[ -n "$status" ] || {{ {stop} >/dev/null; status={OVERDUE}; }}\n'
+        'exit "$status"'
+    )
     return (
         "#!/bin/sh\n"
         f"# Made by k4t for {order.title}, cluster {order.cluster_id}. What is changed here is lost.\n"

@@ -199,3 +199,28 @@ def test_what_the_timer_starts_runs_once_at_a_time(site: Site, lab: Lab) -> None
     assert "prod.web.job-clean" not in containers(host, all=False)
     state = json.loads(host.docker(["inspect", "prod.web.job-clean"]).stdout)[0]["State"]
     assert state["Running"] is False
+
+
+def test_an_app_that_goes_takes_its_jobs_along(site: Site, lab: Lab) -> None:
+    """Containers of jobs and timers are gone with it."""
+    app(site, migrate() + TIMER.format(schedule="0 4 * * *", script="true"))
+    site.k4t("apply", "--yes")
+    assert sorted(name for host in lab.nodes for name in containers(host) if "job" in name) == [
+        "prod.web.job-clean",
+        "prod.web.job-migrate",
+    ]
+    site.k4t("app", "remove", "web", "--yes")
+    assert [name for host in lab.nodes for name in containers(host)] == []
+    assert all("k4t_" not in host.exec(["ls", "/etc/cron.d"]).stdout for host in lab.nodes)
+
+
+def test_a_job_with_an_image_of_its_own(site: Site, lab: Lab) -> None:
+    """Pulled by digest to the node on which it runs; its command is its own image's unless it says another."""
+    other = lab.push("tools", VER="tools")
+    job = f'  <job name="migrate" before="update"><image>{other}</image><command><arg>sh</arg><arg>-c</arg>'
+    app(site, job + "<arg>echo $VER &gt;&gt; /data/log</arg></command></job>")
+    steps = [step["id"] for step in site.json("plan")["steps"]]
+    assert any(id.startswith(f"pull:{other}@") for id in steps)
+    site.k4t("apply", "--yes")
+    assert data(lab) == ["tools"]
+    assert site.json("plan")["steps"] == []

@@ -108,7 +108,7 @@ def test_the_script_is_valid_and_tells_no_secret(tmp_path: Path) -> None:
     path.write_text(jobs.script(ORDER))
     subprocess.run(["sh", "-n", str(path)], check=True)
     assert "s3cr3t" not in path.read_text() + jobs.crontab(ORDER) + jobs.service(ORDER)
-    assert "timeout -k 5 90 docker start" in path.read_text()
+    assert "timeout -k 5 90 docker wait" in path.read_text()
     name = jobs.stem("k7f3q2m9", "web", "clean")
     assert all(letter.isalnum() or letter in "_-" for letter in name)
     assert jobs.stem("c", "a-b", "c") != jobs.stem("c", "a", "b-c")
