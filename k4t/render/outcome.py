@@ -24,6 +24,8 @@ def lines(outcome: Outcome, console: Console, name: str, duration_s: float) -> I
         "partial": f"Done in part: {plural(outcome.done, 'step')} in {duration_s:.1f} s; the next apply goes on.",
         "failed": "Failed: what served before still serves.",
     }
+    if not outcome.done:
+        words["partial"] = f"Nothing done: what is not is named above. {name} is at serial {outcome.serial}."
     if outcome.exit_status == Interrupted.exit_status:
         words["partial"] = f"Interrupted: {plural(outcome.done, 'step')} done; the next apply goes on."
     yield console.style(words[outcome.result], STYLE[outcome.result])

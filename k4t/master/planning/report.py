@@ -26,6 +26,8 @@ def to_json(plan: Plan) -> dict[str, object]:
         "warnings": list(plan.warnings),
         "not_done": list(plan.not_done),
         "refused": list(plan.refused),
+        "held": dict(plan.held),
+        "paused": dict(plan.paused),
     }
 
 
