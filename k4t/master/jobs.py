@@ -26,7 +26,7 @@ from k4t.master.vault import Vault
 from k4t.model.events import Emit, Note
 from k4t.model.spec import App, Job
 from k4t.model.state import Head, JobRun, Observed
-from k4t.node import cron, images
+from k4t.node import cron, images, joblist
 from k4t.node import jobs as acts
 from k4t.node.docker import Engine
 from k4t.node.reference import pinned, registry_of
@@ -49,6 +49,13 @@ def perform(
 def drop(fleet: Fleet, step: Step, work: DropJob) -> str:
     acts.drop(fleet.engine(step.node), fleet.tree.cluster.id, work.run)
     return ""
+
+
+def clear(fleet: Fleet, node: str) -> None:
+    """Take every container and timer of jobs from a node that leaves."""
+    engine, cluster = fleet.engine(node), fleet.tree.cluster.id
+    for run in joblist.runs(node, engine.list_containers(), cluster):
+        acts.drop(engine, cluster, run)
 
 
 def _order(fleet: Fleet, vault: Vault, directory: Path, node: str, work: RunJob) -> acts.Order:

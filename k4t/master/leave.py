@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from k4t import command
 from k4t.errors import K4tError, Unreachable, Unsafe, Usage
+from k4t.master import jobs
 from k4t.master.fleet import WITHOUT_SHELL
 from k4t.master.observe import observe, observe_node
 from k4t.master.planning.plan import Plan
@@ -116,6 +117,7 @@ def remove(run: Run, node: Node, allow: Collection[str], *, message: str = "") -
 
 def _clean(run: Run, node: Node) -> bool:
     tree, fleet = run.tree, run.fleet
+    jobs.clear(fleet, node.name)
     dns = [one for one in tree.dns.values() if one.driver not in WITHOUT_SHELL]
     others = [one for one in tree.nodes.values() if one.name != node.name]
     things: list[Node | Gateway | Dns] = [*others, *tree.gateways.values(), *dns]

@@ -224,3 +224,19 @@ def test_a_job_with_an_image_of_its_own(site: Site, lab: Lab) -> None:
     site.k4t("apply", "--yes")
     assert data(lab) == ["tools"]
     assert site.json("plan")["steps"] == []
+
+
+def test_a_node_that_leaves_keeps_nothing_of_jobs(site: Site, lab: Lab) -> None:
+    """Drained, its timer moves; removed, the container of a job that ran there goes too."""
+    app(site, migrate() + TIMER.format(schedule="0 4 * * *", script="true"), replicas=1)
+    site.k4t("apply", "--yes")
+    (first,) = homes(lab, "prod.web.job-clean")
+    (ran,) = homes(lab, "prod.web.job-migrate")
+    assert first.name == ran.name
+    site.k4t("node", "drain", first.name, "--yes")
+    (second,) = homes(lab, "prod.web.job-clean")
+    assert second.name != first.name
+    assert "k4t_" not in first.exec(["ls", "/etc/cron.d"]).stdout
+    assert containers(first) == ["prod.web.job-migrate"]
+    site.k4t("node", "remove", first.name, "--yes")
+    assert containers(first) == []
