@@ -212,7 +212,7 @@ def _give_up_on_ended(engine: Engine, container: Container, look: Look) -> None:
     """An exited container stays so, and one that restarts again and again does not get better."""
     if look.state in ("exited", "dead"):
         ended = f"{container.name} has ended with exit status {look.exit_code}"
-    elif look.restarts >= MAX_RESTARTS:
+    elif look.restarts >= MAX_RESTARTS and look.state != "running":  # while it runs, Docker says 0
         ended = f"{container.name} ends again and again ({look.restarts} restarts), exit status {look.exit_code}"
     else:
         return
