@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfoNotFoundError
 
 from k4t.errors import Locked, StepError, Unreachable, Usage
 from k4t.master import record
@@ -205,10 +206,13 @@ def _away(observed: Observed, node: str) -> str:
 
 
 def _next(app: App, job: Job, last: JobRun | None, now: datetime) -> str:
-    """Of a timer that is set."""
+    """Of a timer that is set; "" where this machine does not know the zone."""
     if app.stopped or last is None or not last.schedule:
         return ""
-    moment = cron.next_run(job.schedule, job.timezone, now)
+    try:
+        moment = cron.next_run(job.schedule, job.timezone, now)
+    except (ZoneInfoNotFoundError, ValueError):
+        return ""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
 
 

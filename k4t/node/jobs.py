@@ -38,6 +38,7 @@ OVERDUE = 124
 """As `timeout` has it."""
 SYSTEMD = "/etc/systemd/system"
 CRON = "/etc/cron.d"
+ZONES = "/usr/share/zoneinfo"
 
 Say = Callable[[str], None]
 
@@ -342,8 +343,14 @@ def crontab(order: Order) -> str:
 
 
 def _put_files(transport: Transport, order: Order) -> str:
-    """Which kind of timer it is."""
+    """Which kind of timer it is. A zone that the host doesn't know would silently be UTC."""
     app, job = order.app.name, order.job
+    if order.timezone != "UTC" and not transport.run(["test", "-e", f"{ZONES}/{order.timezone}"]).ok:
+        raise StepError(
+            f"{order.title}: the node does not know the time zone {order.timezone}",
+            f"install tzdata on it, or mend the name ({ZONES})",
+            host=transport.host,
+        )
     transport.put(script_path(order.cluster_id, app, job), script(order).encode(), 0o700)
     name = stem(order.cluster_id, app, job)
     if transport.run(["test", "-d", "/run/systemd/system"]).ok:

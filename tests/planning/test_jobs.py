@@ -118,9 +118,9 @@ def test_where_it_was_begun_and_cannot_be_asked_nothing_begins() -> None:
 def test_a_timer_stands_on_one_node_and_stays_there() -> None:
     """Put once, after the update; found again where it is; moved from a drained node; away with its job or app."""
     tree = desired(CLEAN)
-    assert done(plan(tree, at_rest(tree))) == ["timer:web.clean@node1"]
+    assert done(plan(tree, at_rest(desired()))) == ["timer:web.clean@node1"]
     timer = ran(tree, CLEAN, schedule="0 3 * * * UTC", exit_status=None, state="created")
-    there = with_run(at_rest(tree), "node2", timer)
+    there = with_run(at_rest(desired()), "node2", timer)
     assert plan(tree, there).empty
     drained = dataclasses.replace(tree.nodes["node2"], availability="drained")
     moved = plan(dataclasses.replace(tree, nodes={**tree.nodes, "node2": drained}), there)
@@ -140,7 +140,7 @@ def test_a_changed_secret_makes_a_timer_anew_and_an_unknown_one_does_not() -> No
     one = tree("d1")
     timer = ran(one, CLEAN, schedule="0 3 * * * UTC", exit_status=None, state="created")
     timer = dataclasses.replace(timer, key=jobs.key(one.apps["web"], one.apps["web"].jobs[0], world.images(one)))
-    there = with_run(at_rest(one), "node1", dataclasses.replace(timer, secrets=(("p", "d1"),)))
+    there = with_run(at_rest(desired()), "node1", dataclasses.replace(timer, secrets=(("p", "d1"),)))
     assert plan(one, there).empty
     assert plan(tree(""), there).empty
     assert [step.cause for step in plan(tree("d2"), there).steps if step.action == "timer"] == ["secret p changed"]
@@ -150,7 +150,7 @@ def test_a_job_that_turns_from_a_timer_into_one_before_updates_loses_its_timer()
     """At once, also when no update is due; and before it runs, when one is."""
     timer = ran(desired(CLEAN), CLEAN, schedule="0 3 * * * UTC", exit_status=0)
     turned = Job("clean", before_update=True, command=("clean",))
-    observed = with_run(at_rest(desired(CLEAN)), "node1", timer)
+    observed = with_run(at_rest(desired()), "node1", timer)
     assert done(plan(desired(turned), observed)) == ["untimer:web.clean@node1"]
     made = plan(desired(turned, image="web:2"), observed)
     assert done(made) == ["untimer:web.clean@node1", "job:web.clean@node1"]

@@ -9,10 +9,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k4t.master.planning.endpoints import compose
-from k4t.master.planning.plan import Await, Create, Plan, Publish, Refresh, Resize, ResolvedImage, Slot, Step, Target
+from k4t.master.planning.plan import (
+    Await,
+    Create,
+    DropJob,
+    Plan,
+    Publish,
+    Refresh,
+    Resize,
+    ResolvedImage,
+    RunJob,
+    Slot,
+    Step,
+    Target,
+)
 from k4t.master.planning.specs import own_files, resources_label, secret_digests, spec_hash
 from k4t.model import spec
-from k4t.model.state import BoundPort, Container, Facts, Head, NodeState, Observed, ParticipantState, Revision
+from k4t.model.state import BoundPort, Container, Facts, Head, JobRun, NodeState, Observed, ParticipantState, Revision
 from k4t.registrar.document import Document, Endpoint, Epoch
 
 CLUSTER = spec.Cluster(name="prod", id="k7f3q2m9")
@@ -110,6 +123,7 @@ class Model:
         self.observed = observed
         self.containers = {c.id: c for state in observed.nodes.values() for c in state.containers}
         self.names = {(c.node, c.name) for c in self.containers.values()}
+        self.jobs = {(run.node, run.name): run for state in observed.nodes.values() for run in state.jobs}
         self.made: dict[Slot, Container] = {}
         self.documents = {
             (state.kind, state.group): state.document
@@ -153,6 +167,13 @@ class Model:
             container = self._of(work.slot)
             assert container.running, f"{step.id}: {container.name} does not run"
             self.containers[container.id] = dataclasses.replace(container, files=work.files)
+        elif isinstance(work, RunJob):
+            status, zone = (None, f"{work.schedule} {work.timezone}") if work.schedule else (0, "")
+            self.jobs[step.node, work.name] = JobRun(
+                work.name, work.name, step.node, step.app, work.job, work.key, zone, exit_status=status
+            )
+        elif isinstance(work, DropJob):
+            del self.jobs[step.node, work.name]
         elif isinstance(work, Resize):
             container = self._of(work.slot)
             self.containers[container.id] = dataclasses.replace(container, resources=work.resources)
@@ -211,7 +232,9 @@ class Model:
     def observe(self) -> Observed:
         nodes = {
             name: dataclasses.replace(
-                state, containers=tuple(c for _, c in sorted(self.containers.items()) if c.node == name)
+                state,
+                containers=tuple(c for _, c in sorted(self.containers.items()) if c.node == name),
+                jobs=tuple(run for _, run in sorted(self.jobs.items()) if run.node == name),
             )
             if state.reachable
             else state
