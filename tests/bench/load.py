@@ -65,5 +65,7 @@ def _phases(scenario: Scenario, report: Report) -> list[str]:
         parts = [phase for phase in scenario.phases(report) if phase.name == name]
         samples = [sample for phase in parts for sample in phase.report.samples]
         took_s = sorted(phase.ended_at - phase.began_at for phase in parts)
-        lines.append(f"{name}, {len(parts)} times, {took_s[len(took_s) // 2]:.1f} s: {Report(0, samples).words()}")
+        lines.append(
+            f"{name}, {len(parts)} times, {took_s[len(took_s) // 2]:.1f} s: {Report(0, samples).words(with_rate=False)}"
+        )
     return lines

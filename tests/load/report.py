@@ -63,11 +63,13 @@ class Report:
         lost = sorted(sample for sample in self.samples if sample.outcome != OK)[:number]
         return "\n".join(f"{self.began_at + s.at_s:.3f} after {s.latency_s:.3f} s: {s.outcome}" for s in lost)
 
-    def words(self) -> str:
+    def words(self, *, with_rate: bool = True) -> str:
+        """`with_rate` False: of samples from several stretches of time."""
         latencies = " ".join(f"{name} {self.latency_s(at) * 1000:.0f}" for name, at in _NAMED)
+        rate = f" at {self.rate_per_s:.0f}/s" if with_rate else ""
         lost = ", ".join(f"{count} {kind}" for kind, count in sorted(self.lost.items())) or "none"
         return (
-            f"{len(self.samples)} requests at {self.rate_per_s:.0f}/s, lost: {lost}; ms: {latencies}; "
+            f"{len(self.samples)} requests{rate}, lost: {lost}; ms: {latencies}; "
             f"sent late by p99 {self.late_s(0.99) * 1000:.0f} max {self.late_s(1) * 1000:.0f} ms"
         )
 
