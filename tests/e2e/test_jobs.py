@@ -240,3 +240,18 @@ def test_a_node_that_leaves_keeps_nothing_of_jobs(site: Site, lab: Lab) -> None:
     assert containers(first) == ["prod.web.job-migrate"]
     site.k4t("node", "remove", first.name, "--yes")
     assert containers(first) == []
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("point", ["before:job", "after:job", "before:timer", "after:timer"])
+def test_killed_beside_a_job_the_next_run_converges(site: Site, lab: Lab, tmp_path: Path, point: str) -> None:
+    """From another working copy: the job has run once, one timer stands, nothing is left to do."""
+    app(site, migrate() + TIMER.format(schedule="0 4 * * *", script="true"), replicas=1)
+    process = site.start("apply", "--yes", extra={"K4T_FAILPOINT": point})
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    other = site.copy(tmp_path / "other")
+    other.k4t("apply", "--yes", "--wait")
+    assert data(lab) == ["1 "]
+    assert len(homes(lab, "prod.web.job-clean")) == 1
+    assert other.json("plan")["steps"] == []
