@@ -354,7 +354,7 @@ def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None =
     plan = decision.plan
     statuses = list(decision.statuses)
     if undone is not None:
-        executed = _with_undone(executed, undone)
+        executed = rollback.together(executed, undone)
         statuses.append(1 if undone.complete else 3)
     failed = tuple(
         (failure.step.id, failure.error.host or failure.step.node, failure.error.words) for failure in executed.failed
@@ -374,15 +374,6 @@ def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None =
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"
     serial = plan.serial if executed.done or decision.head is None else _serial(decision)
     return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses))
-
-
-def _with_undone(executed: Executed, undone: RolledBack) -> Executed:
-    """One account of both: what was skipped of an app that is rolled back needs no word."""
-    first, second = rollback.without(executed, undone.failed), undone.executed
-    return Executed(
-        first.done + second.done, first.failed + second.failed, first.skipped + second.skipped,
-        interrupted=second.interrupted,
-    )  # fmt: skip
 
 
 def _serial(decision: Decision) -> int:

@@ -5,8 +5,7 @@ What is put back is planned like everything else (planning.goback), from what is
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from k4t.errors import HostFull, NameTaken, PullFailed, RegistrarMismatch, StepError
@@ -86,10 +85,12 @@ def _sentence(app: str, spec: str, *, whole: bool) -> str:
     return f"{app} is rolled back in part, the next apply goes on with that: {held}"
 
 
-def without(executed: Executed, apps: Iterable[str]) -> Executed:
-    """The same account, but for what only follows from the failure of an app that is rolled back."""
-    gone = set(apps)
+def together(executed: Executed, undone: RolledBack) -> Executed:
+    """One account of both, but for what only follows from the failure of an app that is rolled back."""
     bad = {failure.step.id for failure in executed.failed} | {step.id for step, _ in executed.skipped}
-    failed = [one for one in executed.failed if one.step.app not in gone or bad.isdisjoint(one.step.awaits)]
-    skipped = [(step, because) for step, because in executed.skipped if step.app not in gone]
-    return dataclasses.replace(executed, failed=failed, skipped=skipped)
+    failed = [one for one in executed.failed if one.step.app not in undone.failed or bad.isdisjoint(one.step.awaits)]
+    skipped = [(step, because) for step, because in executed.skipped if step.app not in undone.failed]
+    then = undone.executed
+    return Executed(
+        executed.done + then.done, failed + then.failed, skipped + then.skipped, interrupted=then.interrupted
+    )  # fmt: skip
