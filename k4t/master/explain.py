@@ -315,8 +315,8 @@ def _helps(found: Explained, app: App | None, tree: Tree) -> Iterator[str]:
         yield from _help_places(found, app, tree)
     for member in found.members:
         if member.trouble:
-            verb = "check" if "can't be asked" in member.trouble else "sync"
-            yield f"k4t {member.kind} {verb} {member.name}"
+            away = "can't be asked" in member.trouble
+            yield f"k4t {member.kind} check {member.name}" if away else f"k4t apply {found.app} puts {member.name} right"
     if found.held:
         yield f"mend the app (its spec did not get healthy and is held), or k4t apply {found.app} --retry"
     elif found.steps:
