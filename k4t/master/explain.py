@@ -316,7 +316,9 @@ def _helps(found: Explained, app: App | None, tree: Tree) -> Iterator[str]:
     for member in found.members:
         if member.trouble:
             away = "can't be asked" in member.trouble
-            yield f"k4t {member.kind} check {member.name}" if away else f"k4t apply {found.app} puts {member.name} right"
+            yield (
+                f"k4t {member.kind} check {member.name}" if away else f"k4t apply {found.app} puts {member.name} right"
+            )
     if found.held:
         yield f"mend the app (its spec did not get healthy and is held), or k4t apply {found.app} --retry"
     elif found.steps:
