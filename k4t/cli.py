@@ -126,11 +126,11 @@ def plan(
     from k4t.wiring import opened
 
     with opened(ctx.obj.db, ahead=True) as run:
-        from k4t.master import deploy
+        from k4t.master import decide
         from k4t.render import decision as show
 
-        request = deploy.Request(tuple(apps or ()), ctx.obj.allow, pull=pull)
-        decision = deploy.plan(run, request)
+        request = decide.Request(tuple(apps or ()), ctx.obj.allow, pull=pull)
+        decision = decide.plan(run, request)
         if commands:
             plans.print_commands(ctx.obj, run, decision)
         else:
@@ -152,7 +152,7 @@ def apply(
     """Make it so: run what the tree says where it says, and publish what is healthy. Or carry out a saved plan."""
     if file := plans.file_of(apps or ()):
         plans.apply_file(ctx.obj, file)
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
 
     request = Request(
         tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message, retry=retry,

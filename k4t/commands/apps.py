@@ -94,7 +94,7 @@ def _change(
     no_apply: bool,
 ) -> None:
     """Edit one app, then plan and apply just that. That its endpoints go is what the command is about."""
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
     from k4t.tree.changes import Edit
     from k4t.wiring import read, thing
 

@@ -12,7 +12,8 @@ import typer
 from k4t.errors import K4tError, Unreachable
 
 if TYPE_CHECKING:
-    from k4t.master.deploy import Outcome, Request
+    from k4t.master.decide import Request
+    from k4t.master.deploy import Outcome
     from k4t.master.planning.plan import Plan
     from k4t.options import Globals
     from k4t.tree.changes import Edit

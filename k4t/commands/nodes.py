@@ -13,7 +13,7 @@ from k4t.options import Globals, NoApply, NodeName
 __all__ = ["node_app"]
 
 if TYPE_CHECKING:
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
     from k4t.model.spec import Availability, Node
     from k4t.tree.changes import Edit
 
@@ -89,9 +89,9 @@ def _refuse_before_fence(given: Globals, node: Node, request: Request) -> None:
     from k4t.wiring import opened
 
     with opened(given.db, ahead=True) as run:
-        from k4t.master import deploy, leave
+        from k4t.master import decide, leave
 
-        leave.refuse_plan(node, deploy.plan(run, request).plan)
+        leave.refuse_plan(node, decide.plan(run, request).plan)
 
 
 def _set(given: Globals, node: Node, availability: Availability, *, no_apply: bool = False) -> None:
@@ -101,7 +101,7 @@ def _set(given: Globals, node: Node, availability: Availability, *, no_apply: bo
 
 
 def _edited(given: Globals, node: Node, availability: Availability, *, fenced: bool = False) -> tuple[Edit, Request]:
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
     from k4t.tree import changes
 
     edit = changes.Edit(given.db)
@@ -114,7 +114,7 @@ def _clean_return(given: Globals, node: Node) -> None:
     """What a node still runs from before it was given up has been replaced: it is stopped while the node counts as
     dead. Raises Unreachable when it can't be asked; leaves with the exit status when something is left."""
     from k4t.master import leave
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
     from k4t.wiring import opened
 
     with opened(given.db) as run:

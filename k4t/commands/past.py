@@ -33,7 +33,7 @@ def rollback(
     no_apply: NoApply = False,
 ) -> None:
     """Put an app, or the whole tree, back to what it was, and apply that."""
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
     from k4t.master.history import WorkingCopy
     from k4t.master.revisions import way_back
     from k4t.render import past as show

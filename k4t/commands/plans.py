@@ -12,7 +12,7 @@ from k4t.commands.common import applied
 from k4t.errors import Unsafe
 
 if TYPE_CHECKING:
-    from k4t.master.deploy import Decision, Request
+    from k4t.master.decide import Decision, Request
     from k4t.master.planning.plan import Plan
     from k4t.master.run import Run
     from k4t.options import Globals
@@ -45,7 +45,7 @@ def file_of(words: Sequence[str]) -> Path | None:
 def apply_file(given: Globals, path: Path) -> None:
     """Carry out a saved plan, unless tree or world have moved on (exit 4); leaves with the exit status."""
     from k4t.master import saved
-    from k4t.master.deploy import Request
+    from k4t.master.decide import Request
     from k4t.wiring import read
 
     wanted = saved.load(path)

@@ -12,74 +12,30 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k4t import failpoints
-from k4t.errors import Interrupted, InvalidTree, Partial, Unreachable, Unsafe, Usage, gravest
+from k4t.errors import Interrupted, Partial, Unsafe, gravest
 from k4t.master import hooks, rollback
+from k4t.master.decide import Decision, Request, plan
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
-from k4t.master.images import resolve_images
 from k4t.master.observe import observe
-from k4t.master.planning import away, hold, report, serials
-from k4t.master.planning.capable import inexpressible
-from k4t.master.planning.endpoints import by_app, settled_by_app
+from k4t.master.planning import hold, report, serials
 from k4t.master.planning.jobs import placed
-from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage
+from k4t.master.planning.plan import Options, Plan, Publish
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.rollback import RolledBack
 from k4t.model.events import Note
-from k4t.model.spec import Tree
-from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
+from k4t.model.state import Head
 
 if TYPE_CHECKING:
     from k4t.master.run import Run
 
 Confirm = Callable[[Plan], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line asked for. `apps` empty: the whole tree, or (`node`) the apps that this node concerns.
-    `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
-    that were just switched off. `digests`: what image references stood for, to go back to. `retry`: also what is held.
-    `proceed`: beyond the canary, for `apps`, or for every
-    app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move."""
-
-    apps: tuple[str, ...] = ()
-    allow: frozenset[str] = frozenset()
-    named: frozenset[str] = frozenset()
-    degraded: bool = False
-    pull: bool = False
-    message: str = ""
-    node: str = ""
-    fenced: frozenset[str] = frozenset()
-    digests: Mapping[str, str] = field(default_factory=dict)
-    retry: bool = False
-    proceed: bool = False
-    recycle: frozenset[str] = frozenset()
-    rebalance: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why.
-    `dead`: given up nodes, as the next head has them. `news`: to be recorded even when there is nothing to do. `tree`:
-    as it was decided by, with what is known of secrets."""
-
-    plan: Plan
-    observed: Observed
-    head: Head | None
-    images: Mapping[str, ResolvedImage]
-    statuses: tuple[int, ...] = ()
-    dead: Mapping[str, Dead] = field(default_factory=dict)
-    news: bool = False
-    tree: Tree | None = None
-    proceed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,47 +48,6 @@ class Outcome:
     failed: tuple[tuple[str, str, str], ...] = ()
     not_done: tuple[str, ...] = ()
     exit_status: int = 0
-
-
-def plan(run: Run, request: Request, resolved: Mapping[str, ResolvedImage] | None = None) -> Decision:
-    """Observe, and decide what would have to be done. Changes nothing anywhere. `resolved`: images asked for before."""
-    if findings := inexpressible(run.tree, run.fleet.participants.values()):
-        raise InvalidTree(findings)
-    observed = observe(run.fleet)
-    _need_someone(observed)
-    observed = effective(run.fleet, observed)
-    head = serials.newest(observed.heads)
-    scope = away.concerned(run.tree, observed, request.node) if request.node else request.apps or None
-    names = run.tree.apps if scope is None else scope
-    images = resolved or resolve_images(
-        run.fleet, observed, _of_then(head, request), names, pull=request.pull, directory=run.directory, vault=run.vault
-    )
-    _need_known(run.tree, request, observed)
-    canaries = frozenset(name for name in names if name in run.tree.apps and run.tree.apps[name].update.pause_after)
-    options = Options(
-        named=request.named | request.allow, degraded=request.degraded, base_serial=run.copy.base_serial(),
-        fenced=request.fenced | away.off(run.tree, observed, head), retry=request.retry,
-        recycle=request.recycle,
-        rebalance=request.rebalance, now_s=datetime.fromisoformat(run.at).timestamp(),
-    )  # fmt: skip
-    tree, unknown = run.vault.digested(names)
-    tree, returning = away.not_yet_back(tree, observed, head)
-    if request.proceed:
-        waiting = reconcile(tree, observed, images=images, scope=scope, options=options).paused
-        if scope is None:
-            scope = tuple(waiting)
-        if not (waiting or canaries.intersection(request.apps)):
-            raise Usage("nothing waits after a canary", "k4t plan shows what is to do")
-        options = dataclasses.replace(options, proceed=canaries.intersection(scope))
-    decided = reconcile(tree, observed, images=images, scope=scope, options=options)
-    decided = dataclasses.replace(
-        decided, warnings=decided.warnings + unknown, not_done=decided.not_done + returning
-    )  # fmt: skip
-    dead = away.dead_nodes(run.tree, observed, head, fenced=request.fenced)
-    found = Decision(
-        decided, observed, head, images, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed
-    )  # fmt: skip
-    return dataclasses.replace(found, news=_is_news(found))
 
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
@@ -171,70 +86,6 @@ def _left_at_once(run: Run) -> Iterator[None]:
         run.fleet.close()
         run.emit(Note("ended at once: the next run repairs what was under way", warning=True))
         raise
-
-
-def _of_then(head: Head | None, request: Request) -> Head | None:
-    """The head with the digests that a rollback goes back to."""
-    if head is None or not request.digests:
-        return head
-    return dataclasses.replace(head, digests={**head.digests, **request.digests})
-
-
-def _need_someone(observed: Observed) -> None:
-    """A cluster none of whose nodes answers can't be planned for: the gravest reason is the run's."""
-    nodes = list(observed.nodes.values())
-    if nodes and not any(node.reachable for node in nodes):
-        worst = gravest(node.exit_status for node in nodes)
-        said = "; ".join(f"{node.name}: {node.problem}" for node in nodes if node.exit_status == worst)
-        error = Unreachable(said if len(nodes) == 1 else f"no node can be asked: {said}")
-        error.exit_status = worst
-        raise error
-
-
-def _need_known(tree: Tree, request: Request, observed: Observed) -> None:
-    """An app that is named, is not in the tree and is nowhere to be seen is a slip of the pen."""
-    unknown = [name for name in request.apps if name not in tree.apps and f"remove-app:{name}" not in request.named]
-    if not unknown or not all(node.reachable for node in observed.nodes.values()):
-        return
-    seen = {one.app for node in observed.nodes.values() for one in node.containers}
-    for member in (*observed.gateways.values(), *observed.dns.values()):
-        seen.update((*by_app(member.document), *settled_by_app(member.document)) if member.document else ())
-    if lost := [name for name in unknown if name not in seen]:
-        names = ", ".join(sorted(tree.apps)[:20]) or "none"
-        raise Usage(f"no app {', '.join(map(repr, lost))} in the tree, and none on any host", f"the tree has: {names}")
-
-
-def _statuses(decided: Plan, observed: Observed) -> tuple[int, ...]:
-    """77 for every host that refuses, 69 (or its own) for a group that can't be published to, 3 for the rest."""
-    hosts: list[NodeState | ParticipantState] = [*observed.nodes.values()]
-    hosts += [*observed.gateways.values(), *observed.dns.values()]
-    statuses = [host.exit_status for host in hosts if not host.reachable and host.exit_status == 77]
-    if decided.refused:
-        away = [member for member in (*observed.gateways.values(), *observed.dns.values()) if not member.reachable]
-        statuses += [member.exit_status or Unreachable.exit_status for member in away]
-    if decided.not_done or decided.unschedulable or decided.refused:
-        statuses.append(3)
-    return tuple(statuses)
-
-
-def _is_news(decision: Decision) -> bool:
-    """Whether an apply with nothing to do is to be recorded: a new state of the tree, of an app, or of dead nodes."""
-    head, plan = decision.head, decision.plan
-    if head is None:
-        return False
-    new_tree = not decision.statuses and (head.tree != plan.tree if plan.whole else _has_new_apps(decision))
-    let_go = any(head.held.get(app, spec) != spec and app not in plan.held for app, spec in plan.specs.items())
-    return new_tree or let_go or decision.dead != head.dead
-
-
-def _has_new_apps(decision: Decision) -> bool:
-    """Whether apps are applied by themselves that are other than they were applied last, though nothing is to do."""
-    from k4t.master import record
-
-    tree = decision.tree
-    return tree is not None and bool(
-        record.changed_hashes(decision.head, record.app_hashes(tree, decision.plan.scope))
-    )  # fmt: skip
 
 
 def _declare(run: Run, decision: Decision) -> None:
@@ -301,7 +152,7 @@ def _roll_back(run: Run, request: Request, decision: Decision, executed: Execute
     failpoints.reach("before:rollback")
     options = Options(degraded=request.degraded, failed=failed, former=rollback.documents(decision.observed))
     plan = reconcile(
-        decision.tree or run.tree, observed, images=decision.images, scope=failed, options=options
+        decision.tree or run.tree, observed, images=decision.images.images, scope=failed, options=options
     )  # fmt: skip
     for sentence in rollback.told(plan):
         run.emit(Note(sentence, warning=True))
@@ -336,7 +187,7 @@ def _record(
     head = serials.advance(
         decision.head, cluster=run.tree.cluster.id, serial=outcome.serial,
         tree=plan.tree if plan.whole and not not_applied else "",
-        apps=about, digests={image.reference: image.digest for image in decision.images.values()},
+        apps=about, digests={image.reference: image.digest for image in decision.images.images.values()},
         who=run.who, at=run.at, message=request.message, dead=decision.dead,
     )  # fmt: skip
     head = hold.remembered(head, plan, failed=failed, serial=outcome.serial, proceed=decision.proceed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k4t.errors import K4tError, Usage
-from k4t.master import deploy
+from k4t.master import decide
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe
 from k4t.master.planning import serials
@@ -130,10 +130,10 @@ def explain(run: Run, name: str) -> Explained:
 def _planned(run: Run, name: str) -> tuple[Plan | None, str, Observed, ResolvedImage | None]:
     """The plan of an apply of this app alone, or why none can be made."""
     try:
-        decision = deploy.plan(run, deploy.Request((name,)))
+        decision = decide.plan(run, decide.Request((name,)))
     except K4tError as error:
         return None, str(error), observe(run.fleet), None
-    return decision.plan, "", decision.observed, decision.images.get(name)
+    return decision.plan, "", decision.observed, decision.images.images.get(name)
 
 
 def _of(observed: Observed, name: str) -> Iterator[Container]:

@@ -119,9 +119,12 @@ def run_now(run: Run, app: App, job: Job, say: acts.Say, *, wait: bool, stopping
 
 def _scene(run: Run, app: App, observed: Observed) -> planning.Scene:
     found = survey(run.tree, observed)
-    images = resolve_images(
+    resolved = resolve_images(
         run.fleet, observed, found.head, [app.name], pull=False, directory=run.directory, vault=run.vault
     )
+    if app.name in resolved.problems:
+        raise resolved.problems[app.name]
+    images = resolved.images
     tree, _ = run.vault.digested([app.name])
     graph = Graph(run.tree.cluster.name, 0)
     return planning.Scene(

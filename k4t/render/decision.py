@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from k4t.errors import Unsafe, gravest
-from k4t.master.deploy import Decision
+from k4t.master.decide import Decision
 from k4t.master.planning import report
 from k4t.master.planning.plan import Plan
 from k4t.model.spec import Tree

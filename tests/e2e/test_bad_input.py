@@ -277,3 +277,14 @@ def test_a_secret_that_is_not_there_stops_the_run_before_it_begins(site: Site, l
     one_line(site.k4t("apply", "--yes", status=1).stderr, "secret token", "K4T_TEST_TOKEN")
     assert not containers(lab.host("n1")) + containers(lab.host("n2"))
     site.k4t("status", status=0)
+
+
+def test_one_image_that_is_not_there_stops_its_app_alone(site: Site, lab: Lab) -> None:
+    """A wrong tag in one app: the others are deployed, the app and its line are named, exit 3."""
+    site.app("good", replicas=1, port=8081)
+    site.app("bad", replicas=1, image=f"{lab.registry}/nothing:1")
+    done = site.json("apply", "--yes", status=3)
+    assert done["result"] == "partial"
+    assert any("apps/bad/app.xml:" in sentence and "nothing:1" in sentence for sentence in done["not_done"])
+    assert [name for host in lab.nodes for name in containers(host)] == ["prod.good.0.1"]
+    assert site.json("apply", "--yes", status=3)["done"] == 0

@@ -29,6 +29,11 @@ def image_name(app: str, job: str) -> str:
     return f"{app}/{job}"
 
 
+def owner_of(name: str) -> str:
+    """The app that an image stands under, be it its own or a job's."""
+    return name.partition("/")[0]
+
+
 def image_apps(apps: Iterable[App]) -> list[App]:
     """For each job with an image of its own something that is like an app with that image."""
     return [

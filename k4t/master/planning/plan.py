@@ -258,7 +258,8 @@ class Options:
     `fenced`: nodes declared dead that are known to be off. `failed`: specs that did not get healthy in this run, by
     app: held, with those that the head holds. `retry`: what the head holds is tried again. `proceed`: apps that go on
     beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
-    `former`: what groups held when this run began, for what is put back. `now_s`: seconds since 1970; 0: not known.
+    `former`: what groups held when this run began, for what is put back.
+    `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known.
     """
 
     named: frozenset[str] = frozenset()
@@ -271,4 +272,5 @@ class Options:
     recycle: frozenset[str] = frozenset()
     rebalance: bool = False
     former: Mapping[tuple[Kind, str], Document] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
     now_s: float = 0.0

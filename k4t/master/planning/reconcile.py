@@ -67,6 +67,8 @@ class _Run:
         self.graph = Graph(desired.cluster.name, next_serial(self.survey.head))
         runs = jobs.runs_of(observed)
         self.scene = jobs.Scene(desired, self.survey, self.board, self.graph, images, runs)
+        if options.without:
+            self.partial = frozenset(self._scope()) - options.without
         self.apps = _in_order(desired, self._scope())
         self.standings = {name: standing(desired, self.survey, name) for name in self.apps}
         self.closed = _closed_groups(desired, self.survey, options)
