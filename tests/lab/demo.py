@@ -11,7 +11,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from tests.lab import Lab, LabError
+from tests.lab import Lab, LabError, state
 
 ROOT = Path(__file__).resolve().parents[2]
 WANTED_ADDRESS = "10.88.0.1"
@@ -33,8 +33,7 @@ def main() -> int:
 
 def down() -> int:
     """Nothing is left: no process, mount, namespace, address or file. What k4t remembered of the lab goes too."""
-    Lab("lab").down()
-    shutil.rmtree(ROOT / "db" / ".k4t", ignore_errors=True)
+    down_quietly()
     say("The lab is gone.")
     return 0
 
@@ -70,7 +69,8 @@ def up() -> int:
 
 
 def down_quietly() -> None:
-    Lab("lab").down()
+    if "lab" in state.names():
+        Lab.attach("lab").down()
     shutil.rmtree(ROOT / "db" / ".k4t", ignore_errors=True)
 
 
