@@ -16,18 +16,21 @@ from typing import Any
 import pytest
 
 from tests.e2e.site import Site, containers, fetch
-from tests.lab import Lab
+from tests.lab import Host, Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.crash]
 EVERYWHERE = os.environ.get("K4T_CRASH") == "all"
 SURGE = '<port name="http" host="auto"/>', "", ""
 STOP_FIRST = '<port name="http" container="8080"/>', 'max-unavailable="1"', '<record name="web" ttl="1s"/>'
+# Two replicas with ports of their own, and one with a fixed port that a DNS record names.
+MOVING = {"auto": (2, SURGE), "fixed": (1, (STOP_FIRST[0], "", STOP_FIRST[2]))}
+DRAINS = {"auto": ("after:create", "before:remove:2"), "fixed": ("after:publish:2",)}
 SAMPLES = {
     SURGE: ("after:create", "after:publish:2", "after:stop:2", "before:remove:2"),
     STOP_FIRST: ("after:stop", "before:publish:3"),
 }
 APP = """\
-<app replicas="2">
+<app replicas="{replicas}">
   <image>{image}</image>
   {port}
   <env name="VER">{version}</env>
@@ -41,13 +44,13 @@ APP = """\
 """
 
 
-def write(site: Site, version: int, kind: tuple[str, str, str], more: str = "") -> None:
+def write(site: Site, version: int, kind: tuple[str, str, str], more: str = "", *, replicas: int = 2) -> None:
     port, update, record = kind
-    env = '<env name="PORT">8080</env>' if "container" in port else ""
-    site.write(
-        "apps/web/app.xml",
-        APP.format(image=site.lab.image, version=version, more=more + env, port=port, update=update, record=record),
+    more += '<env name="PORT">8080</env>' if "container" in port else ""
+    text = APP.format(
+        replicas=replicas, image=site.lab.image, version=version, more=more, port=port, update=update, record=record
     )
+    site.write("apps/web/app.xml", text)
 
 
 def places(plan: Any) -> Iterator[str]:
@@ -59,22 +62,23 @@ def places(plan: Any) -> Iterator[str]:
     yield from ("before:lock", "after:lock", "before:record", "after:record")
 
 
-def killed(site: Site, place: str) -> None:
-    process = site.start("apply", "--yes", extra={"K4T_FAILPOINT": place})
+def killed(site: Site, place: str, *words: str) -> None:
+    process = site.start(*(words or ("apply",)), "--yes", extra={"K4T_FAILPOINT": place})
     out, said = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, f"{place}: {process.returncode}\n{out}{said}"
 
 
-def check(site: Site, lab: Lab, version: int, place: str) -> None:
+def check(site: Site, lab: Lab, version: int, place: str, *, replicas: int = 2) -> None:
     """No duplicate, no orphan, no wrong endpoint, nothing left to do."""
     names = sorted(name for host in lab.nodes for name in containers(host))
     running = sorted(name for host in lab.nodes for name in containers(host, all=False))
     assert names == running, place
-    assert [name.rsplit(".", 1)[0] for name in names] == ["prod.web.0", "prod.web.1"], f"{place}: {names}"
+    wanted = [f"prod.web.{number}" for number in range(replicas)]
+    assert [name.rsplit(".", 1)[0] for name in names] == wanted, f"{place}: {names}"
     pages = {fetch(f"http://{lab.host('gw1').address}/", "web.k4t.lab") for _ in range(12)}
     assert {status for status, _ in pages} == {200}, place
     assert {page.rpartition("version=")[2].strip() for _, page in pages} == {str(version)}, f"{place}: {pages}"
-    assert len(pages) == 2, f"{place}: {pages}"
+    assert len(pages) == replicas, f"{place}: {pages}"
     status = site.json("status")
     assert all(member["in_step"] for member in status["gateways"] + status["dns"]), f"{place}: {status}"
     again = site.json("apply", "--yes")
@@ -100,6 +104,40 @@ def test_a_rolling_update_converges_wherever_it_was_killed(
         site = site.copy(tmp_path / f"{version}")
         site.k4t("apply", "--yes", "--wait")
         check(site, lab, version, place)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", MOVING)
+def test_a_drain_converges_wherever_it_was_killed(published: Site, lab: Lab, tmp_path: Path, kind: str) -> None:
+    """`k4t node drain`, the one node and then the other: the next run, another machine's, goes on moving away."""
+    replicas, shape = MOVING[kind]
+    write(published, 1, shape, replicas=replicas)
+    availability(published, lab.host("n2"), "drained")
+    published.k4t("apply", "--yes")
+    site, full, free = published, lab.host("n1"), lab.host("n2")
+    availability(site, free, "active")
+    every = tuple(places(planned(site, full)))
+    assert set(DRAINS[kind]) <= {*every, *(place.removesuffix(":1") for place in every)}
+    for number, place in enumerate(every if EVERYWHERE else DRAINS[kind]):
+        availability(site, free, "active")
+        killed(site, place, "node", "drain", full.name)
+        site = site.copy(tmp_path / f"{number}")
+        site.k4t("apply", "--yes", "--wait")
+        assert containers(full) == [], place
+        check(site, lab, 1, place, replicas=replicas)
+        full, free = free, full
+
+
+def availability(site: Site, host: Host, value: str) -> None:
+    site.write(f"nodes/{host.name}.xml", f'<node address="{host.address}" availability="{value}"/>\n')
+
+
+def planned(site: Site, host: Host) -> Any:
+    """The plan of draining a node; the tree is as it was afterwards."""
+    availability(site, host, "drained")
+    plan = site.json("plan")
+    availability(site, host, "active")
+    return plan
 
 
 @pytest.mark.parametrize("place", ["before:rollback", "before:remove"] if EVERYWHERE else ["before:remove"])
