@@ -8,6 +8,7 @@ K4tError                     1   failed; what served before still serves
 │   ├── HostUnreachable     69   no SSH connection (time-out, refused, no route, silent, no such name)
 │   ├── ConnectionLost      69   it was there, and went away; what was under way is in doubt
 │   ├── DockerUnavailable   69   SSH works, the Engine does not answer
+│   │   └── DockerHangs     69   it takes the question, and no answer comes in time
 │   └── ParticipantAway     69   a gateway or DNS server that cannot be asked
 ├── Locked                  75   another run holds the lock: who, where, since when
 ├── HostRefused             77   a host says no
@@ -108,6 +109,10 @@ class ConnectionLost(Unreachable):
 
 
 class DockerUnavailable(Unreachable):
+    pass
+
+
+class DockerHangs(DockerUnavailable):
     pass
 
 

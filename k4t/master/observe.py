@@ -38,6 +38,6 @@ def observe_node(fleet: Fleet, node: Node) -> NodeState:
         return NodeState(node.name, reachable=False, problem=error.words, exit_status=error.exit_status)
     asked_s = time.monotonic()
     state = node_observe.observe(node.name, transport, fleet.tree.cluster.id, engine=fleet.engine(node.name))
-    if not state.reachable and time.monotonic() - asked_s >= node_observe.TIMEOUT_S / 2:
+    if not state.reachable and time.monotonic() - asked_s >= node_observe.PATIENCE_S:
         fleet.hanging[node.name] = state
     return state

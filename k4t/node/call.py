@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k4t.errors import ConnectionLost, DockerUnavailable, EngineRefused, HostFull, K4tError
+from k4t.errors import ConnectionLost, DockerHangs, DockerUnavailable, EngineRefused, HostFull, K4tError
 from k4t.node.http import Broken, Garbled, Pool, Reply, TooSlow, Wire, read_reply, send_request
 from k4t.remote.transport import Transport
 
@@ -124,8 +124,8 @@ class Caller:
         host = self._transport.host
         return full(message, host) or EngineRefused(f"Docker says: {message}", host=host, status=status)
 
-    def silent(self, timeout_s: float) -> DockerUnavailable:
-        return DockerUnavailable(
+    def silent(self, timeout_s: float) -> DockerHangs:
+        return DockerHangs(
             f"Docker takes connections and does not answer within {timeout_s:g} s: its daemon hangs",
             "look at it on the host (journalctl -u docker), then systemctl restart docker",
             host=self._transport.host,

@@ -66,6 +66,10 @@ class Engine:
         answer: Json = self._caller.call(Request("GET", "/version", timeout_s=LISTING_TIMEOUT_S))
         return str(answer["Version"]), str(answer["ApiVersion"])
 
+    def ping(self, timeout_s: float) -> None:
+        """Whether it answers at all."""
+        self._caller.call(Request("HEAD", "/_ping", timeout_s=timeout_s))
+
     def call(self, request: Request) -> Any:
         """A call that has no name here: the answer's JSON."""
         return self._caller.call(request)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import closing
 
 from k4t.command import Completed
-from k4t.errors import K4tError
+from k4t.errors import DockerHangs, K4tError
 from k4t.model.state import Container, Facts, Head, NodeState
-from k4t.node.docker import Engine
+from k4t.node.docker import Engine, Json
 from k4t.node.joblist import runs
 from k4t.node.listing import sort_out
 from k4t.remote import head
 from k4t.remote.transport import Transport
 
 TIMEOUT_S = 10.0
+PATIENCE_S = 2.0
+"""For the listing, and then for a ping: the whole run waits for the slowest node. One that is busy answers a ping in
+milliseconds and is then given TIMEOUT_S; one that does not hangs."""
 MAX_HEAD_BYTES = 1024 * 1024
 ARCHITECTURES = {
     "x86_64": "amd64",
@@ -53,7 +57,7 @@ def containers(engine: Engine, name: str, cluster_id: str) -> tuple[Container, .
 
 def _observe(name: str, engine: Engine, cluster_id: str) -> NodeState:
     try:
-        listing = engine.begin_listing(TIMEOUT_S)
+        listing = _begin_listing(engine)
     except K4tError as error:
         return unreachable(name, error)
     asked = _ask(engine.transport, cluster_id)  # while the Engine works on its answer
@@ -66,6 +70,28 @@ def _observe(name: str, engine: Engine, cluster_id: str) -> NodeState:
     facts, found = asked
     ours, strangers = sort_out(name, entries, cluster_id)
     return NodeState(name, True, ours, strangers, facts, found, jobs=runs(name, entries, cluster_id))
+
+
+def _begin_listing(engine: Engine) -> Callable[[], list[Json]]:
+    """Ask now; what is returned reads the answer and must be called."""
+    try:
+        listing = engine.begin_listing(PATIENCE_S)
+    except DockerHangs:
+        return lambda: _ask_again(engine)
+
+    def read() -> list[Json]:
+        try:
+            return listing()
+        except DockerHangs:
+            return _ask_again(engine)
+
+    return read
+
+
+def _ask_again(engine: Engine) -> list[Json]:
+    """Of an Engine that is slow: it answers a ping. Raises DockerHangs for one that does not."""
+    engine.ping(PATIENCE_S)
+    return engine.begin_listing(TIMEOUT_S)()
 
 
 def unreachable(name: str, error: K4tError) -> NodeState:

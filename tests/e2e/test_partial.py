@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from k4t.node.observe import TIMEOUT_S
 from tests.e2e.site import Site, containers
 from tests.lab import Host, Lab
 
@@ -94,6 +95,61 @@ def test_one_node_is_away_and_the_others_are_done(site: Site, three: Lab, how: s
     assert {host.name: containers(host) for host in three.nodes} == {
         "n1": ["prod.web.0.2"], "n2": ["prod.web.1.2"], "n3": ["prod.web.2.2"],
     }  # fmt: skip
+
+
+@pytest.fixture
+def eight(tmp_path: Path) -> Iterator[Site]:
+    with Lab(name=f"eight-{os.getpid()}", nodes=8, registry=True) as up:
+        up.pull()
+        made = Site(up, tmp_path)
+        for host in up.nodes:
+            made.node(host)
+        yield made
+
+
+def test_one_of_eight_is_away_and_seven_are_done(eight: Site) -> None:
+    """Cut off: exit 3, its name, and the next run does that one alone. Docker hangs: the seven run long before a
+    question's time-out is over."""
+    lab = eight.lab
+    gone, others = lab.nodes[-1], lab.nodes[:-1]
+    eight.app("web", replicas=8)
+    began_s = time.monotonic()
+    eight.k4t("apply", "--yes")
+    usual_s = time.monotonic() - began_s
+
+    def expected(generation: int, last: int) -> dict[str, list[str]]:
+        generations = [generation] * 7 + [last]
+        return {host.name: [f"prod.web.{n}.{generations[n]}"] for n, host in enumerate(lab.nodes)}
+
+    eight.app("web", replicas=8, more=MORE.format("cut", 0))
+    gone.cut()
+    try:
+        done = eight.json("apply", "--yes", status=3)
+    finally:
+        gone.restore()
+    assert [one for one in done["not_done"] if "n8" in one and "web.7" in one], done
+    assert running(lab) == expected(2, 1)
+    assert {step["node"] for step in eight.json("plan")["steps"]} == {"n8"}
+    eight.k4t("apply", "--yes")
+    assert {host.name: containers(host) for host in lab.nodes} == expected(2, 2)
+
+    eight.app("web", replicas=8, more=MORE.format("hung", 0))
+    gone.pause_docker()
+    try:
+        began_s = time.monotonic()
+        process = eight.start("apply", "--yes")
+        while not all(name.endswith(".3") for host in others for name in containers(host, all=False) or [""]):
+            assert time.monotonic() < began_s + 60
+            time.sleep(0.1)
+        took_s = time.monotonic() - began_s
+        out, said = process.communicate(timeout=60)
+    finally:
+        gone.resume_docker()
+    assert process.returncode == 3, out + said
+    assert "n8" in out
+    assert took_s < usual_s + TIMEOUT_S * 0.7, f"{took_s:.1f} s, else {usual_s:.1f} s"
+    eight.k4t("apply", "--yes")
+    assert {host.name: containers(host) for host in lab.nodes} == expected(3, 3)
 
 
 def test_dockerd_killed_in_the_middle_of_a_create(site: Site, three: Lab) -> None:

@@ -10,14 +10,23 @@ from dataclasses import replace
 
 import pytest
 
-from k4t.errors import DockerUnavailable, EngineRefused, ImageNotFound, NameTaken, PortTaken, StepError, Unreachable
+from k4t.errors import (
+    DockerHangs,
+    DockerUnavailable,
+    EngineRefused,
+    ImageNotFound,
+    NameTaken,
+    PortTaken,
+    StepError,
+    Unreachable,
+)
 from k4t.model.spec import Env, File, Network, Node, Port, Resources, Ssh, Volume, Where
 from k4t.model.state import BoundPort, Container, Head
 from k4t.node import lifecycle
 from k4t.node.call import MAX_CONNECTIONS
 from k4t.node.create import Order, create
 from k4t.node.docker import Engine, Json
-from k4t.node.observe import containers, observe
+from k4t.node.observe import TIMEOUT_S, containers, observe
 from k4t.remote import head
 from k4t.remote.lock import host_lock
 from k4t.remote.ssh import Connector
@@ -326,7 +335,7 @@ def test_a_node_is_seen_with_one_call_and_one_command(
 
 def test_a_hung_daemon_is_unknown(host: Host, transport: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts and says nothing: a time-out, in words, never an empty node."""
-    monkeypatch.setattr("k4t.node.observe.TIMEOUT_S", 1.0)
+    monkeypatch.setattr("k4t.node.observe.PATIENCE_S", 1.0)
     host.pause_docker()
     try:
         state = observe("n1", transport, CLUSTER)
@@ -336,6 +345,24 @@ def test_a_hung_daemon_is_unknown(host: Host, transport: Faulty, monkeypatch: py
     assert state.exit_status == 69
     assert "does not answer within 1 s: its daemon hangs" in state.problem
     assert "systemctl restart docker" in state.problem
+
+
+def test_a_slow_daemon_is_no_hung_one(transport: Faulty, make: Make, order: Orders) -> None:
+    """Its listing takes too long but a ping is answered: it is asked again, with patience."""
+
+    class Slow(Engine):
+        def begin_listing(self, timeout_s: float = TIMEOUT_S) -> Callable[[], list[Json]]:
+            listing = super().begin_listing(timeout_s)
+
+            def late() -> list[Json]:
+                listing()
+                raise DockerHangs("too late")
+
+            return listing if timeout_s == TIMEOUT_S else late
+
+    made = make(order())
+    state = observe("n1", transport, CLUSTER, engine=Slow(transport))
+    assert [one.id for one in state.containers] == [made.id]
 
 
 def test_a_stopped_daemon_is_unknown(host: Host, engine: Engine, transport: Faulty) -> None:
