@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 # What the lab and the tests run for real. On a machine that has them, nothing is installed.
 PACKAGES := python3-venv docker.io docker-registry openssh-server openssh-client iproute2 iptables busybox-static \
-            dnsmasq-base procps sudo util-linux
+            dnsmasq-base bind9-dnsutils curl procps sudo tzdata util-linux
 
 .PHONY: help
 help:
