@@ -75,6 +75,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             for participant in participants.values():
                 if isinstance(participant, RegistrarParticipant):
                     threading.Thread(target=participant.connect_ahead, name=participant.name, daemon=True).start()
+        from k4t.master.history import WorkingCopy
         from k4t.master.locking import locked
         from k4t.master.publication.publish import Publisher
         from k4t.master.vault import Vault
@@ -89,7 +90,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             who=holder.who,
             at=holder.since,
             emit=emit,
-            lock=lambda: locked(db / ".k4t" / "lock", fleet, holder, emit, wait_s=WAIT_S if wait else 0.0),
+            lock=lambda: locked(WorkingCopy(db).lock_path, fleet, holder, emit, wait_s=WAIT_S if wait else 0.0),
             host_lock={node.name: _host_lock(fleet, node, holder) for node in tree.nodes.values()},
             vault=Vault(tree, lambda secret: value(secret, db), lambda: digest_key(db)),
         )

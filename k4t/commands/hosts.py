@@ -59,9 +59,9 @@ def _added(given: Globals, kind: str, name: str, path: Path) -> None:
         given.console.note(f"{path} stays; when it is right, go on with: k4t trust {name}")
         raise
     if kind == "nodes":
-        run_check(given, kind, [name])
-    command = "dns" if kind == "dns" else "gateway"
-    given.console.note(f"next: k4t {command} install {name}")
+        run_check(given, kind, [name])  # leaves with what the check says
+    else:
+        given.console.note(f"next: k4t {'dns' if kind == 'dns' else 'gateway'} install {name}")
 
 
 @node_app.command("check", epilog="Example: k4t node check node1")

@@ -57,6 +57,11 @@ class Container:
         return self.state == "running"
 
 
+def container_name(cluster: str, app: str, replica: str, generation: int) -> str:
+    """What a replica's container is called on its node; `cluster` is the cluster's name. Final."""
+    return f"{cluster}.{app}.{replica}.{generation}"
+
+
 @dataclass(frozen=True, slots=True)
 class Stranger:
     """A container that is not this cluster's: another cluster's, or nobody's. Never touched."""

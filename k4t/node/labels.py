@@ -37,11 +37,6 @@ class Labels:
     files: tuple[tuple[str, str], ...] = ()
 
 
-def container_name(cluster: str, app: str, replica: str, generation: int) -> str:
-    """`cluster` is the cluster's name."""
-    return f"{cluster}.{app}.{replica}.{generation}"
-
-
 def build(labels: Labels) -> dict[str, str]:
     made = {
         f"{PREFIX}format": FORMAT,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k4t.model.state import BoundPort
-from k4t.node.labels import PREFIX, Labels, build, container_name, parse
+from k4t.model.state import BoundPort, container_name
+from k4t.node.labels import PREFIX, Labels, build, parse
 from k4t.node.listing import sort_out
 
 pytestmark = pytest.mark.unit

@@ -26,7 +26,7 @@ from k4t.master.planning.standing import GroupKey, Standing
 from k4t.master.planning.survey import slot_of
 from k4t.model.participant import Kind
 from k4t.model.spec import App
-from k4t.model.state import Container
+from k4t.model.state import Container, container_name
 from k4t.registrar.document import Document
 
 NOT_STARTED = ("exited", "created", "dead", "removing")
@@ -249,7 +249,7 @@ class Track:
         )
 
     def _name(self, slot: Slot) -> str:
-        return f"{self.graph.cluster}.{slot.app}.{slot.replica}.{slot.generation}"
+        return container_name(self.graph.cluster, slot.app, slot.replica, slot.generation)
 
     def _target(self, container: Container, slot: Slot) -> Target:
         return Target(container.name, slot, container.id, container.spec, self.recipe.app.stop.grace_s)
