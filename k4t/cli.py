@@ -183,7 +183,7 @@ def status(
 @app.command(epilog="Example: k4t ps web")
 def ps(ctx: typer.Context, apps: Apps = None) -> None:
     """The cluster's containers, node by node."""
-    from k4t.master.listing import containers
+    from k4t.master.inspection.listing import containers
     from k4t.render import lists
     from k4t.wiring import opened
 

@@ -153,7 +153,7 @@ def _unavailable(thing: Gateway | Dns, drivers: Mapping[str, object]) -> Finding
 def look(db: Path) -> dict[str, Any]:
     """`k4t status`."""
     with opened(db, ahead=True) as run:
-        from k4t.master.status import status
+        from k4t.master.inspection.status import status
 
         return status(run.fleet, now())
 

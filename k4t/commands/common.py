@@ -111,7 +111,7 @@ def undo(given: Globals, edit: Edit) -> None:
 
 def run_check(given: Globals, kind: str, names: list[str] | None) -> None:
     """Check things of one kind ("all": also this machine); leaves with the exit status."""
-    from k4t.master.check import check
+    from k4t.master.inspection.check import check
     from k4t.render import lists
     from k4t.wiring import chosen, opened
 

@@ -41,8 +41,8 @@ def logs(
 ) -> None:
     """The logs of all replicas as one, in order of time; the last 100 lines of each unless --since, --tail or --grep
     says otherwise."""
-    from k4t.master import logs as source
     from k4t.master.choose import Wanted, choose
+    from k4t.master.inspection import logs as source
     from k4t.render import logs as show
     from k4t.wiring import opened
 
@@ -101,7 +101,7 @@ def exec_(
                 f"no replica of {name} runs" + (" where it could be asked" if chosen.away else ""), "see k4t ps"
             )
         if everywhere:
-            from k4t.master.exec import everywhere as in_all
+            from k4t.master.inspection.exec import everywhere as in_all
             from k4t.render import logs as show
 
             status = show.ended(in_all(run.fleet, running, command, show.printer(given.console)), given.console)
@@ -130,7 +130,7 @@ def _attach(engine: Engine, container: Container, command: list[str], interactiv
 def top(ctx: typer.Context, apps: Apps = None, node: OnNode = "") -> None:
     """CPU, memory and network of each container: live on a terminal (Ctrl-C ends it), else one reading."""
     from k4t.master.choose import Wanted, choose
-    from k4t.master.top import watch
+    from k4t.master.inspection.top import watch
     from k4t.render import top as show
     from k4t.wiring import opened
 
@@ -152,7 +152,7 @@ def top(ctx: typer.Context, apps: Apps = None, node: OnNode = "") -> None:
 @look_app.command(epilog="Example: k4t explain web")
 def explain(ctx: typer.Context, name: AppName) -> None:
     """Why an app is where it is, why it is not healthy, and what would help."""
-    from k4t.master.explain import explain as explained
+    from k4t.master.inspection.explain import explain as explained
     from k4t.render import explain as show
     from k4t.wiring import opened
 
@@ -173,7 +173,7 @@ def events(
     since: Since = "",
 ) -> None:
     """What happened: applies of this and other working copies, and what Docker tells of our containers."""
-    from k4t.master.events import events as happened
+    from k4t.master.inspection.events import events as happened
     from k4t.render import events as show
     from k4t.wiring import opened
 
@@ -196,7 +196,7 @@ def audit(
     verb: Annotated[AuditVerb | None, typer.Argument(help="Check that no line was changed.")] = None,
 ) -> None:
     """This working copy's audit log: who applied what, when, why, and what was allowed."""
-    from k4t.master import audit as log
+    from k4t.master.inspection import audit as log
     from k4t.render import events as show
     from k4t.wiring import read
 

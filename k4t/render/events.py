@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from k4t.master.events import Told
+from k4t.master.inspection.events import Told
 from k4t.render.console import Console, table
 
 GRAVE = ("die", "oom", "health_status unhealthy")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from k4t.master.explain import Explained, Replica
+from k4t.master.inspection.explain import Explained, Replica
 from k4t.render.console import Console, plural
 
 

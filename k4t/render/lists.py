@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from k4t.errors import gravest
-from k4t.master.check import Checked
+from k4t.master.inspection.check import Checked
 from k4t.model.spec import App, Dns, Gateway, Node, Tree
 from k4t.model.state import Container
 from k4t.render.console import Console, age, table

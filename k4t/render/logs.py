@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from k4t.master.exec import Ended, Say
+from k4t.master.inspection.exec import Ended, Say
 from k4t.model.state import Container
 from k4t.node.flow import Channel
 from k4t.node.logs import Line

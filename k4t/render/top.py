@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from k4t.master.top import Use
+from k4t.master.inspection.top import Use
 from k4t.render.console import Console, table
 from k4t.render.logs import label
 

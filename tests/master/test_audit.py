@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from k4t.master import audit
 from k4t.master.history import WorkingCopy
+from k4t.master.inspection import audit
 
 pytestmark = pytest.mark.unit
 

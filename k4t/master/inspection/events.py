@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from k4t.errors import K4tError
-from k4t.master import audit
 from k4t.master.choose import Wanted, choose
 from k4t.master.fleet import Fleet, at_once
+from k4t.master.inspection import audit
 from k4t.master.planning import serials
 from k4t.model.state import Head
 from k4t.node import events as engine_events
