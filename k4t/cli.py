@@ -119,6 +119,8 @@ def plan(
     apps: Apps = None,
     detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="2 when changes are pending.")] = False,
     pull: Annotated[bool, typer.Option("--pull", help="Ask registries what tags stand for now.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="As apply --retry: also what is held.")] = False,
+    rebalance: Annotated[bool, typer.Option("--rebalance", help="As apply --rebalance: with the moves.")] = False,
     save: Annotated[Path | None, typer.Option("--save", help="Keep it, for `apply FILE`.", metavar="FILE")] = None,
     commands: Annotated[bool, typer.Option("--commands", help="As ssh and docker lines to run by hand.")] = False,
 ) -> None:
@@ -129,7 +131,7 @@ def plan(
         from k4t.master import decide
         from k4t.render import decision as show
 
-        request = decide.Request(tuple(apps or ()), ctx.obj.allow, pull=pull)
+        request = decide.Request(tuple(apps or ()), ctx.obj.allow, pull=pull, retry=retry, rebalance=rebalance)
         decision = decide.plan(run, request)
         if commands:
             plans.print_commands(ctx.obj, run, decision)

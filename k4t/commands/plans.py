@@ -23,7 +23,8 @@ def save(given: Globals, path: Path, run: Run, decision: Decision, request: Requ
     from k4t.master import saved
 
     saved.save(
-        path, decision.plan, run.tree.cluster.id, apps=request.apps, allow=request.allow, pull=request.pull
+        path, decision.plan, run.tree.cluster.id, apps=request.apps, allow=request.allow, pull=request.pull,
+        retry=request.retry, rebalance=request.rebalance,
     )  # fmt: skip
     given.console.note(f"saved: k4t apply {path} carries out exactly this plan, or nothing")
 
@@ -57,7 +58,10 @@ def apply_file(given: Globals, path: Path) -> None:
         saved.need_same_plan(wanted, plan, path)
         done.append(True)
 
-    request = Request(wanted.apps, given.allow | wanted.allow, pull=wanted.pull, message=given.message)
+    request = Request(
+        wanted.apps, given.allow | wanted.allow, pull=wanted.pull, message=given.message, retry=wanted.retry,
+        rebalance=wanted.rebalance,
+    )  # fmt: skip
     outcome = applied(given, request, check=check)
     if not done and not wanted.empty:
         raise Unsafe(f"the world has moved on since {path} was saved: there is nothing to do now")

@@ -32,17 +32,30 @@ class Saved:
     pull: bool
     text: str
     about: Mapping[str, str]
+    retry: bool = False
+    rebalance: bool = False
 
     @property
     def empty(self) -> bool:
         return self.text.startswith("nothing to do")
 
 
-def save(path: Path, plan: Plan, cluster_id: str, *, apps: tuple[str, ...], allow: frozenset[str], pull: bool) -> None:
+def save(
+    path: Path,
+    plan: Plan,
+    cluster_id: str,
+    *,
+    apps: tuple[str, ...],
+    allow: frozenset[str],
+    pull: bool,
+    retry: bool = False,
+    rebalance: bool = False,
+) -> None:
     """Write it. Raises K4tError naming the path."""
     content = {
         "format": FORMAT, "what": WHAT, "cluster": cluster_id, "tree": plan.tree, "serial": plan.serial,
-        "apps": list(apps), "allow": sorted(allow), "pull": pull, "plan": text_of(plan), "about": about(plan),
+        "apps": list(apps), "allow": sorted(allow), "pull": pull, "retry": retry, "rebalance": rebalance,
+        "plan": text_of(plan), "about": about(plan),
     }  # fmt: skip
     write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
@@ -66,6 +79,7 @@ def _saved(found: Mapping[str, Any], path: Path) -> Saved:
         cluster=str(found["cluster"]), tree=str(found["tree"]), serial=int(found["serial"]),
         apps=tuple(map(str, found["apps"])), allow=frozenset(map(str, found["allow"])), pull=bool(found["pull"]),
         text=str(found["plan"]), about={str(key): str(value) for key, value in found["about"].items()},
+        retry=bool(found.get("retry")), rebalance=bool(found.get("rebalance")),
     )  # fmt: skip
 
 

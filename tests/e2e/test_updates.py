@@ -68,6 +68,8 @@ def test_an_image_that_never_gets_healthy_leaves_the_old_version_serving(publish
     assert again["serial"] == status["serial"]
     assert f"did not get healthy at serial {status['serial']}; change it, or --retry" in again["not_done"][0]
 
+    assert published.json("plan", status=None)["steps"] == []
+    assert "create" in {step["action"] for step in published.json("plan", "--retry")["steps"]}
     retried = published.json("apply", "--yes", "--retry", status=1)
     assert retried["done"] > 0
     assert names(lab) == before

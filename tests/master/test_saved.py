@@ -21,7 +21,7 @@ def plan(digest: str = "sha256:1", cause: str = "new app", serial: int = 7) -> P
 
 
 def kept(path: Path, made: Plan) -> saved.Saved:
-    saved.save(path, made, "id1", apps=("web",), allow=frozenset({"withdraw"}), pull=True)
+    saved.save(path, made, "id1", apps=("web",), allow=frozenset({"withdraw"}), pull=True, retry=True)
     return saved.load(path)
 
 
@@ -29,6 +29,7 @@ def test_the_same_plan_passes_also_with_what_an_allow_takes_away(tmp_path: Path)
     """What was asked for comes back; warnings and unsafe changes are judged anew."""
     found = kept(tmp_path / "p", dataclasses.replace(plan(), unsafe=(UnsafeChange("withdraw", "", "9 gone"),)))
     assert (found.apps, found.allow, found.pull) == (("web",), frozenset({"withdraw"}), True)
+    assert (found.retry, found.rebalance) == (True, False)
     saved.need_same_plan(found, dataclasses.replace(plan(), warnings=("so what",)), tmp_path)
     saved.need_same_tree(found, "id1", "t" * 64, tmp_path)
 
