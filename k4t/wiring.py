@@ -19,8 +19,9 @@ from k4t.gateway.envoy import Envoy
 from k4t.master.fleet import Fleet, Host, hosts_of
 from k4t.master.run import Run
 from k4t.model.events import Emit, silent
+from k4t.model.hosts import Dns, Gateway, Node
 from k4t.model.participant import Kind, Participant
-from k4t.model.spec import Dns, Gateway, Node, Tree
+from k4t.model.spec import Tree
 from k4t.remote import known_hosts
 from k4t.remote.registrar import RegistrarParticipant
 from k4t.remote.ssh import Connector

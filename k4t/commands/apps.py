@@ -11,7 +11,7 @@ from k4t.commands.common import agree, group, run_change, run_list
 from k4t.options import AppName, Globals, NoApply
 
 if TYPE_CHECKING:
-    from k4t.model.spec import App
+    from k4t.model.app import App
     from k4t.tree.changes import Edit
 
 app_app = group("Apps of the tree.")

@@ -12,7 +12,7 @@ from k4t.errors import K4tError
 from k4t.options import Address, DnsNames, GatewayNames, Globals, NewName, NodeNames, SshHost, SshPort, SshUser, Sudo
 
 if TYPE_CHECKING:
-    from k4t.model.spec import Ssh
+    from k4t.model.hosts import Ssh
 
 node_app = group("Docker hosts of the tree.")
 gateway_app = group("Gateways of the tree.")
@@ -43,7 +43,7 @@ def node_add(
 
 
 def _ssh(host: str, port: int | None, user: str, *, sudo: bool) -> Ssh:
-    from k4t.model.spec import Ssh
+    from k4t.model.hosts import Ssh
 
     return Ssh(host=host, port=port, user=user, sudo=sudo or None)
 

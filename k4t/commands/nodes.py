@@ -14,7 +14,7 @@ __all__ = ["node_app"]
 
 if TYPE_CHECKING:
     from k4t.master.decide import Request
-    from k4t.model.spec import Availability, Node
+    from k4t.model.hosts import Availability, Node
     from k4t.tree.changes import Edit
 
 

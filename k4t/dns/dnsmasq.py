@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from k4t.model.hosts import Dns
 from k4t.model.participant import Capabilities
-from k4t.model.spec import Cluster, Dns
+from k4t.model.spec import Cluster
 from k4t.remote.registrar import RegistrarParticipant
 
 if TYPE_CHECKING:

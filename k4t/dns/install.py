@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from k4t.errors import StepError
-from k4t.model.spec import Dns
+from k4t.model.hosts import Dns
 from k4t.remote import setup
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import dataclasses
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.planning.specs import resources_label, resources_text
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import Container, NodeState, Observed
 
 

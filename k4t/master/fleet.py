@@ -12,8 +12,9 @@ from itertools import islice
 from typing import TypeVar
 
 from k4t.errors import K4tError
+from k4t.model.hosts import Dns, Gateway, Node, Ssh
 from k4t.model.participant import Kind, Participant
-from k4t.model.spec import Dns, Gateway, Node, Ssh, Tree
+from k4t.model.spec import Tree
 from k4t.model.state import NodeState
 from k4t.node.docker import Engine
 from k4t.remote.transport import Transport

@@ -11,7 +11,7 @@ from k4t.master.fleet import Fleet, at_once
 from k4t.master.planning.jobs import image_apps, owner_of
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.vault import Vault
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import Head, Observed
 from k4t.node import images
 from k4t.node.reference import registry_of

@@ -24,8 +24,8 @@ from k4t.master.planning.serials import newest
 from k4t.master.planning.specs import secret_digests
 from k4t.master.planning.survey import survey
 from k4t.master.vault import Vault
+from k4t.model.app import App, Job
 from k4t.model.events import Emit, Note
-from k4t.model.spec import App, Job
 from k4t.model.state import Head, JobRun, Observed
 from k4t.node import cron, images, joblist
 from k4t.node import jobs as acts

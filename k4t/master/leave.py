@@ -11,7 +11,7 @@ from k4t.master.fleet import WITHOUT_SHELL
 from k4t.master.observe import observe, observe_node
 from k4t.master.planning.plan import Plan
 from k4t.master.run import Run
-from k4t.model.spec import Dns, Gateway, Node
+from k4t.model.hosts import Dns, Gateway, Node
 from k4t.model.state import Observed
 from k4t.remote import head as remote_head
 from k4t.tree.changes import Edit

@@ -31,7 +31,8 @@ from k4t.master.planning.ranges import pinned_addresses
 from k4t.master.planning.specs import own_files, secret_digests
 from k4t.master.run import Run
 from k4t.master.vault import secrets_of
-from k4t.model.spec import HttpProbe, Node, Ssh, Volume
+from k4t.model.app import HttpProbe, Volume
+from k4t.model.hosts import Node, Ssh
 from k4t.node import commands, create
 from k4t.node.addresses import has_own_address
 from k4t.node.body import in_place

@@ -6,8 +6,8 @@ import time
 
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
+from k4t.model.hosts import Node
 from k4t.model.participant import Participant
-from k4t.model.spec import Node
 from k4t.model.state import NodeState, Observed, ParticipantState
 from k4t.node import observe as node_observe
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from k4t.errors import ConnectionLost, StepError
 from k4t.master.fleet import Fleet
-from k4t.model.spec import App, Node
+from k4t.model.app import App
+from k4t.model.hosts import Node
 from k4t.node.addresses import has_own_address
 from k4t.node.health import Dialer
 from k4t.remote.transport import Stream, Transport

@@ -14,7 +14,8 @@ from k4t.master.planning.specs import with_digests
 from k4t.node.reference import registry_of
 
 if TYPE_CHECKING:
-    from k4t.model.spec import App, SecretRef, Tree
+    from k4t.model.app import App
+    from k4t.model.spec import SecretRef, Tree
 
 Login = tuple[str, str]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from k4t.model.spec import Protocol
+from k4t.model.shared import Protocol
 from k4t.registrar.document import Document, Epoch
 
 NO_EPOCH = Epoch(0, "")

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from k4t.errors import AddressTaken
-from k4t.model.spec import AddressPool, App, Node
+from k4t.model.app import App
+from k4t.model.hosts import AddressPool, Node
 from k4t.model.state import BoundPort
 from k4t.node import labels
 from k4t.node.listing import name_of

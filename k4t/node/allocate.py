@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k4t.errors import PortTaken
-from k4t.model.spec import App, Node, Port, Protocol
+from k4t.model.app import App, Port
+from k4t.model.hosts import Node
+from k4t.model.shared import Protocol
 from k4t.model.state import BoundPort
 from k4t.node import labels
 from k4t.node.listing import name_of, published

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k4t.errors import StepError
-from k4t.model.spec import App, ExecProbe, File, Health, ImageProbe, Log, Port, Resources, Volume
+from k4t.model.app import App, ExecProbe, File, Health, ImageProbe, Log, Port, Resources, Volume
 from k4t.node.extra import merged
 
 CPU_PERIOD_US = 100_000

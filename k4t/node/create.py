@@ -16,7 +16,8 @@ from k4t.errors import (
     PortTaken,
     StepError,
 )
-from k4t.model.spec import App, Node, Port
+from k4t.model.app import App, Port
+from k4t.model.hosts import Node
 from k4t.model.state import BoundPort, Container
 from k4t.node import addresses, labels
 from k4t.node.allocate import Key, allocate, held_ports, needs_host_ports

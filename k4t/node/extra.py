@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from k4t.errors import StepError
-from k4t.model.spec import App
+from k4t.model.app import App
 
 OWNED = {
     "Image": "<image>",

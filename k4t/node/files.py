@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k4t.errors import StepError
-from k4t.model.spec import App, File, Volume
+from k4t.model.app import App, File, Volume
 from k4t.node.docker import Engine
 from k4t.node.labels import PREFIX
 from k4t.remote.transport import Transport

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from k4t.errors import ConnectionLost, Interrupted, StepError, Unhealthy
-from k4t.model.spec import App, ExecProbe, Health, HttpProbe, ImageProbe, TcpProbe
+from k4t.model.app import App, ExecProbe, Health, HttpProbe, ImageProbe, TcpProbe
 from k4t.model.state import BoundPort, Container
 from k4t.node.docker import Engine, Json
 from k4t.node.http import Broken, Garbled, TooSlow, Wire, read_status, send_request

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from k4t.command import quote
 from k4t.errors import EngineRefused, ImageNotFound, Interrupted, K4tError, StepError
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import Container, JobRun
 from k4t.node import cron, joblist, logs
 from k4t.node.body import Given, body

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from k4t.model.spec import Protocol
+from k4t.model.shared import Protocol
 from k4t.model.state import BoundPort
 
 FORMAT = "1"

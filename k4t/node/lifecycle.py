@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from k4t.errors import DockerUnavailable, EngineRefused, NameTaken, PortTaken, StepError
-from k4t.model.spec import App, Resources
+from k4t.model.app import App, Resources
 from k4t.node import labels
 from k4t.node.body import CPU_PERIOD_US, UNLIMITED_BYTES, in_place
 from k4t.node.docker import Engine

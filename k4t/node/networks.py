@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 from k4t.errors import AddressTaken, EngineRefused, NameTaken, StepError
-from k4t.model.spec import AddressPool, App, Node
+from k4t.model.app import App
+from k4t.model.hosts import AddressPool, Node
 from k4t.node.addresses import pool_of
 from k4t.node.call import Request
 from k4t.node.docker import Engine

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from k4t.errors import StepError
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.node.docker import Engine
 from k4t.node.files import files_needed, private_directory
 from k4t.node.labels import pairs_read, pairs_written

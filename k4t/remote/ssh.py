@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from k4t import command
 from k4t.errors import ConnectionLost, HostUnreachable, LoginRefused, StepError
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote import channels, dial, login
 from k4t.remote.channels import ParamikoSession
 from k4t.remote.connection import SshTransport

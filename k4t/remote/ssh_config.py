@@ -16,7 +16,7 @@ from pathlib import Path
 
 from k4t import command
 from k4t.errors import HostUnreachable, StepError
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 DEFAULT_TIMEOUT_S = 10.0

@@ -9,7 +9,9 @@ from typing import Any
 
 from k4t.errors import gravest
 from k4t.master.inspection.check import Checked
-from k4t.model.spec import App, Dns, Gateway, Node, Tree
+from k4t.model.app import App
+from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.spec import Tree
 from k4t.model.state import Container
 from k4t.render.console import Console, age, table
 

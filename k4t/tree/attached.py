@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from k4t.errors import Finding
-from k4t.model.spec import App, File, Where
+from k4t.model.app import App, File
+from k4t.model.shared import Where
 from k4t.tree.check import Item
 from k4t.tree.files import Snapshot
 from k4t.tree.nearest import did_you_mean

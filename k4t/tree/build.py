@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from k4t.model import spec
+from k4t.model.hosts import AddressPool, Capacity, Dns, Gateway, Node, Power, Script, Ssh
+from k4t.model.publish import Certificate
+from k4t.model.spec import Backup, Cluster, Registry, Safety, SecretRef
 from k4t.tree.check import Item
 
 
-def cluster(item: Item) -> spec.Cluster:
+def cluster(item: Item) -> Cluster:
     values: dict[str, Any] = item.values
     publication = item.one("publication")
     safety, power = item.one("safety"), item.one("power")
-    return spec.Cluster(
+    return Cluster(
         name=values["name"],
         id=values["id"],
         format=int(values["format"]),
@@ -21,7 +23,7 @@ def cluster(item: Item) -> spec.Cluster:
         registries=tuple(_registry(one) for one in item.all("registry")),
         backups=tuple(_backup(one) for one in item.all("backup")),
         when_unreachable=_get(publication, "when-unreachable") if publication else "refuse",
-        safety=spec.Safety(_get(safety, "withdraw"), _get(safety, "min")) if safety else spec.Safety(),
+        safety=Safety(_get(safety, "withdraw"), _get(safety, "min")) if safety else Safety(),
         power=_power(power, after_apply=_get(power, "after-apply")) if power else None,
         where=item.where,
     )
@@ -37,14 +39,14 @@ def _get(item: Item, name: str) -> Any:
     return item.values[name]
 
 
-def _registry(item: Item) -> spec.Registry:
+def _registry(item: Item) -> Registry:
     values: dict[str, Any] = item.values
-    return spec.Registry(values["host"], values["user"] or "", values["secret"] or "", item.where)
+    return Registry(values["host"], values["user"] or "", values["secret"] or "", item.where)
 
 
-def _backup(item: Item) -> spec.Backup:
+def _backup(item: Item) -> Backup:
     values: dict[str, Any] = item.values
-    return spec.Backup(
+    return Backup(
         node=values["node"] or "",
         host=values["host"] or "",
         every_s=values["every"],
@@ -54,18 +56,18 @@ def _backup(item: Item) -> spec.Backup:
     )
 
 
-def _power(item: Item | None, after_apply: Any = "stay") -> spec.Power | None:
+def _power(item: Item | None, after_apply: Any = "stay") -> Power | None:
     if item is None:
         return None
     values: dict[str, Any] = item.values
-    return spec.Power(values.get("host") or "", values["on"] or "", values["off"] or "", after_apply)
+    return Power(values.get("host") or "", values["on"] or "", values["off"] or "", after_apply)
 
 
-def ssh(item: Item | None, address: str = "") -> spec.Ssh:
+def ssh(item: Item | None, address: str = "") -> Ssh:
     if item is None:
-        return spec.Ssh(host=address)
+        return Ssh(host=address)
     values: dict[str, Any] = item.values
-    return spec.Ssh(
+    return Ssh(
         host=values["host"] or address,
         port=values["port"],
         user=values["user"] or "",
@@ -76,11 +78,11 @@ def ssh(item: Item | None, address: str = "") -> spec.Ssh:
     )
 
 
-def node(name: str, item: Item) -> spec.Node:
+def node(name: str, item: Item) -> Node:
     values: dict[str, Any] = item.values
     address, address6 = values["address"]
     ports, addresses = item.one("ports"), item.one("addresses")
-    return spec.Node(
+    return Node(
         name=name,
         address=address,
         address6=address6,
@@ -95,30 +97,30 @@ def node(name: str, item: Item) -> spec.Node:
     )
 
 
-def _capacity(item: Item | None) -> spec.Capacity:
+def _capacity(item: Item | None) -> Capacity:
     if item is None:
-        return spec.Capacity()
+        return Capacity()
     values: dict[str, Any] = item.values
-    return spec.Capacity(values["cpus"], values["memory"], values["reserve-memory"])
+    return Capacity(values["cpus"], values["memory"], values["reserve-memory"])
 
 
-def _pool(item: Item) -> spec.AddressPool:
+def _pool(item: Item) -> AddressPool:
     values: dict[str, Any] = item.values
     first, last = values["range"]
-    return spec.AddressPool(first, last, values["interface"], values["subnet"], values["gateway"] or "")
+    return AddressPool(first, last, values["interface"], values["subnet"], values["gateway"] or "")
 
 
-def _scripts(item: Item) -> tuple[spec.Script, ...]:
-    return tuple(spec.Script(_get(one, "verb"), args(one)) for one in item.all("script"))
+def _scripts(item: Item) -> tuple[Script, ...]:
+    return tuple(Script(_get(one, "verb"), args(one)) for one in item.all("script"))
 
 
 def args(item: Item) -> tuple[str, ...]:
     return tuple(str(one.text) for one in item.all("arg"))
 
 
-def gateway(name: str, item: Item) -> spec.Gateway:
+def gateway(name: str, item: Item) -> Gateway:
     values: dict[str, Any] = item.values
-    return spec.Gateway(
+    return Gateway(
         name=name,
         driver=values["driver"],
         address=values["address"],
@@ -131,9 +133,9 @@ def gateway(name: str, item: Item) -> spec.Gateway:
     )
 
 
-def dns(name: str, item: Item) -> spec.Dns:
+def dns(name: str, item: Item) -> Dns:
     values: dict[str, Any] = item.values
-    return spec.Dns(
+    return Dns(
         name=name,
         driver=values["driver"],
         address=values["address"],
@@ -148,16 +150,16 @@ def dns(name: str, item: Item) -> spec.Dns:
     )
 
 
-def certificate(name: str, item: Item) -> spec.Certificate:
+def certificate(name: str, item: Item) -> Certificate:
     values: dict[str, Any] = item.values
     chosen = {key.replace("-", "_"): values[key] or "" for key in ("chain", "key-secret", "chain-path", "key-path")}
-    return spec.Certificate(name, **chosen, where=item.where)
+    return Certificate(name, **chosen, where=item.where)
 
 
-def secret(name: str, item: Item) -> spec.SecretRef:
+def secret(name: str, item: Item) -> SecretRef:
     values: dict[str, Any] = item.values
     if values["environment"]:
-        return spec.SecretRef(name, "environment", values["environment"], item.where)
+        return SecretRef(name, "environment", values["environment"], item.where)
     if values["command"]:
-        return spec.SecretRef(name, "command", values["command"], item.where)
-    return spec.SecretRef(name, "file", values["file"] or "", item.where)
+        return SecretRef(name, "command", values["command"], item.where)
+    return SecretRef(name, "file", values["file"] or "", item.where)

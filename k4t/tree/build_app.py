@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from k4t.model import spec
+from k4t.model.app import (
+    App,
+    ContainerSettings,
+    Env,
+    ExecProbe,
+    File,
+    Health,
+    HttpProbe,
+    Image,
+    ImageProbe,
+    Job,
+    Log,
+    Network,
+    Pin,
+    Placement,
+    Port,
+    Probe,
+    Resources,
+    Scale,
+    Spread,
+    Stop,
+    TcpProbe,
+    Update,
+    Volume,
+)
+from k4t.model.publish import Record, Route
 from k4t.tree.build import args
 from k4t.tree.check import Item
 
 
-def app(name: str, item: Item) -> spec.App:
+def app(name: str, item: Item) -> App:
     values: dict[str, Any] = item.values
     volumes = tuple(_volume(one) for one in item.all("volume"))
     recycle, scale, docker = item.one("recycle"), item.one("scale"), item.one("docker")
     health = item.one("health")
-    return spec.App(
+    return App(
         name=name,
         image=_image(item),
         replicas=_replicas(item),
@@ -66,16 +91,16 @@ def _optional_args(item: Item | None) -> tuple[str, ...] | None:
     return args(item) if item else None
 
 
-def _image(item: Item) -> spec.Image:
+def _image(item: Item) -> Image:
     found = item.children["image"][0]
-    return spec.Image(str(found.text), _get(found, "archive") or "", _get(found, "pull"))
+    return Image(str(found.text), _get(found, "archive") or "", _get(found, "pull"))
 
 
-def _container(item: Item | None) -> spec.ContainerSettings:
+def _container(item: Item | None) -> ContainerSettings:
     if item is None:
-        return spec.ContainerSettings()
+        return ContainerSettings()
     values: dict[str, Any] = item.values
-    return spec.ContainerSettings(
+    return ContainerSettings(
         user=values["user"] or "",
         workdir=values["workdir"] or "",
         restart=values["restart"],
@@ -86,26 +111,26 @@ def _container(item: Item | None) -> spec.ContainerSettings:
     )
 
 
-def _network(item: Item | None) -> spec.Network:
+def _network(item: Item | None) -> Network:
     if item is None:
-        return spec.Network()
+        return Network()
     values: dict[str, Any] = item.values
-    return spec.Network(values["mode"], values["resolvers"] or (), values["search"] or ())
+    return Network(values["mode"], values["resolvers"] or (), values["search"] or ())
 
 
-def _port(item: Item) -> spec.Port:
+def _port(item: Item) -> Port:
     values: dict[str, Any] = item.values
-    return spec.Port(values["name"], values["container"], values["host"], values["protocol"], item.where)
+    return Port(values["name"], values["container"], values["host"], values["protocol"], item.where)
 
 
-def _env(item: Item) -> tuple[spec.Env, ...]:
-    return tuple(spec.Env(_get(one, "name"), str(one.text), _get(one, "secret") or "") for one in item.all("env"))
+def _env(item: Item) -> tuple[Env, ...]:
+    return tuple(Env(_get(one, "name"), str(one.text), _get(one, "secret") or "") for one in item.all("env"))
 
 
-def _file(item: Item) -> spec.File:
+def _file(item: Item) -> File:
     values: dict[str, Any] = item.values
     mode = values["mode"]
-    return spec.File(
+    return File(
         target=values["target"],
         source=values["source"] or "",
         secret=values["secret"] or "",
@@ -116,10 +141,10 @@ def _file(item: Item) -> spec.File:
     )
 
 
-def _volume(item: Item) -> spec.Volume:
+def _volume(item: Item) -> Volume:
     values: dict[str, Any] = item.values
     kind, source = values["source"]
-    return spec.Volume(
+    return Volume(
         target=values["target"],
         path=source if kind == "path" else "",
         name=source if kind == "name" else "",
@@ -131,62 +156,62 @@ def _volume(item: Item) -> spec.Volume:
     )
 
 
-def _resources(item: Item | None) -> spec.Resources:
+def _resources(item: Item | None) -> Resources:
     if item is None:
-        return spec.Resources()
+        return Resources()
     values: dict[str, Any] = item.values
-    return spec.Resources(values["cpus"], values["memory"], values["gpus"] or "", values["shm"], values["pids"])
+    return Resources(values["cpus"], values["memory"], values["gpus"] or "", values["shm"], values["pids"])
 
 
-def _health(item: Item) -> spec.Health:
+def _health(item: Item) -> Health:
     values: dict[str, Any] = item.values
-    return spec.Health(_probe(item), values["interval"], values["timeout"], values["retries"], values["start-period"])
+    return Health(_probe(item), values["interval"], values["timeout"], values["retries"], values["start-period"])
 
 
-def _probe(item: Item) -> spec.Probe:
+def _probe(item: Item) -> Probe:
     if http := item.one("http"):
         values: dict[str, Any] = http.values
         headers = tuple(_pair(one, "name") for one in http.all("header"))
-        return spec.HttpProbe(values["port"] or "", values["path"], values["status"], headers)
+        return HttpProbe(values["port"] or "", values["path"], values["status"], headers)
     if tcp := item.one("tcp"):
-        return spec.TcpProbe(_get(tcp, "port") or "")
+        return TcpProbe(_get(tcp, "port") or "")
     if command := item.one("exec"):
-        return spec.ExecProbe(args(command))
-    return spec.ImageProbe()
+        return ExecProbe(args(command))
+    return ImageProbe()
 
 
-def _log(item: Item | None) -> spec.Log:
+def _log(item: Item | None) -> Log:
     if item is None:
-        return spec.Log()
-    return spec.Log(_get(item, "driver"), _get(item, "max-size"), _get(item, "max-files"))
+        return Log()
+    return Log(_get(item, "driver"), _get(item, "max-size"), _get(item, "max-files"))
 
 
-def _stop(item: Item | None) -> spec.Stop:
-    return spec.Stop(_get(item, "signal") or "", _get(item, "grace")) if item else spec.Stop()
+def _stop(item: Item | None) -> Stop:
+    return Stop(_get(item, "signal") or "", _get(item, "grace")) if item else Stop()
 
 
-def _placement(item: Item | None) -> spec.Placement:
+def _placement(item: Item | None) -> Placement:
     if item is None:
-        return spec.Placement()
-    return spec.Placement(
+        return Placement()
+    return Placement(
         require=tuple(_pair(one, "label") for one in item.all("require")),
-        spread=tuple(spec.Spread(_get(one, "by"), _get(one, "max")) for one in item.all("spread")),
+        spread=tuple(Spread(_get(one, "by"), _get(one, "max")) for one in item.all("spread")),
         avoid=tuple(_get(one, "app") for one in item.all("avoid")),
         pins=tuple(_pin(one) for one in item.all("pin")),
     )
 
 
-def _pin(item: Item) -> spec.Pin:
+def _pin(item: Item) -> Pin:
     values: dict[str, Any] = item.values
-    return spec.Pin(values["replica"], values["node"] or "", values["address"] or "", values["port"])
+    return Pin(values["replica"], values["node"] or "", values["address"] or "", values["port"])
 
 
-def _update(item: Item | None, binds_to_node: bool) -> spec.Update:
+def _update(item: Item | None, binds_to_node: bool) -> Update:
     natural: Any = "recreate" if binds_to_node else "rolling"
     if item is None:
-        return spec.Update(strategy=natural)
+        return Update(strategy=natural)
     values: dict[str, Any] = item.values
-    return spec.Update(
+    return Update(
         strategy=values["strategy"] or natural,
         max_surge=values["max-surge"],
         max_unavailable=values["max-unavailable"],
@@ -197,10 +222,10 @@ def _update(item: Item | None, binds_to_node: bool) -> spec.Update:
     )
 
 
-def _job(item: Item) -> spec.Job:
+def _job(item: Item) -> Job:
     values: dict[str, Any] = item.values
     image = item.one("image")
-    return spec.Job(
+    return Job(
         name=values["name"],
         before_update=values["before"] == "update",
         schedule=values["schedule"] or "",
@@ -212,16 +237,16 @@ def _job(item: Item) -> spec.Job:
     )
 
 
-def _scale(item: Item) -> spec.Scale:
+def _scale(item: Item) -> Scale:
     values: dict[str, Any] = item.values
-    return spec.Scale(
+    return Scale(
         values["min"], values["max"], values["cpu"], values["memory"], values["requests"], values["command"] or ""
     )
 
 
-def _route(item: Item) -> spec.Route:
+def _route(item: Item) -> Route:
     values: dict[str, Any] = item.values
-    return spec.Route(
+    return Route(
         port=values["port"] or "",
         domains=tuple(domain.lower() for domain in values["domain"] or ()),
         prefix=values["prefix"] or "/",
@@ -240,9 +265,9 @@ def _route(item: Item) -> spec.Route:
     )
 
 
-def _record(item: Item, app_name: str) -> spec.Record:
+def _record(item: Item, app_name: str) -> Record:
     values: dict[str, Any] = item.values
-    return spec.Record(
+    return Record(
         name=values["name"] or app_name,
         type=values["type"],
         port=values["port"] or "",

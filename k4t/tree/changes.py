@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k4t.errors import K4tError, Usage
-from k4t.model.spec import App, Availability, Node
+from k4t.model.app import App
+from k4t.model.hosts import Availability, Node
 from k4t.tree.edit import set_attribute, set_text, sync_directory, write_file
 from k4t.tree.read import parse
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from k4t.errors import Finding
-from k4t.model.spec import Where
+from k4t.model.shared import Where
 from k4t.tree.nearest import did_you_mean
 from k4t.tree.table import Attribute, Element
 from k4t.tree.values import Type

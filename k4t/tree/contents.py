@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from k4t.errors import K4tError
-from k4t.model.spec import App, File
+from k4t.model.app import App, File
 from k4t.tree.variables import expand
 
 

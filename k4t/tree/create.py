@@ -9,7 +9,7 @@ import string
 from pathlib import Path
 
 from k4t.errors import InvalidTree, K4tError, Usage
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.tree import values
 from k4t.tree.edit import attribute_escaped, sync_directory, write_file
 from k4t.tree.files import ignored, no_tree

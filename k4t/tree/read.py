@@ -17,7 +17,9 @@ from typing import TypeVar
 from lxml import etree
 
 from k4t.errors import Finding, InvalidTree, Usage
-from k4t.model.spec import App, SecretRef, Tree, Where
+from k4t.model.app import App
+from k4t.model.shared import Where
+from k4t.model.spec import SecretRef, Tree
 from k4t.tree import build, build_app, scan
 from k4t.tree.attached import Attached
 from k4t.tree.check import Checker, Item, Node, cut

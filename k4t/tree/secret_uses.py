@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from k4t.errors import K4tError, Usage
-from k4t.model.spec import App, Tree
+from k4t.model.app import App
+from k4t.model.spec import Tree
 from k4t.tree.edit import sync_directory
 
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from k4t.errors import Finding
-from k4t.model.spec import App, Certificate, Cluster, Dns, Gateway, Node, SecretRef, Where
+from k4t.model.app import App
+from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.publish import Certificate
+from k4t.model.shared import Where
+from k4t.model.spec import Cluster, SecretRef
 from k4t.tree.check import Reference
 from k4t.tree.nearest import did_you_mean
 from k4t.tree.semantics_app import finding

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from k4t.errors import Finding
-from k4t.model.spec import App, ExecProbe, HttpProbe, Port, Route, TcpProbe, Where
+from k4t.model.app import App, ExecProbe, HttpProbe, Port, TcpProbe
+from k4t.model.publish import Route
+from k4t.model.shared import Where
 from k4t.tree.check import Item, Reference
 from k4t.tree.nearest import did_you_mean
 

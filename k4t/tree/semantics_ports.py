@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from k4t.errors import Finding
-from k4t.model.spec import App, Node
+from k4t.model.app import App
+from k4t.model.hosts import Node
 from k4t.tree.semantics_app import finding, fixed_number
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from k4t.model import spec
+from k4t.model.app import App, Env, ExecProbe, File, Health, HttpProbe, Job, Placement, Scale, TcpProbe, Update, Volume
+from k4t.model.shared import Share
+from k4t.model.spec import Tree
 from k4t.tree.edit import attribute_escaped, text_escaped
 from k4t.tree.schema import FILES
 from k4t.tree.variables import escape
@@ -21,7 +23,7 @@ class _Shown:
     text: str = ""
 
 
-def resolved(app: spec.App, tree: spec.Tree) -> str:
+def resolved(app: App, tree: Tree) -> str:
     """The app's file as k4t understands it. `tree` says which files the references name."""
     children = (*_container(app), *_behaviour(app), *_published(app))
     counted = "per-node" if app.replicas is None else app.replicas
@@ -80,7 +82,7 @@ def size(size_bytes: int | None) -> str | None:
     return str(size_bytes)
 
 
-def _share(share: spec.Share) -> str:
+def _share(share: Share) -> str:
     return str(share.count) if share.percent is None else f"{_text(share.percent)}%"
 
 
@@ -89,11 +91,11 @@ def _args(name: str, args: tuple[str, ...] | None) -> Iterator[_Shown]:
         yield _Shown(name, {}, tuple(_Shown("arg", {}, (), arg) for arg in args))
 
 
-def _env(env: tuple[spec.Env, ...]) -> Iterator[_Shown]:
+def _env(env: tuple[Env, ...]) -> Iterator[_Shown]:
     return (_Shown("env", {"name": one.name, "secret": one.secret}, (), one.value) for one in env)
 
 
-def _container(app: spec.App) -> Iterator[_Shown]:
+def _container(app: App) -> Iterator[_Shown]:
     image, container, network = app.image, app.container, app.network
     yield _Shown("image", {"archive": image.archive, "pull": image.pull}, (), image.reference)
     yield from _args("entrypoint", app.entrypoint)
@@ -114,13 +116,13 @@ def _container(app: spec.App) -> Iterator[_Shown]:
         yield _Shown("docker", {"file": app.docker_file})
 
 
-def _file(file: spec.File) -> _Shown:
+def _file(file: File) -> _Shown:
     attributes: dict[str, Value] = {"source": file.source, "secret": file.secret, "target": file.target}
     attributes |= {"mode": f"{file.mode:04o}", "owner": file.owner, "expand": file.expand, "on-change": file.on_change}
     return _Shown("file", attributes)
 
 
-def _volume(volume: spec.Volume) -> _Shown:
+def _volume(volume: Volume) -> _Shown:
     source = volume.path or volume.name or f"tmpfs:{size(volume.tmpfs_bytes)}"
     attributes: dict[str, Value] = {"source": source, "target": volume.target}
     if volume.tmpfs_bytes is None:
@@ -128,7 +130,7 @@ def _volume(volume: spec.Volume) -> _Shown:
     return _Shown("volume", {**attributes, "owner": volume.owner, "read-only": volume.read_only})
 
 
-def _behaviour(app: spec.App) -> Iterator[_Shown]:
+def _behaviour(app: App) -> Iterator[_Shown]:
     resources, log, stop = app.resources, app.log, app.stop
     limits: dict[str, Value] = {"cpus": resources.cpus, "memory": size(resources.memory_bytes), "gpus": resources.gpus}
     yield _Shown("resources", {**limits, "shm": size(resources.shm_bytes), "pids": resources.pids})
@@ -136,7 +138,7 @@ def _behaviour(app: spec.App) -> Iterator[_Shown]:
         yield _health(app.health)
     yield _Shown("log", {"driver": log.driver, "max-size": size(log.max_size_bytes), "max-files": log.max_files})
     yield _Shown("stop", {"signal": stop.signal, "grace": duration(stop.grace_s)})
-    if app.placement != spec.Placement():
+    if app.placement != Placement():
         yield _placement(app.placement)
     yield _update(app.update)
     if app.recycle_every_s is not None:
@@ -147,15 +149,15 @@ def _behaviour(app: spec.App) -> Iterator[_Shown]:
         yield _scale(app.scale)
 
 
-def _health(health: spec.Health) -> _Shown:
+def _health(health: Health) -> _Shown:
     probe = health.probe
-    if isinstance(probe, spec.HttpProbe):
+    if isinstance(probe, HttpProbe):
         headers = tuple(_Shown("header", {"name": name}, (), text) for name, text in probe.headers)
         status = "-".join(str(number) for number in probe.status)
         shown = _Shown("http", {"port": probe.port, "path": probe.path, "status": status}, headers)
-    elif isinstance(probe, spec.TcpProbe):
+    elif isinstance(probe, TcpProbe):
         shown = _Shown("tcp", {"port": probe.port})
-    elif isinstance(probe, spec.ExecProbe):
+    elif isinstance(probe, ExecProbe):
         shown = next(_args("exec", probe.args))
     else:
         shown = _Shown("image", {})
@@ -164,7 +166,7 @@ def _health(health: spec.Health) -> _Shown:
     return _Shown("health", attributes, (shown,))
 
 
-def _placement(placement: spec.Placement) -> _Shown:
+def _placement(placement: Placement) -> _Shown:
     children = [_Shown("require", {"label": label}, (), text) for label, text in placement.require]
     children += [_Shown("spread", {"by": spread.by, "max": spread.max}) for spread in placement.spread]
     children += [_Shown("avoid", {"app": name}) for name in placement.avoid]
@@ -174,14 +176,14 @@ def _placement(placement: spec.Placement) -> _Shown:
     return _Shown("placement", {}, tuple(children))
 
 
-def _update(update: spec.Update) -> _Shown:
+def _update(update: Update) -> _Shown:
     attributes: dict[str, Value] = {"strategy": update.strategy, "max-surge": _share(update.max_surge)}
     attributes |= {"max-unavailable": _share(update.max_unavailable), "drain": duration(update.drain_s)}
     attributes |= {"pause-after": update.pause_after, "timeout": duration(update.timeout_s)}
     return _Shown("update", {**attributes, "on-failure": update.on_failure})
 
 
-def _job(job: spec.Job) -> _Shown:
+def _job(job: Job) -> _Shown:
     children = [_Shown("image", {}, (), job.image)] if job.image else []
     children += [*_args("command", job.command), *_env(job.env)]
     attributes: dict[str, Value] = {"name": job.name, "before": "update" if job.before_update else None}
@@ -189,14 +191,14 @@ def _job(job: spec.Job) -> _Shown:
     return _Shown("job", attributes, tuple(children))
 
 
-def _scale(scale: spec.Scale) -> _Shown:
+def _scale(scale: Scale) -> _Shown:
     attributes: dict[str, Value] = {"min": scale.min, "max": scale.max}
     for name, percent in (("cpu", scale.cpu_percent), ("memory", scale.memory_percent)):
         attributes[name] = None if percent is None else f"{_text(percent)}%"
     return _Shown("scale", {**attributes, "requests": scale.requests, "command": scale.command})
 
 
-def _published(app: spec.App) -> Iterator[_Shown]:
+def _published(app: App) -> Iterator[_Shown]:
     for route in app.routes:
         where: dict[str, Value] = {"domain": route.domains, "prefix": route.prefix}
         attributes: dict[str, Value] = {"port": route.port, **({"listen": route.listen} if route.listen else where)}

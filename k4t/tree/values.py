@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from k4t.model.spec import Share
+from k4t.model.shared import Share
 
 NAME_MAX = 40
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")

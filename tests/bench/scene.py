@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import BoundPort
 from k4t.node.body import Given, body
 from k4t.node.labels import Labels, build

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from k4t.model.spec import App, Image, Stop
+from k4t.model.app import App, Image, Stop
 from k4t.node import cron, joblist, jobs
 
 pytestmark = pytest.mark.unit

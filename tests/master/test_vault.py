@@ -7,25 +7,27 @@ import pytest
 from k4t.errors import SecretUnavailable
 from k4t.master.planning.specs import secret_digests
 from k4t.master.vault import Vault
-from k4t.model import spec
+from k4t.model.app import App, Env, File, Image, Job
+from k4t.model.shared import Where
+from k4t.model.spec import Cluster, SecretRef, Tree
 from k4t.tree.age import NoIdentity
 from k4t.tree.secret_files import digest
 
 pytestmark = pytest.mark.unit
 KEY = b"k" * 32
-WEB = spec.App(
+WEB = App(
     "web",
-    spec.Image("web:1"),
-    env=(spec.Env("A", secret="one"), spec.Env("PLAIN", "x")),
-    files=(spec.File("/key", secret="two"), spec.File("/conf", source="c", sha256="cc")),
-    jobs=(spec.Job("nightly", schedule="0 3 * * *", env=(spec.Env("B", secret="three"),)),),
+    Image("web:1"),
+    env=(Env("A", secret="one"), Env("PLAIN", "x")),
+    files=(File("/key", secret="two"), File("/conf", source="c", sha256="cc")),
+    jobs=(Job("nightly", schedule="0 3 * * *", env=(Env("B", secret="three"),)),),
 )
-OTHER = spec.App("other", spec.Image("other:1"), env=(spec.Env("A", secret="four"),))
+OTHER = App("other", Image("other:1"), env=(Env("A", secret="four"),))
 NAMES = ("one", "two", "three", "four")
-TREE = spec.Tree(
-    spec.Cluster("prod", "k7f3q2m9"),
+TREE = Tree(
+    Cluster("prod", "k7f3q2m9"),
     apps={"web": WEB, "other": OTHER},
-    secrets={name: spec.SecretRef(name, "age", where=spec.Where(f"secrets/{name}.age")) for name in NAMES},
+    secrets={name: SecretRef(name, "age", where=Where(f"secrets/{name}.age")) for name in NAMES},
 )
 
 
@@ -36,7 +38,7 @@ class Source:
         self.missing = missing
         self.asked: list[str] = []
 
-    def __call__(self, ref: spec.SecretRef) -> str:
+    def __call__(self, ref: SecretRef) -> str:
         self.asked.append(ref.name)
         if ref.name in self.missing:
             raise SecretUnavailable(ref.name, str(ref.where), "is away", "look for it")
@@ -86,5 +88,5 @@ def test_a_tree_without_secrets_opens_nothing() -> None:
     def never() -> bytes | None:
         raise AssertionError
 
-    plain = spec.Tree(TREE.cluster, apps={"x": spec.App("x", spec.Image("x:1"))})
+    plain = Tree(TREE.cluster, apps={"x": App("x", Image("x:1"))})
     assert Vault(plain, Source(), never).digested(["x"]) == (plain, ())

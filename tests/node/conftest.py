@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from k4t.model.spec import App, Image, Node, Ssh
+from k4t.model.app import App, Image
+from k4t.model.hosts import Node, Ssh
 from k4t.model.state import Container
 from k4t.node.create import Order, create
 from k4t.node.docker import Engine

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k4t.errors import PortTaken
-from k4t.model.spec import App, Image, Network, Node, Port, Where
+from k4t.model.app import App, Image, Network, Port
+from k4t.model.hosts import Node
+from k4t.model.shared import Where
 from k4t.model.state import BoundPort
 from k4t.node.allocate import allocate, held_ports, needs_host_ports
 from k4t.node.labels import Labels, build

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from k4t.errors import StepError
-from k4t.model.spec import (
+from k4t.model.app import (
     App,
     ContainerSettings,
     Env,
@@ -27,8 +27,8 @@ from k4t.model.spec import (
     Stop,
     TcpProbe,
     Volume,
-    Where,
 )
+from k4t.model.shared import Where
 from k4t.node.body import Given, body, in_place
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from k4t.errors import ConnectionLost, Interrupted, Unhealthy
-from k4t.model.spec import App, ContainerSettings, ExecProbe, Health, HttpProbe, ImageProbe, Network, Port, TcpProbe
+from k4t.model.app import App, ContainerSettings, ExecProbe, Health, HttpProbe, ImageProbe, Network, Port, TcpProbe
 from k4t.model.state import BoundPort, Container
 from k4t.node import health, lifecycle
 from k4t.node.create import Order

@@ -20,7 +20,9 @@ from k4t.errors import (
     StepError,
     Unreachable,
 )
-from k4t.model.spec import Env, File, Network, Node, Port, Resources, Ssh, Volume, Where
+from k4t.model.app import Env, File, Network, Port, Resources, Volume
+from k4t.model.hosts import Node, Ssh
+from k4t.model.shared import Where
 from k4t.model.state import BoundPort, Container, Head
 from k4t.node import lifecycle
 from k4t.node.call import MAX_CONNECTIONS

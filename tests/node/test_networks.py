@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k4t.errors import AddressTaken, NameTaken, StepError
-from k4t.model.spec import AddressPool, App, Image, Network, Node, Port, Where
+from k4t.model.app import App, Image, Network, Port
+from k4t.model.hosts import AddressPool, Node
+from k4t.model.shared import Where
 from k4t.model.state import BoundPort, Container
 from k4t.node import lifecycle
 from k4t.node.addresses import choose, held_addresses, own_ports

@@ -29,7 +29,8 @@ from k4t.master.planning.report import as_text
 from k4t.master.planning.specs import spec_hash
 from k4t.master.planning.survey import slot_of
 from k4t.master.rollback import documents
-from k4t.model.spec import Image, Tree
+from k4t.model.app import Image
+from k4t.model.spec import Tree
 from k4t.model.state import Container, Observed, Stranger
 from k4t.registrar.document import Document
 from tests.planning import world

@@ -10,7 +10,8 @@ import pytest
 from k4t.master.planning import jobs
 from k4t.master.planning.plan import DropJob, Plan, RunJob
 from k4t.master.planning.reconcile import reconcile
-from k4t.model.spec import Env, Job, Tree
+from k4t.model.app import Env, Job
+from k4t.model.spec import Tree
 from k4t.model.state import Head, JobRun, NodeState, Observed
 from tests.planning import world
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from k4t.master.planning.plan import Options, Plan, Publish, Step
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.report import as_text
+from k4t.model.app import App, Image
 from k4t.model.participant import Kind
-from k4t.model.spec import App, Image, Tree
+from k4t.model.spec import Tree
 from k4t.model.state import Container, Observed
 from tests.planning import world
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from k4t.master.planning.specs import canonical_json, canonical_spec, resources_label, spec_hash
-from k4t.model import spec
+from k4t.model.app import App, Image, Port, Resources
+from k4t.model.shared import Where
 from tests.planning import world
 
 pytestmark = pytest.mark.unit
@@ -37,21 +38,19 @@ def test_every_other_case_differs() -> None:
 
 def test_defaults_are_left_out() -> None:
     """An app of defaults is its image's digest alone."""
-    assert canonical_json(canonical_spec(spec.App("web", spec.Image("web:1")), "sha256:1")) == b'{"image":"sha256:1"}'
+    assert canonical_json(canonical_spec(App("web", Image("web:1")), "sha256:1")) == b'{"image":"sha256:1"}'
 
 
 def test_where_never_counts() -> None:
     """A value that moves to another line is the same value."""
-    here, there = (spec.Port(host="auto", where=spec.Where("apps/web/app.xml", line)) for line in (3, 9))
-    one, other = (spec.App("web", spec.Image("web:1"), ports=(port,), where=port.where) for port in (here, there))
+    here, there = (Port(host="auto", where=Where("apps/web/app.xml", line)) for line in (3, 9))
+    one, other = (App("web", Image("web:1"), ports=(port,), where=port.where) for port in (here, there))
     assert spec_hash(one, "sha256:1") == spec_hash(other, "sha256:1")
 
 
 def test_resources_label() -> None:
     """Everything that Docker changes in place, and nothing else."""
-    plain = spec.App("web", spec.Image("web:1"))
+    plain = App("web", Image("web:1"))
     assert resources_label(plain) == '{"pids":4096,"restart":"unless-stopped"}'
-    limited = spec.App(
-        "web", spec.Image("web:1"), resources=spec.Resources(cpus=1.50, memory_bytes=1 << 28, gpus="all")
-    )
+    limited = App("web", Image("web:1"), resources=Resources(cpus=1.50, memory_bytes=1 << 28, gpus="all"))
     assert resources_label(limited) == '{"cpus":"1.5","memory":268435456,"pids":4096,"restart":"unless-stopped"}'

@@ -24,23 +24,26 @@ from k4t.master.planning.plan import (
     Target,
 )
 from k4t.master.planning.specs import own_files, resources_label, secret_digests, spec_hash
-from k4t.model import spec
+from k4t.model.app import App, ExecProbe, Health, HttpProbe, Image, ImageProbe, Probe, TcpProbe
+from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.shared import Share
+from k4t.model.spec import Cluster, Tree
 from k4t.model.state import BoundPort, Container, Facts, Head, JobRun, NodeState, Observed, ParticipantState, Revision
 from k4t.registrar.document import Document, Endpoint, Epoch
 
-CLUSTER = spec.Cluster(name="prod", id="k7f3q2m9")
+CLUSTER = Cluster(name="prod", id="k7f3q2m9")
 SMALL = Facts("amd64", "linux", 4.0, 8 << 30)
 
 
 def value(kind: Any, data: Any) -> Any:
     """Plain data (of YAML) as the value that a field of this type wants."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if kind is spec.Image:
-        return build(spec.Image, data) if isinstance(data, Mapping) else spec.Image(data)
+    if kind is Image:
+        return build(Image, data) if isinstance(data, Mapping) else Image(data)
     if dataclasses.is_dataclass(kind) and isinstance(data, Mapping):
         return build(typing.cast("type[Any]", kind), data)
-    if kind is spec.Share:
-        return spec.Share(percent=float(data[:-1])) if isinstance(data, str) else spec.Share(data)
+    if kind is Share:
+        return Share(percent=float(data[:-1])) if isinstance(data, str) else Share(data)
     if origin is tuple and isinstance(data, list):
         inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
         return tuple(value(inner or args[place], item) for place, item in enumerate(data))
@@ -54,47 +57,47 @@ def build(kind: type[Any], data: Mapping[str, Any], **more: Any) -> Any:
     return kind(**{name: value(hints[name], item) for name, item in data.items()}, **more)
 
 
-def health(data: Mapping[str, Any] | None) -> spec.Health | None:
+def health(data: Mapping[str, Any] | None) -> Health | None:
     if data is None:
         return None
     rest = dict(data)
-    probe: spec.Probe = spec.ImageProbe()
-    for name, kind in (("http", spec.HttpProbe), ("tcp", spec.TcpProbe), ("exec", spec.ExecProbe)):
+    probe: Probe = ImageProbe()
+    for name, kind in (("http", HttpProbe), ("tcp", TcpProbe), ("exec", ExecProbe)):
         if name in rest:
             probe = build(kind, rest.pop(name))
-    return build(spec.Health, rest, probe=probe)  # type: ignore[no-any-return]
+    return build(Health, rest, probe=probe)  # type: ignore[no-any-return]
 
 
-def app(name: str, data: Mapping[str, Any]) -> spec.App:
+def app(name: str, data: Mapping[str, Any]) -> App:
     fields = {"image": f"{name}:1", **data}
     if fields.get("replicas") == "per-node":
         fields["replicas"] = None
     probe = health(fields.pop("health", None))
     fields["routes"] = [{} if route is None else route for route in fields.get("routes", [])]
     fields["records"] = [{"name": f"{name}.k4t.lab", **(record or {})} for record in fields.get("records", [])]
-    return build(spec.App, fields, name=name, health=probe)  # type: ignore[no-any-return]
+    return build(App, fields, name=name, health=probe)  # type: ignore[no-any-return]
 
 
-def tree(data: Mapping[str, Any]) -> spec.Tree:
+def tree(data: Mapping[str, Any]) -> Tree:
     nodes = {
-        name: build(spec.Node, {"address": f"10.0.{number // 250}.{number % 250}", **(fields or {})}, name=name)
+        name: build(Node, {"address": f"10.0.{number // 250}.{number % 250}", **(fields or {})}, name=name)
         for number, (name, fields) in enumerate(data.get("nodes", {}).items(), 11)
     }
     gateways = {
-        name: build(spec.Gateway, {"address": f"10.0.0.{number}", "driver": "envoy", **(fields or {})}, name=name)
+        name: build(Gateway, {"address": f"10.0.0.{number}", "driver": "envoy", **(fields or {})}, name=name)
         for number, (name, fields) in enumerate(data.get("gateways", {}).items(), 211)
     }
     names = {
-        name: build(spec.Dns, {"address": "10.0.0.250", "driver": "dnsmasq", "zone": "k4t.lab", **(f or {})}, name=name)
+        name: build(Dns, {"address": "10.0.0.250", "driver": "dnsmasq", "zone": "k4t.lab", **(f or {})}, name=name)
         for name, f in data.get("dns", {}).items()
     }
     apps = {name: app(name, fields or {}) for name, fields in data.get("apps", {}).items()}
-    cluster = build(spec.Cluster, {"name": CLUSTER.name, "id": CLUSTER.id, **data.get("cluster", {})})
+    cluster = build(Cluster, {"name": CLUSTER.name, "id": CLUSTER.id, **data.get("cluster", {})})
     hashes = data.get("app_sha256", {})
-    return spec.Tree(cluster, nodes, apps, gateways, names, sha256=data.get("sha256", "t1"), app_sha256=hashes)
+    return Tree(cluster, nodes, apps, gateways, names, sha256=data.get("sha256", "t1"), app_sha256=hashes)
 
 
-def images(desired: spec.Tree, archs: Mapping[str, list[str]] | None = None) -> dict[str, ResolvedImage]:
+def images(desired: Tree, archs: Mapping[str, list[str]] | None = None) -> dict[str, ResolvedImage]:
     """The digest of a reference is the reference itself, as it were."""
     return {
         name: ResolvedImage(
@@ -106,7 +109,7 @@ def images(desired: spec.Tree, archs: Mapping[str, list[str]] | None = None) -> 
     }
 
 
-def empty(desired: spec.Tree, facts: Facts = SMALL) -> Observed:
+def empty(desired: Tree, facts: Facts = SMALL) -> Observed:
     return Observed(
         nodes={name: NodeState(name, True, facts=facts) for name in desired.nodes},
         gateways={n: ParticipantState("gateway", n, g.group, g.driver, True) for n, g in desired.gateways.items()},
@@ -117,7 +120,7 @@ def empty(desired: spec.Tree, facts: Facts = SMALL) -> Observed:
 class Model:
     """Hosts as a plan changes them, step by step. Raises AssertionError where a step can't be right."""
 
-    def __init__(self, desired: spec.Tree, observed: Observed, now_s: float = 0.0) -> None:
+    def __init__(self, desired: Tree, observed: Observed, now_s: float = 0.0) -> None:
         self.now_s = now_s
         self.desired = desired
         self.observed = observed
@@ -253,8 +256,8 @@ class Model:
 
 
 def container_of(
-    desired: spec.Tree,
-    one: spec.App,
+    desired: Tree,
+    one: App,
     slot: Slot,
     *,
     id: str = "",
@@ -290,7 +293,7 @@ def container_of(
     )
 
 
-def filled(desired: spec.Tree, observed: Observed, plan: Plan) -> Observed:
+def filled(desired: Tree, observed: Observed, plan: Plan) -> Observed:
     """`observed` after a first deploy, with one publication for all apps: the model's are too slow for large worlds."""
     model = Model(desired, observed)
     model.apply(dataclasses.replace(plan, steps=tuple(s for s in plan.steps if not isinstance(s.work, Publish))))
@@ -302,7 +305,7 @@ def filled(desired: spec.Tree, observed: Observed, plan: Plan) -> Observed:
     return model.observe()
 
 
-def at_rest(desired: spec.Tree, observed: Observed | None = None, scope: Iterable[str] | None = None) -> Observed:
+def at_rest(desired: Tree, observed: Observed | None = None, scope: Iterable[str] | None = None) -> Observed:
     """What is there after everything in the tree has been applied."""
     from k4t.master.planning.reconcile import reconcile  # the model is built with what it tests: cases stay short
 
@@ -334,5 +337,5 @@ def slot(name: str) -> Slot:
     return Slot(app_name, replica, int(generation), node)
 
 
-def exclusive(one: spec.App) -> bool:
+def exclusive(one: App) -> bool:
     return one.update.strategy == "recreate" or any(v.binds_to_node and not v.shared_writers for v in one.volumes)

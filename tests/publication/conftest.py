@@ -15,8 +15,9 @@ from k4t.dns.dnsmasq import Dnsmasq
 from k4t.gateway import install as gateway_install
 from k4t.gateway.envoy import Envoy
 from k4t.master.publication.publish import Published, Publisher
+from k4t.model.hosts import Dns, Gateway, Ssh
 from k4t.model.participant import Kind, Participant
-from k4t.model.spec import Cluster, Dns, Gateway, Ssh
+from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
 from k4t.registrar.document import Check, Document, Endpoint, Record, Route, make
 from k4t.remote.ssh import Connector

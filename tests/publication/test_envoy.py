@@ -11,7 +11,7 @@ import pytest
 
 from k4t.errors import Differs, Overtaken, RegistrarMismatch, StepError, VendorRefused
 from k4t.gateway import install
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.registrar.document import Check, Document, Endpoint, Epoch, Route
 from k4t.remote.registrar import build, zipapp_path
 from k4t.remote.ssh import Connector

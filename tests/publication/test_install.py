@@ -13,7 +13,7 @@ from k4t.errors import StepError
 from k4t.gateway import install as gateway_install
 from k4t.gateway.envoy import Envoy
 from k4t.master.publication.publish import Publisher
-from k4t.model.spec import Dns, Gateway
+from k4t.model.hosts import Dns, Gateway
 from k4t.remote.setup import Survey
 from tests.publication.conftest import PROD, Site, backend, changing, route
 

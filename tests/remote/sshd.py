@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote.ssh import Connector
 
 RUN_ID = "test-run"

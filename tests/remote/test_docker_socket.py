@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import DockerUnavailable, SudoRefused
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote.connection import SshTransport
 from k4t.remote.lock import Holder, HostLock
 from k4t.remote.ssh import Connector

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import K4tError, Locked
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote import lock
 from k4t.remote.connection import SshTransport
 from k4t.remote.fake import FakeHost, FakeTransport
@@ -303,7 +303,7 @@ def test_host_lock_waits_its_turn(lab: Lab) -> None:
 MASTER = """
 import os, sys
 from pathlib import Path
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote.lock import Holder, HostLock
 from k4t.remote.ssh import Connector
 address, key, known = sys.argv[1:]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import ConnectionLost, HostFull, HostUnreachable, LoginRefused, StepError
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote.connection import MAX_COMMANDS, SshTransport
 from tests.remote import sshd
 from tests.remote.sshd import Sshd

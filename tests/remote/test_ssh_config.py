@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import HostUnreachable
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote import ssh_config
 from k4t.remote.ssh import _read_config
 from k4t.remote.ssh_config import Resolver, Target

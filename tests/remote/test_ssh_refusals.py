@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import HostKeyChanged, HostKeyUnknown, HostUnreachable, K4tError, LoginRefused
-from k4t.model.spec import Ssh
+from k4t.model.hosts import Ssh
 from k4t.remote.connection import SshTransport
 from tests.remote import sshd
 from tests.remote.sshd import Sshd

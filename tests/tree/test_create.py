@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import K4tError, Usage
-from k4t.model.spec import SecretRef, Ssh, Where
+from k4t.model.hosts import Ssh
+from k4t.model.shared import Where
+from k4t.model.spec import SecretRef
 from k4t.tree.create import add_dns, add_gateway, add_node, create, remove
 from k4t.tree.names import names
 from k4t.tree.read import read_tree

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import InvalidTree, Usage
-from k4t.model import spec
+from k4t.model.app import App, Env, Health, HttpProbe, Image, Log, Port, TcpProbe
+from k4t.model.hosts import AddressPool, Capacity, Node, Ssh
+from k4t.model.publish import Record, Route
+from k4t.model.shared import Share, Where
+from k4t.model.spec import Cluster, Safety, SecretRef, Tree
 from k4t.tree import files
 from k4t.tree.read import read_tree
 from k4t.tree.table import Element
@@ -24,27 +28,27 @@ FULL = Path(__file__).parent / "full"
 def test_a_tree_that_uses_everything_is_read_as_written() -> None:
     """Spot checks of every kind of value; show and read prove the rest (test_show)."""
     tree = read_tree(FULL)
-    assert tree.cluster.safety == spec.Safety(25.0, 4)
-    assert tree.cluster.ssh == spec.Ssh("", 2222, "root", "~/.ssh/id_ed25519", "ops@bastion:22", False, 10.0)
+    assert tree.cluster.safety == Safety(25.0, 4)
+    assert tree.cluster.ssh == Ssh("", 2222, "root", "~/.ssh/id_ed25519", "ops@bastion:22", False, 10.0)
     assert tree.cluster.backups[1].every_s == 3600.0
     node = tree.nodes["node1"]
     assert (node.address, node.address6, node.port_range) == ("10.88.0.11", "fd00::11", (21000, 21999))
     assert node.labels == {"zone": "a", "dc": "fra"}
-    assert node.capacity == spec.Capacity(4.0, 8 * 2**30, 512 * 2**20)
-    assert node.pool == spec.AddressPool("10.88.0.100", "10.88.0.119", "eth0", "10.88.0.0/24", "10.88.0.1")
+    assert node.capacity == Capacity(4.0, 8 * 2**30, 512 * 2**20)
+    assert node.pool == AddressPool("10.88.0.100", "10.88.0.119", "eth0", "10.88.0.0/24", "10.88.0.1")
     assert tree.nodes["node2"].ssh.host == "10.88.0.12"
     assert tree.gateways["gw2"].scripts[0].args[:2] == ("pwsh", "-f")
     assert tree.gateways["gw2"].scripts[0].args[-1] == "${ip}"
     app = tree.apps["web"]
-    assert app.env == (spec.Env("DOMAIN", "www.example.com"), spec.Env("RAW", "${x}"), spec.Env("PW", "", "pw"))
-    assert app.log == spec.Log("json-file", 20 * 2**20, 5)
-    assert app.update.max_surge == spec.Share(percent=25.0)
-    assert app.health == spec.Health(spec.HttpProbe("http", "/ok", (200, 204), (("Host", "x"),)), 1.5, 1.0, 2, 60.0)
+    assert app.env == (Env("DOMAIN", "www.example.com"), Env("RAW", "${x}"), Env("PW", "", "pw"))
+    assert app.log == Log("json-file", 20 * 2**20, 5)
+    assert app.update.max_surge == Share(percent=25.0)
+    assert app.health == Health(HttpProbe("http", "/ok", (200, 204), (("Host", "x"),)), 1.5, 1.0, 2, 60.0)
     assert app.files[0].sha256 == hashlib.sha256(b"host www.example.com ${kept}\n").hexdigest()
     assert app.docker_extra == {"HostConfig": {"Privileged": True}}
     assert tree.apps["db"].update.strategy == "recreate"
     assert tree.apps["agent"].per_node
-    assert tree.secrets["pw"] == spec.SecretRef("pw", "command", "pass show pw", spec.Where("secrets/pw.xml", 1))
+    assert tree.secrets["pw"] == SecretRef("pw", "command", "pass show pw", Where("secrets/pw.xml", 1))
     assert str(app.ports[1].where) == "apps/web/app.xml:9"
 
 
@@ -57,17 +61,15 @@ def test_what_is_not_written_is_the_models_default(tmp_path: Path) -> None:
     write_tree(tmp_path, {"apps/web/app.xml": empty, "apps/bare/app.xml": "<app><image>web:1</image></app>"})
     tree = read_tree(tmp_path)
     web, bare = tree.apps["web"], tree.apps["bare"]
-    assert bare == spec.App("bare", spec.Image("web:1"), where=bare.where)
+    assert bare == App("bare", Image("web:1"), where=bare.where)
     for name in ("container", "network", "resources", "log", "stop", "placement", "update"):
         assert getattr(web, name) == getattr(bare, name)
-    assert web.health == spec.Health(spec.HttpProbe())
-    assert web.ports == (spec.Port(host="auto", where=web.ports[0].where),)
-    assert web.routes == (spec.Route(where=web.routes[0].where),)
-    assert web.records == (spec.Record("web", "srv", where=web.records[0].where),)
-    assert tree.cluster == spec.Cluster(
-        "test", "k7f3q2m9", variables={"domain": "example.com"}, where=tree.cluster.where
-    )
-    assert tree.nodes["n1"].port_range == spec.Node("", "").port_range
+    assert web.health == Health(HttpProbe())
+    assert web.ports == (Port(host="auto", where=web.ports[0].where),)
+    assert web.routes == (Route(where=web.routes[0].where),)
+    assert web.records == (Record("web", "srv", where=web.records[0].where),)
+    assert tree.cluster == Cluster("test", "k7f3q2m9", variables={"domain": "example.com"}, where=tree.cluster.where)
+    assert tree.nodes["n1"].port_range == Node("", "").port_range
 
 
 def test_defaults_are_merged_element_by_element(tmp_path: Path) -> None:
@@ -88,14 +90,14 @@ def test_defaults_are_merged_element_by_element(tmp_path: Path) -> None:
     )
     tree = read_tree(tmp_path)
     web, db = tree.apps["web"], tree.apps["db"]
-    assert web.image == spec.Image("web:1", pull="always")
-    assert web.log == spec.Log(max_size_bytes=2**20, max_files=2)
-    assert web.env == (spec.Env("A", "own"), spec.Env("B", "x ${v}"))
+    assert web.image == Image("web:1", pull="always")
+    assert web.log == Log(max_size_bytes=2**20, max_files=2)
+    assert web.env == (Env("A", "own"), Env("B", "x ${v}"))
     assert web.command == ("c",)
-    assert web.health == spec.Health(spec.HttpProbe(), 9.0, retries=7)
+    assert web.health == Health(HttpProbe(), 9.0, retries=7)
     assert (web.stopped, db.stopped, db.command) == (False, True, ("a", "b"))
     assert db.image.pull == "never"
-    assert db.health == spec.Health(spec.TcpProbe(), 9.0)
+    assert db.health == Health(TcpProbe(), 9.0)
     assert tree.nodes["n1"].labels == {"zone": "a", "dc": "d"}
     assert tree.nodes["n1"].availability == "cordoned"
 
@@ -153,7 +155,7 @@ def test_a_tree_under_edit_is_read_as_one_picture(tmp_path: Path) -> None:
     assert seen
 
 
-def _version(tree: spec.Tree, app: str) -> int:
+def _version(tree: Tree, app: str) -> int:
     return int(tree.apps[app].image.reference.split(":")[1])
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import K4tError, SecretUnavailable, Usage
-from k4t.model.spec import SecretRef, Where
+from k4t.model.shared import Where
+from k4t.model.spec import SecretRef
 from k4t.tree import age
 from k4t.tree.read import read_tree
 from k4t.tree.secret_edit import edited

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from k4t.model.spec import NOWHERE
+from k4t.model.shared import NOWHERE
 from k4t.tree.read import read_tree
 from k4t.tree.reference import markdown
 from k4t.tree.schema import FILES

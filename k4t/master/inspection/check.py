@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
-from k4t.model.spec import Dns, Gateway, Node
+from k4t.model.hosts import Dns, Gateway, Node
 from k4t.remote.lock import STATE, writable_by
 from k4t.remote.transport import Transport
 

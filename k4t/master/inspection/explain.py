@@ -18,7 +18,8 @@ from k4t.master.planning.plan import Plan, ResolvedImage
 from k4t.master.planning.survey import replica_key, survey
 from k4t.master.run import Run
 from k4t.master.vantage import vantage
-from k4t.model.spec import App, Tree
+from k4t.model.app import App
+from k4t.model.spec import Tree
 from k4t.model.state import Container, Head, Observed, ParticipantState
 from k4t.node import events, health, logs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe_node
 from k4t.master.planning.survey import replica_key
-from k4t.model.spec import Node
+from k4t.model.hosts import Node
 from k4t.model.state import Container, NodeState
 
 

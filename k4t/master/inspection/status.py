@@ -13,7 +13,7 @@ from k4t.master.planning.assess import wanted
 from k4t.master.planning.placement import Board
 from k4t.master.planning.survey import survey
 from k4t.master.vantage import vantage
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
 from k4t.node import health
 from k4t.remote.lock_holder import holder_of

@@ -14,7 +14,7 @@ from k4t.master.planning.refresh import RESTART, Renewal, renewal
 from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
 from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import Survey, replica_key
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import Container
 
 BEYOND_STARTING = ("dead", "removing")

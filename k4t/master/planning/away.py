@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from k4t.master.planning.endpoints import by_app
-from k4t.model.spec import App, Tree
+from k4t.model.app import App
+from k4t.model.spec import Tree
 from k4t.model.state import Dead, Head, Observed
 
 

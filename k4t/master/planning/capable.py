@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from k4t.errors import Finding
+from k4t.model.app import App
 from k4t.model.participant import Participant
-from k4t.model.spec import App, Tree
+from k4t.model.spec import Tree
 
 
 def inexpressible(tree: Tree, participants: Iterable[Participant]) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.planning.specs import secret_digests
-from k4t.model.spec import App
+from k4t.model.app import App
 from k4t.model.state import Container
 
 

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from k4t.master.planning.plan import Slot
+from k4t.model.app import App, Health, HttpProbe, TcpProbe
 from k4t.model.participant import Kind
-from k4t.model.spec import App, Health, HttpProbe, Record, TcpProbe, Tree
-from k4t.model.spec import Route as WantedRoute
+from k4t.model.publish import Record
+from k4t.model.publish import Route as WantedRoute
+from k4t.model.spec import Tree
 from k4t.model.state import Container
 from k4t.registrar import document as registrar
 from k4t.registrar.document import Check, Document, Endpoint, Route

@@ -24,8 +24,8 @@ from k4t.master.planning.plan import (
 from k4t.master.planning.refresh import RESTART, Renewal
 from k4t.master.planning.standing import GroupKey, Standing
 from k4t.master.planning.survey import slot_of
+from k4t.model.app import App
 from k4t.model.participant import Kind
-from k4t.model.spec import App
 from k4t.model.state import Container, container_name
 from k4t.registrar.document import Document
 

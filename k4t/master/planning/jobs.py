@@ -18,7 +18,8 @@ from k4t.master.planning.placement import Board, Host, closed, forbids
 from k4t.master.planning.plan import Action, DropJob, ResolvedImage, RunJob, Step
 from k4t.master.planning.specs import canonical_json, canonical_spec, secret_digests, with_digests
 from k4t.master.planning.survey import Survey
-from k4t.model.spec import App, Image, Job, Tree
+from k4t.model.app import App, Image, Job
+from k4t.model.spec import Tree
 from k4t.model.state import JobRun, Observed
 
 KEY_LENGTH = 32

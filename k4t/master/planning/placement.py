@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.planning.ranges import ADDRESS, ADDRESSED, Key, Ranges, held_by, pinned_addresses, ranges
 from k4t.master.planning.survey import Survey
-from k4t.model.spec import App, Node, Pin, Tree
+from k4t.model.app import App, Pin
+from k4t.model.hosts import Node
+from k4t.model.spec import Tree
 from k4t.model.state import Container, Facts, Observed
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from k4t.model.app import App
 from k4t.model.participant import Kind
-from k4t.model.spec import App
 from k4t.model.state import JobRun
 from k4t.registrar.document import Document
 

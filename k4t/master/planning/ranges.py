@@ -7,7 +7,8 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from k4t.model.spec import AddressPool, App, Node
+from k4t.model.app import App
+from k4t.model.hosts import AddressPool, Node
 from k4t.model.state import Container, Stranger
 
 Key = tuple[int, str]

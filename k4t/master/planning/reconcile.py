@@ -23,7 +23,8 @@ from k4t.master.planning.standing import GroupKey, standing
 from k4t.master.planning.survey import Group, Survey, replica_key, survey
 from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
-from k4t.model.spec import App, Image, Tree
+from k4t.model.app import App, Image
+from k4t.model.spec import Tree
 from k4t.model.state import Container, Observed
 from k4t.registrar.document import Document
 

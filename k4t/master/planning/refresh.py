@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from k4t.model.spec import App, File
+from k4t.model.app import App, File
 from k4t.model.state import Container
 
 RESTART = "restart"

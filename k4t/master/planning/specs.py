@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from k4t.model.spec import App, Env, ExecProbe, File, Health, ImageProbe, Log, Network, Port, Resources, Stop, Volume
+from k4t.model.app import App, Env, ExecProbe, File, Health, ImageProbe, Log, Network, Port, Resources, Stop, Volume
 
 VERSION = "v1"
 

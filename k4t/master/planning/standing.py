@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from k4t.master.planning.endpoints import by_app, dns_groups, endpoints_of, gateway_groups, wanted_of
 from k4t.master.planning.plan import Slot
 from k4t.master.planning.survey import Group, Survey, slot_of
+from k4t.model.app import App
 from k4t.model.participant import Kind
-from k4t.model.spec import App, Tree
+from k4t.model.spec import Tree
 from k4t.model.state import Container
 from k4t.registrar.document import Endpoint, Record
 

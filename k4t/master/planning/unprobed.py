@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from k4t.master.planning.ranges import ADDRESSED
-from k4t.model.spec import App, ExecProbe, ImageProbe, Node, Ssh, Tree
+from k4t.model.app import App, ExecProbe, ImageProbe
+from k4t.model.hosts import Node, Ssh
+from k4t.model.spec import Tree
 from k4t.model.state import Observed
 
 WITHOUT_SHELL = ("rfc2136",)

@@ -1,0 +1,54 @@
+"""What is published of an app: routes on gateways, with their certificates, and records in DNS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from k4t.model.shared import NOWHERE, Where
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """HTTP (`domains`, `prefix`) or L4 (`listen`, a port on the gateways). No domain means any."""
+
+    port: str = ""
+    domains: tuple[str, ...] = ()
+    prefix: str = "/"
+    listen: int | None = None
+    tls: str = ""
+    redirect: str = ""
+    strip_prefix: bool = False
+    weight: int | None = None
+    timeout_s: float = 60.0
+    retries: int = 1
+    balance: Literal["round-robin", "least-requests"] = "round-robin"
+    affinity: Literal["none", "cookie", "address"] = "none"
+    upstream: Literal["http1", "h2c", "tls"] = "http1"
+    group: str = "default"
+    where: Where = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`to` empty: the app's endpoints; else literal addresses, or "addresses" for the gateways' own."""
+
+    name: str
+    type: Literal["address", "srv"] = "address"
+    port: str = ""
+    to: tuple[str, ...] = ()
+    ttl_s: int = 30
+    group: str = "default"
+    where: Where = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Files in the tree (`chain`, `key_secret`) or files already on the gateways (`chain_path`, `key_path`)."""
+
+    name: str
+    chain: str = ""
+    key_secret: str = ""
+    chain_path: str = ""
+    key_path: str = ""
+    where: Where = NOWHERE
