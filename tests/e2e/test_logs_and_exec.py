@@ -1,4 +1,4 @@
-"""Looking at what runs, on real nodes: logs, exec, top, events, explain, prune, saved plans, plans as commands."""
+"""What containers say and use comes as one stream from real nodes; exec and top end as the terminal wants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import Site, containers
+from tests.e2e.site import Site
 from tests.lab import Lab
 
 pytestmark = pytest.mark.integration
@@ -28,12 +27,6 @@ echo bad news >&amp;2; exec sleep 600</arg></command>"""
 TALKING = """\
   <command><arg>/bin/sh</arg><arg>-c</arg><arg>i=0
 while :; do i=$((i+1)); echo "tick $i"; sleep 0.2; done</arg></command>"""
-QUICK = """\
-  <command><arg>/bin/sleep</arg><arg>600</arg></command>
-  <health interval="1s"><exec><arg>true</arg></exec></health>
-  <update max-unavailable="100%" drain="0s"/>
-  <stop grace="1s"/>
-"""
 QUIET = "  <health><exec><arg>true</arg></exec></health>"
 
 
@@ -282,206 +275,3 @@ def test_logs_and_exec_through_sudo(site: Site, lab: Lab) -> None:
     )  # fmt: skip
     assert piped.stdout == b"y" * 100_000
     assert site.k4t("exec", "web", "--", "sh", "-c", "exit 4", status=4).stdout == ""
-
-
-# --- events, audit -----------------------------------------------------------------------------------------
-
-
-def test_events_tell_applies_and_what_docker_saw(site: Site, lab: Lab, tmp_path: Path) -> None:
-    """In order of time: the apply with its message, also from another working copy; create, start, and a death."""
-    site.app("web", replicas=1, more='  <container restart="no"/>')
-    site.k4t("apply", "--yes", "-m", "first of all")
-    lab.host("n1").docker(["kill", "prod.web.0.1"])
-    found = site.json("events")["events"]
-    assert [one["at"] for one in found] == sorted(one["at"] for one in found)
-    assert any(one["source"] == "apply" and "first of all" in one["what"] for one in found)
-    seen = [one["what"] for one in found if one["subject"] == "prod.web.0.1"]
-    assert seen[:2] == ["create", "start"]
-    assert "die exit status 137" in seen
-    assert len(site.k4t("events", "-n", "2").stdout.splitlines()) == 3
-    (tmp_path / "clone").mkdir()
-    assert "first of all" in site.copy(tmp_path / "clone").k4t("events").stdout
-    assert site.json("events", "--since", "2099-01-01T00:00:00Z")["events"] == []
-
-
-def test_the_audit_log_is_shown_and_a_changed_line_is_found(site: Site) -> None:
-    """One line an apply; verify is content until someone edits the file, and then names the line after it."""
-    site.app("web", replicas=1)
-    site.k4t("apply", "--yes", "-m", "one")
-    site.app("web", replicas=2)
-    site.k4t("apply", "--yes", "-m", "two")
-    assert [entry["message"] for entry in site.json("audit")["entries"]] == ["one", "two"]
-    assert "two" in site.k4t("audit").stdout
-    assert "2 lines" in site.k4t("audit", "verify").stdout
-    log = site.db / ".k4t" / "audit.jsonl"
-    log.write_text(log.read_text().replace('"one"', '"won"'))
-    assert f"{log}:2:" in site.k4t("audit", "verify", status=1).stderr
-
-
-# --- prune -------------------------------------------------------------------------------------------------
-
-
-def test_prune_takes_old_images_and_leftovers_and_nothing_of_strangers(site: Site, lab: Lab) -> None:
-    """Shown first; what runs, the newest of each repository, and what is not ours stay. A second one finds nothing."""
-    host = lab.host("n1")
-    repository = lab.image.rpartition(":")[0]
-    (site.db / "nodes/n2.xml").unlink()
-    for version in range(1, 6):
-        image = lab.push(f"prune{version}", VER=f"old{version}")
-        site.write("apps/web/app.xml", f"<app>\n  <image>{image}</image>\n{QUICK}</app>\n")
-        site.k4t("apply", "--yes")
-    host.docker(["tag", f"{repository}:prune1", "stranger/tiny:1"])
-    host.docker(["tag", f"{repository}:prune1", f"{repository}-other:1"])
-    host.docker(["create", "--name", "stranger", f"{repository}:prune2", "/run"])
-    _stopped_copy(site, lab)
-    refused = site.k4t("prune", status=64)
-    assert "--yes" in refused.stderr
-    assert f"{repository}:prune3" in refused.stdout
-    assert "prod.web.0.1" in refused.stdout
-    site.k4t("prune", "--yes", "--keep", "2")
-    left = set(host.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]).stdout.split())
-    assert {f"{repository}:prune{n}" for n in (1, 2, 5)} <= left  # another's name on it, in use, current
-    assert {"stranger/tiny:1", f"{repository}-other:1"} <= left
-    assert f"{repository}:prune3" not in left
-    assert containers(host) == ["prod.web.0.5", "stranger"]
-    assert site.k4t("prune", "--keep", "2").stdout == "Nothing to prune.\n"
-    host.docker(["rmi", "stranger/tiny:1", f"{repository}-other:1"])
-
-
-def _stopped_copy(site: Site, lab: Lab) -> None:
-    """A container of an older generation, as an interrupted update leaves it behind."""
-    host = lab.host("n1")
-    found = json.loads(host.docker(["inspect", "prod.web.0.5"]).stdout)[0]["Config"]["Labels"]
-    labels = {**found, "io.k4t.generation": "1", "io.k4t.ports": "{}"}
-    words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    host.docker(["create", "--name", "prod.web.0.1", *words, f"{lab.registry}/tiny:prune5"])
-
-
-# --- saved plans -------------------------------------------------------------------------------------------
-
-
-def test_a_saved_plan_is_carried_out_as_it_was(site: Site, lab: Lab, tmp_path: Path) -> None:
-    """plan --save, then apply FILE does it; a second time there is nothing of it left to do, which is refused."""
-    file = tmp_path / "web.plan"
-    site.app("web", replicas=2)
-    site.k4t("plan", "--save", str(file))
-    assert site.json("apply", str(file), "--yes")["result"] == "done"
-    assert containers(lab.host("n2")) == ["prod.web.1.1"]
-    assert "nothing to do now" in site.k4t("apply", str(file), "--yes", status=4).stderr
-
-
-def test_a_saved_plan_is_refused_when_tree_or_world_moved_on(site: Site, lab: Lab, tmp_path: Path) -> None:
-    """Exit 4, nothing is done, and the message says which of them and what is different."""
-    file = tmp_path / "p.json"
-    site.app("web", replicas=1)
-    site.k4t("apply", "--yes")
-    site.app("web", replicas=2)
-    site.k4t("plan", "--save", str(file))
-    site.app("web", replicas=3)
-    assert "the tree has moved on" in site.k4t("apply", str(file), "--yes", status=4).stderr
-    site.app("web", replicas=2)
-    lab.host("n1").docker(["rm", "-f", "prod.web.0.1"])
-    moved = site.k4t("apply", str(file), "--yes", status=4).stderr
-    assert "the world has moved on" in moved
-    assert "new: pull" in moved
-    assert "@n1" in moved
-    assert containers(lab.host("n2")) == []
-    assert "is no plan file" in site.k4t("apply", str(site.db / "cluster.xml"), status=64).stderr
-
-
-# --- explain -----------------------------------------------------------------------------------------------
-
-
-def test_explain_tells_why_an_app_is_where_and_how_it_is(published: Site, lab: Lab) -> None:
-    """Why it stays and where it is published; of a sick replica the probe's answer, of one too many the reasons."""
-    more = '<health interval="1s"><http port="http" path="/healthz"/></health><route port="http" domain="w.k4t.lab"/>'
-    published.app("web", replicas=2, more=more)
-    published.k4t("apply", "--yes")
-    well = published.json("explain", "web")
-    assert (well["wanted"], well["running"], well["healthy"]) == (2, 2, 2)
-    assert [one["published"] for one in well["replicas"]] == [["gateway/default"], ["gateway/default"]]
-    assert well["replicas"][0]["why"] == "runs there already, and may stay"
-    assert well["steps"] == []
-    published.k4t("exec", "web", "--replica", "1", "--", "rm", "/www/healthz")
-    published.app("web", replicas=3, more=more)
-    said = published.k4t("explain", "web").stdout
-    assert "answers 404" in said
-    assert "web.2" in said
-    assert "n1: port tcp/8080" in said or "port 8080" in said
-    assert "fits nowhere" in said
-    assert "another node" in said
-    assert "nope" in published.k4t("explain", "nope", status=64).stderr
-
-
-def test_explain_shows_the_end_of_a_crash(site: Site) -> None:
-    """Exit status, restarts, the tail of the log, and the command that shows more."""
-    crash = "  <command><arg>/bin/sh</arg><arg>-c</arg><arg>echo no config; sleep 0.2; exit 3</arg></command>"
-    site.app("web", replicas=1, more=crash)
-    site.k4t("apply", "--yes", status=1)
-    found = site.json("explain", "web")
-    one = found["replicas"][0]
-    assert one["insides"]["exit_code"] == 3
-    assert "no config" in one["insides"]["log"]
-    assert any("exit status 3" in sentence for sentence in found["helps"])
-    assert "no config" in site.k4t("explain", "web").stdout
-
-
-def test_explain_says_what_is_held(site: Site, lab: Lab) -> None:
-    """A version that did not get healthy was taken back: the old one serves, and the two ways on are named."""
-    site.app("web", replicas=1)
-    site.k4t("apply", "--yes")
-    site.app("web", replicas=1, image=lab.push("sick", FAIL=1))
-    site.k4t("apply", "--yes", status=None)
-    found = site.json("explain", "web")
-    assert found["held"].startswith("v1:")
-    assert (found["running"], found["healthy"]) == (1, 1)
-    assert any("--retry" in sentence for sentence in found["helps"])
-    assert "is held" in site.k4t("explain", "web").stdout
-
-
-# --- a plan as commands ------------------------------------------------------------------------------------
-
-BY_HAND = """\
-  <network mode="bridge"/>
-  <port name="http" container="8080" host="auto"/>
-  <port name="admin" container="8081" host="auto"/>
-  <env name="HARD">it's "quoted" $HOME `x` \\ and ü; done</env>
-  <label name="team">a b</label>
-  <file source="page's.html" target="/www/page.html"/>
-  <volume source="/srv/by hand" target="/data" owner="1000:1000"/>
-  <volume source="tmpfs:1MiB" target="/scratch"/>
-  <resources cpus="0.5" memory="64MiB"/>
-  <health interval="1s"><exec><arg>sh</arg><arg>-c</arg><arg>test "$HARD"</arg></exec></health>
-  <stop grace="1s"/>"""
-
-
-def test_a_plan_printed_as_commands_does_what_k4t_would(site: Site, lab: Lab) -> None:
-    """bash runs the lines; then plan finds nothing to do, and a change printed so is carried out as well."""
-    shutil.copy(lab.known_hosts, site.db / "known_hosts")
-    (site.db / "apps/web").mkdir()
-    (site.db / "apps/web/page's.html").write_text("by hand\n")
-    _by_hand(site, lab.image)
-    _bash(site.k4t("plan", "--commands").stdout)
-    assert site.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
-    found = json.loads(lab.host("n1").docker(["inspect", "prod.web.0.1"]).stdout)[0]
-    assert 'HARD=it\'s "quoted" $HOME `x` \\ and ü; done' in found["Config"]["Env"]
-    assert found["HostConfig"]["CpuQuota"] == 50_000
-    ports = json.loads(found["Config"]["Labels"]["io.k4t.ports"])
-    assert len(set(ports.values())) == 2
-    assert lab.host("n1").docker(["exec", "prod.web.0.1", "cat", "/www/page.html"]).stdout == "by hand\n"
-    assert lab.host("n1").exec(["stat", "-c", "%u", "/srv/by hand"]).stdout == "1000\n"
-    _by_hand(site, lab.push("hand2", VER="hand2"))
-    printed = site.k4t("plan", "--commands").stdout
-    assert "docker rm" in printed
-    _bash(printed)
-    assert containers(lab.host("n1")) == ["prod.web.0.2"]
-    assert site.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
-
-
-def _by_hand(site: Site, image: str) -> None:
-    site.write("apps/web/app.xml", f'<app replicas="2">\n  <image>{image}</image>\n{BY_HAND}\n</app>\n')
-
-
-def _bash(lines: str) -> None:
-    done = subprocess.run(["bash", "-s"], input=lines, text=True, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, f"{done.stderr}\n{lines}"
