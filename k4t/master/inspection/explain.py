@@ -13,7 +13,8 @@ from k4t.master import decide
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe
 from k4t.master.planning import serials
-from k4t.master.planning.placement import Board, Host, Picker, closed, demand, forbids, pin_of
+from k4t.master.planning.capacity import Host, demand, pin_of
+from k4t.master.planning.placement import Board, Picker, closed, forbids
 from k4t.master.planning.plan import Plan, ResolvedImage
 from k4t.master.planning.survey import replica_key, survey
 from k4t.master.run import Run

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from k4t.master.planning import causes
+from k4t.master.planning.capacity import pin_of, pinned_ports
 from k4t.master.planning.graph import NOT_STARTED, removal_of, stop_of
-from k4t.master.planning.placement import Board, forbids, pin_of, pinned_ports
+from k4t.master.planning.placement import Board, forbids
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.planning.ranges import ADDRESSED, inside
 from k4t.master.planning.refresh import RESTART, Renewal, renewal

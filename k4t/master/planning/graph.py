@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from k4t.master.planning.placement import pin_of, pinned_ports
+from k4t.master.planning.capacity import pin_of, pinned_ports
 from k4t.master.planning.plan import (
     Action,
     Await,

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from k4t.master.planning.assess import Assessment
+from k4t.master.planning.capacity import Host
 from k4t.master.planning.graph import NOT_STARTED, Graph, Wave
-from k4t.master.planning.placement import Board, Host, closed, forbids
+from k4t.master.planning.placement import Board, closed, forbids
 from k4t.master.planning.plan import Action, DropJob, ResolvedImage, RunJob, Step
 from k4t.master.planning.specs import canonical_json, canonical_spec, secret_digests, with_digests
 from k4t.master.planning.survey import Survey

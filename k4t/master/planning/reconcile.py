@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from k4t.master.planning import jobs
 from k4t.master.planning.assess import Assessment, assess
+from k4t.master.planning.capacity import Demand, Freed
 from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
 from k4t.master.planning.hold import held_spec, hold, pause
-from k4t.master.planning.placement import Board, Demand, Freed, Picker
+from k4t.master.planning.placement import Board, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
 from k4t.master.planning.renew import rebalance, recycle
 from k4t.master.planning.safety import unsafe_changes

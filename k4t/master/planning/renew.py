@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from k4t.master.planning.assess import Assessment, Keep, Need
-from k4t.master.planning.placement import Board, Host, closed, demand, forbids
+from k4t.master.planning.capacity import Host, demand
+from k4t.master.planning.placement import Board, closed, forbids
 from k4t.master.planning.plan import Options
 from k4t.master.planning.survey import replica_key
 

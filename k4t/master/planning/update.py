@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from k4t.master.planning.assess import Assessment, Need
+from k4t.master.planning.capacity import Demand, Freed, Host, demand, pin_of
 from k4t.master.planning.goback import going_back, put_back
 from k4t.master.planning.graph import Entry, Wave, removal_of, stop_of
-from k4t.master.planning.placement import Board, Demand, Freed, Host, Picker, closed, demand, forbids, pin_of
+from k4t.master.planning.placement import Board, Picker, closed, forbids
 from k4t.master.planning.plan import Slot, Unschedulable
 from k4t.master.planning.survey import slot_of
 from k4t.model.state import Container
