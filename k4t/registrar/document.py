@@ -20,6 +20,9 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 DOMAIN = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\Z")
 WORD = re.compile(r"[A-Za-z0-9._:@-]{1,200}\Z")
 PATH = re.compile(r"/[!-~]{0,1000}\Z")
+FILE = re.compile(r"/[A-Za-z0-9._/@+-]{1,300}\Z")
+REDIRECT = re.compile(r"(https?://[a-z0-9.:\[\]_-]+)?(/[A-Za-z0-9._~!&()*+,;=:@%/?#-]*)?\Z", re.IGNORECASE)
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class BadDocument(ValueError):
@@ -97,6 +100,18 @@ class Record:
     ttl_s: int = 30
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Certificate:
+    """What routes name in `tls`: uploaded beforehand (`sha256` of the chain's PEM text), or files that the operator
+    put on the gateways (both paths). Never the key. `expires` is the chain's first certificate's, RFC 3339 UTC."""
+
+    name: str
+    sha256: str = ""
+    expires: str = ""
+    chain_path: str = ""
+    key_path: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Document:
     """One cluster's whole say in one group. Tuples are sorted and without doubles; `check` holds it to that."""
@@ -112,6 +127,7 @@ class Document:
     checks: Tuple[Check, ...] = ()
     routes: Tuple[Route, ...] = ()
     records: Tuple[Record, ...] = ()
+    certificates: Tuple[Certificate, ...] = ()
 
     @property
     def version(self) -> Tuple[Epoch, int]:
@@ -146,6 +162,7 @@ def make(document: Document) -> Document:
         checks=tuple(sorted(set(document.checks))),
         routes=tuple(sorted(set(document.routes))),
         records=tuple(sorted(set(document.records))),
+        certificates=tuple(sorted(set(document.certificates))),
     )
     check(sorted_document)
     return sorted_document
@@ -155,6 +172,8 @@ def to_json(document: Document) -> Dict[str, Any]:
     fields = dataclasses.asdict(document)
     fields["epoch"] = [document.epoch.number, document.epoch.run]
     fields["format"] = FORMAT
+    if not document.certificates:
+        del fields["certificates"]  # as before there were any: what is stored keeps its checksum
     # One round trip makes tuples lists, so that what is hashed is exactly what is stored.
     value: Dict[str, Any] = json.loads(json.dumps(fields))
     return value
@@ -176,7 +195,10 @@ def from_json(value: Any) -> Document:
     return document
 
 
-_LISTS: Dict[str, Type[Any]] = {"endpoints": Endpoint, "checks": Check, "routes": Route, "records": Record}
+_LISTS: Dict[str, Type[Any]] = {
+    "endpoints": Endpoint, "checks": Check, "routes": Route, "records": Record,
+    "certificates": Certificate,
+}  # fmt: skip
 T = TypeVar("T")
 
 
@@ -229,7 +251,7 @@ def check(document: Document) -> None:
     _need(document.kind in ("gateway", "dns"), "kind", document.kind)
     _need(NAME.match(document.group), "group", document.group)
     _need(_is_count(document.seq), "seq", document.seq)
-    for listed in (document.endpoints, document.checks, document.routes, document.records):
+    for listed in (document.endpoints, document.checks, document.routes, document.records, document.certificates):
         _need(list(listed) == sorted(set(listed)), "order", "not sorted, or doubled")  # type: ignore[type-var]
     for endpoint in document.endpoints:
         _check_endpoint(endpoint)
@@ -248,6 +270,7 @@ def check(document: Document) -> None:
         _need(record.type in ("address", "srv"), "records.type", record.type)
         for target in record.to:
             _need(_is_address(target), "records.to", target)
+    _check_certificates(document)
 
 
 def _check_endpoint(endpoint: Endpoint) -> None:
@@ -260,6 +283,21 @@ def _check_endpoint(endpoint: Endpoint) -> None:
         _need(part == "" or WORD.match(part), "endpoints", part)
 
 
+def _check_certificates(document: Document) -> None:
+    for certificate in document.certificates:
+        _need(NAME.match(certificate.name), "certificates.name", certificate.name)
+        _need(certificate.expires == "" or WORD.match(certificate.expires), "certificates.expires", certificate.expires)
+        paths = (certificate.chain_path, certificate.key_path)
+        if certificate.sha256:
+            _need(SHA256.match(certificate.sha256) and paths == ("", ""), "certificates.sha256", certificate.sha256)
+        else:
+            _need(all(FILE.match(path) for path in paths), "certificates.chain_path", paths)
+    names = [certificate.name for certificate in document.certificates]
+    _need(len(names) == len(set(names)), "certificates.name", "one twice")
+    for route in document.routes:
+        _need(route.tls in ("", *names), "routes.tls", route.tls)
+
+
 def _check_route(route: Route) -> None:
     _need(NAME.match(route.app), "routes.app", route.app)
     for domain in route.domains:
@@ -267,10 +305,14 @@ def _check_route(route: Route) -> None:
     _need(NAME.match(route.port_name), "routes.port_name", route.port_name)
     _need(PATH.match(route.prefix), "routes.prefix", route.prefix)
     _need(0 <= route.listen <= 65535, "routes.listen", route.listen)
+    _need(route.protocol in ("tcp", "udp"), "routes.protocol", route.protocol)
+    _need(-1 <= route.weight <= 1000000, "routes.weight", route.weight)
+    _need(0 <= route.timeout_ms < 2**31, "routes.timeout_ms", route.timeout_ms)
+    _need(0 <= route.retries <= 100, "routes.retries", route.retries)
     _need(route.balance in ("round-robin", "least-requests"), "routes.balance", route.balance)
     _need(route.affinity in ("none", "cookie", "address"), "routes.affinity", route.affinity)
     _need(route.upstream in ("http1", "h2c", "tls"), "routes.upstream", route.upstream)
-    _need(route.redirect == "" or not re.search(r"[\s\"'\\]", route.redirect), "routes.redirect", route.redirect)
+    _need(route.redirect in ("", "https") or REDIRECT.match(route.redirect), "routes.redirect", route.redirect)
 
 
 def _is_header(pair: Any) -> bool:
@@ -319,5 +361,5 @@ def clashes(mine: Document, others: List[Document]) -> List[str]:
 
 def _route_keys(route: Route) -> List[Tuple[str, object]]:
     if route.listen:
-        return [("port ", route.listen)]
+        return [("port ", "%s%s" % (route.listen, "/udp" if route.protocol == "udp" else ""))]
     return [(domain, route.prefix) for domain in route.domains or ("*",)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, Iterable, List, Sequence, Tuple
 
-from .document import Check, Endpoint, Record, Route
+from .document import Certificate, Check, Endpoint, Record, Route
 from .store import Holding, Withdrawal
 
 
@@ -21,6 +21,18 @@ class Named:
     cluster: str
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class KeyPair:
+    """A cluster's certificate. `name` is CLUSTER/NAME, as its routes here say it in `tls`. Paths are "" where it was
+    uploaded, `sha256` is where it wasn't."""
+
+    name: str
+    cluster: str
+    sha256: str = ""
+    chain_path: str = ""
+    key_path: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Union:
     """Everything sorted; `endpoints` without doubles of (app, ip, port, port name)."""
@@ -29,6 +41,7 @@ class Union:
     checks: Tuple[Check, ...] = ()
     routes: Tuple[Route, ...] = ()
     records: Tuple[Named, ...] = ()
+    certificates: Tuple[KeyPair, ...] = ()
 
 
 def unite(
@@ -45,13 +58,19 @@ def unite(
     checks: List[Check] = []
     routes: List[Route] = []
     records: List[Named] = []
+    pairs: List[KeyPair] = []
     for holding in ordered:
         document = holding.document
         for endpoint in document.endpoints:
             if (document.cluster, endpoint.ip, endpoint.port, endpoint.container) not in gone:
                 endpoints[_key(endpoint)] = endpoint
         checks += [check for check in document.checks if owner[check.app] == document.cluster]
-        routes += [route for route in document.routes if owner[route.app] == document.cluster]
+        mine = [route for route in document.routes if owner[route.app] == document.cluster]
+        routes += [_named(route, document.cluster) for route in mine]
+        said = {route.tls for route in mine}
+        pairs += [
+            _pair(certificate, document.cluster) for certificate in document.certificates if certificate.name in said
+        ]
         records += [
             Named(full_name(record.name, holding.zone), record, document.cluster)
             for record in document.records
@@ -64,7 +83,18 @@ def unite(
         tuple(checks),
         tuple(routes),
         tuple(sorted(records, key=lambda named: (named.name, named.record))),
+        tuple(sorted(pairs)),
     )
+
+
+def _named(route: Route, cluster: str) -> Route:
+    """Two clusters may have certificates of one name."""
+    return dataclasses.replace(route, tls="%s/%s" % (cluster, route.tls)) if route.tls else route
+
+
+def _pair(certificate: Certificate, cluster: str) -> KeyPair:
+    name = "%s/%s" % (cluster, certificate.name)
+    return KeyPair(name, cluster, certificate.sha256, certificate.chain_path, certificate.key_path)
 
 
 def _key(endpoint: Endpoint) -> Tuple[str, str, int, str]:

@@ -347,10 +347,10 @@ def test_the_hosts_lock_is_waited_for_within_bounds(tmp_path: Path) -> None:
 def test_what_a_driver_cannot_express_is_refused(gateway: Door, tmp_path: Path) -> None:
     """A prepare that a vendor's file can't render says what it lacks."""
     made = document()
-    tls = dataclasses.replace(made, routes=(dataclasses.replace(made.routes[0], tls="example"),))
-    assert gateway.error(**gateway.prepare(tls)) == (
+    l4 = dataclasses.replace(made, routes=(dataclasses.replace(made.routes[0], listen=5432),))
+    assert gateway.error(**gateway.prepare(l4)) == (
         "vendor-refused",
-        "a route of app web: the envoy driver has no tls yet",
+        "a route of app web: the envoy driver has no listen (L4) yet",
     )
     records = document(kind="dns")
     srv = dataclasses.replace(records, records=(dataclasses.replace(records.records[0], type="srv"),))
