@@ -9,7 +9,19 @@ import typer
 
 from k4t.commands.common import agree, group, run_check, run_list
 from k4t.errors import K4tError
-from k4t.options import Address, DnsNames, GatewayNames, Globals, NewName, NodeNames, SshHost, SshPort, SshUser, Sudo
+from k4t.options import (
+    Address,
+    DnsNames,
+    Driver,
+    GatewayNames,
+    Globals,
+    NewName,
+    NodeNames,
+    SshHost,
+    SshPort,
+    SshUser,
+    Sudo,
+)
 
 if TYPE_CHECKING:
     from k4t.model.hosts import Ssh
@@ -81,7 +93,7 @@ def gateway_add(
     ctx: typer.Context,
     name: NewName,
     address: Address,
-    driver: Annotated[str, typer.Option(help="Its vendor.")] = "envoy",
+    driver: Driver = "envoy",
     ssh_host: SshHost = "",
     ssh_port: SshPort = None,
     ssh_user: SshUser = "",
@@ -118,7 +130,7 @@ def dns_add(
     name: NewName,
     address: Address,
     zone: Annotated[str, typer.Option(help="The zone that records go to.")],
-    driver: Annotated[str, typer.Option(help="Its vendor.")] = "dnsmasq",
+    driver: Driver = "dnsmasq",
     ssh_host: SshHost = "",
     ssh_port: SshPort = None,
     ssh_user: SshUser = "",
