@@ -24,7 +24,7 @@ from k4t.master.decide import Decision, Request, plan
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.observe import observe
-from k4t.master.planning import hold, report, serials
+from k4t.master.planning import former, hold, report, serials
 from k4t.master.planning.jobs import placed
 from k4t.master.planning.plan import Options, Plan, Publish
 from k4t.master.planning.reconcile import reconcile
@@ -65,7 +65,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     with hooks.around(run, request.message) as hook, run.lock(), _left_at_once(run):
         decision = _look_again(run, request, first, confirm)
         hook.begin(decision.plan)
-        _declare(run, decision)
+        decision = _declare(run, decision)
         executed = _execute(run, request, decision)
         undone = _roll_back(run, request, decision, executed)
         outcome = _verified(run, executed, undone, _outcome(decision, executed, undone))
@@ -88,19 +88,23 @@ def _left_at_once(run: Run) -> Iterator[None]:
         raise
 
 
-def _declare(run: Run, decision: Decision) -> None:
-    """Which nodes are dead, and fenced, which apps go on beyond their canary, and where jobs are begun, is known
-    everywhere before anything is started for it."""
+def _declare(run: Run, decision: Decision) -> Decision:
+    """Which nodes are dead, and fenced, which apps go on beyond their canary, where jobs are begun, and what a failed
+    update goes back to, is known everywhere before anything is started for it."""
     from k4t.master import record
 
     if decision.head is None:
-        return
+        return decision
     going_on = {app: spec for app, spec in decision.plan.specs.items() if app in decision.proceed}
     continued = {**decision.head.continued, **going_on}
     jobs = {**decision.head.jobs, **placed(decision.plan.steps)}
-    head = dataclasses.replace(decision.head, dead=decision.dead, continued=continued, jobs=jobs)
-    if head != decision.head:
-        record.write_heads(run.fleet, dataclasses.replace(head, who=run.who, at=run.at), run.emit)
+    before = former.begun(decision.head, decision.plan, decision.observed)
+    head = dataclasses.replace(decision.head, dead=decision.dead, continued=continued, jobs=jobs, former=before)
+    if head == decision.head:
+        return decision
+    head = dataclasses.replace(head, who=run.who, at=run.at)
+    record.write_heads(run.fleet, head, run.emit)
+    return dataclasses.replace(decision, head=head)
 
 
 def _refuse_unsafe(plan: Plan) -> None:
@@ -150,7 +154,7 @@ def _roll_back(run: Run, request: Request, decision: Decision, executed: Execute
     held = hold.remembered(before, decision.plan, failed=failed, serial=decision.plan.serial)
     record.write_heads(run.fleet, dataclasses.replace(held, who=run.who, at=run.at), run.emit)
     failpoints.reach("before:rollback")
-    options = Options(degraded=request.degraded, failed=failed, former=rollback.documents(decision.observed))
+    options = Options(degraded=request.degraded, failed=failed, former=former.documents(decision.observed))
     plan = reconcile(
         decision.tree or run.tree, observed, images=decision.images.images, scope=failed, options=options
     )  # fmt: skip
@@ -191,7 +195,9 @@ def _record(
         who=run.who, at=run.at, message=request.message, dead=decision.dead,
     )  # fmt: skip
     head = hold.remembered(head, plan, failed=failed, serial=outcome.serial, proceed=decision.proceed)
-    head = dataclasses.replace(head, jobs={**head.jobs, **placed(plan.steps)})
+    unfinished = {*failed, *(one.step.app for one in executed.failed), *(step.app for step, _ in executed.skipped)}
+    left = former.ended(head.former, plan, unfinished)
+    head = dataclasses.replace(head, jobs={**head.jobs, **placed(plan.steps)}, former=left)
     record.write_heads(run.fleet, head, run.emit)
     failpoints.reach("after:record")
     entry = {

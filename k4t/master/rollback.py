@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from k4t.errors import HostFull, NameTaken, PullFailed, RegistrarMismatch, StepError
 from k4t.master.execute import Executed, Failure
 from k4t.master.planning.plan import Plan, Target
-from k4t.model.participant import Kind
 from k4t.model.spec import Tree
 from k4t.model.state import Observed
-from k4t.registrar.document import Document
 
 SPEAKING = ("create", "start", "await")
 """Actions whose failure says something about the spec."""
@@ -51,16 +49,6 @@ def with_a_way_back(specs: Mapping[str, str], observed: Observed) -> dict[str, s
     """Those apps of which a container with another spec still exists. A first deploy has nothing to go back to."""
     others = {one.app for node in observed.nodes.values() for one in node.containers if one.spec != specs.get(one.app)}
     return {app: spec for app, spec in specs.items() if app in others}
-
-
-def documents(observed: Observed) -> dict[tuple[Kind, str], Document]:
-    """What each group held, newest member first."""
-    found: dict[tuple[Kind, str], Document] = {}
-    for state in (*observed.gateways.values(), *observed.dns.values()):
-        key = (state.kind, state.group)
-        if state.document is not None and (key not in found or state.document.version > found[key].version):
-            found[key] = state.document
-    return found
 
 
 def told(plan: Plan) -> Iterator[str]:

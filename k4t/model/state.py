@@ -138,13 +138,21 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """What led to an app before an update to `spec` began: one document a group, of its routes, checks and records."""
+
+    spec: str
+    documents: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC. `dead`: nodes
     that were given up and are not known to be clean since.
 
     `held`: the spec of an app that did not get healthy, and is not tried again; `held_at`: the serial of that try.
     `continued`: the spec with which an app may go on beyond its canary. `jobs`: the node on which a job (“web/migrate”)
-    was last begun, or has its timer.
+    was last begun, or has its timer. `former`: what an update that is not complete is put back to, by app.
     """
 
     cluster: str
@@ -159,6 +167,7 @@ class Head:
     at: str = ""
     dead: Mapping[str, Dead] = field(default_factory=dict)
     jobs: Mapping[str, str] = field(default_factory=dict)
+    former: Mapping[str, Former] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

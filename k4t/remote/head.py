@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 from k4t.errors import K4tError
-from k4t.model.state import Dead, Head, Revision
+from k4t.model.state import Dead, Former, Head, Revision
+from k4t.registrar.document import Document, from_json, to_json
 from k4t.remote.transport import Transport
 
 FORMAT = 1
@@ -37,6 +39,11 @@ def encode(head: Head) -> bytes:
     }
     if head.jobs:
         content["jobs"] = dict(head.jobs)
+    if head.former:
+        content["former"] = {
+            app: {"spec": one.spec, "documents": [to_json(document) for document in one.documents]}
+            for app, one in head.former.items()
+        }
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
@@ -76,6 +83,7 @@ def _head(found: Mapping[str, object]) -> Head:
         at=_text(found.get("at", "")),
         dead=_dead(found.get("dead", {})),
         jobs=_texts(found.get("jobs", {})),
+        former=_former(found.get("former", {})),
     )
 
 
@@ -104,6 +112,18 @@ def _dead(value: object) -> dict[str, Dead]:
     if not isinstance(value, dict):
         raise TypeError(value)
     return {_text(name): Dead(_number(one["serial"]), bool(one["fenced"])) for name, one in value.items()}
+
+
+def _former(value: object) -> dict[str, Former]:
+    """Without those that a newer k4t wrote in words unknown here: the rest of the head counts all the same."""
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    found = {}
+    for app, one in value.items():
+        with suppress(ValueError, KeyError, TypeError):
+            documents: tuple[Document, ...] = tuple(from_json(item) for item in _list(one["documents"]))
+            found[_text(app)] = Former(_text(one["spec"]), documents)
+    return found
 
 
 def _text(value: object) -> str:

@@ -4,7 +4,8 @@
     tree:     the tree now: cluster, nodes, gateways, dns, apps; null takes a thing away
     observed: what is otherwise than at rest: containers (LABEL: null | changes), published, unpublished [LABEL …],
               settled [APP …: its routes, checks and records are those of the tree now], nodes / gateways / dns
-              (NAME: changes), head (held, continued and options.failed: the image that stands for the spec)
+              (NAME: changes), head (held, continued, former and options.failed: the image that stands for
+              the spec; former: with what was published before)
     options.former: true: what was published before
     scope, options, archs
 
@@ -23,15 +24,15 @@ import pytest
 import yaml
 
 from k4t.master.planning.endpoints import compose
+from k4t.master.planning.former import documents, of_app
 from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.report import as_text
 from k4t.master.planning.specs import spec_hash
 from k4t.master.planning.survey import slot_of
-from k4t.master.rollback import documents
 from k4t.model.app import Image
 from k4t.model.spec import Tree
-from k4t.model.state import Container, Observed, Stranger
+from k4t.model.state import Container, Former, Observed, Stranger
 from k4t.registrar.document import Document
 from tests.planning import world
 
@@ -63,7 +64,14 @@ def observe(desired: Tree, case: Mapping[str, Any]) -> Observed:
             key: {app: _spec(desired, app, image) for app, image in changes["head"].get(key, {}).items()}
             for key in ("held", "continued")
         }
-        head = dataclasses.replace(world.head(changes["head"]), **specs, held_at=changes["head"].get("held_at", {}))
+        former = {
+            app: Former(
+                _spec(desired, app, image), tuple(of_app(d, app) for d in documents(world.at_rest(before)).values())
+            )
+            for app, image in changes["head"].get("former", {}).items()
+        }
+        held_at = changes["head"].get("held_at", {})
+        head = dataclasses.replace(world.head(changes["head"]), **specs, held_at=held_at, former=former)
         held = dataclasses.replace(observed.nodes[first], head=head)
         observed = dataclasses.replace(observed, nodes={**observed.nodes, first: held})
     return observed

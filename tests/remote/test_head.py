@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k4t.errors import K4tError
-from k4t.model.state import Head, Revision
+from k4t.model.state import Former, Head, Revision
+from k4t.registrar.document import Document, Record, Route
 from k4t.remote import head
 from k4t.remote.fake import FakeTransport
 
@@ -32,6 +34,30 @@ def test_round_trip() -> None:
     transport = FakeTransport()
     head.write(transport, HEAD)
     assert head.read(transport, "k7f3q2m9") == HEAD
+
+
+LEADING = Former(
+    "v1:01",
+    (
+        Document("k7f3q2m9", "prod", "gateway", "default", routes=(Route("web", domains=("a.lab",)),)),
+        Document("k7f3q2m9", "prod", "dns", "default", records=(Record("web.k4t.lab", "web"),)),
+    ),
+)
+
+
+def test_what_an_update_goes_back_to_is_read_as_it_was_written() -> None:
+    """Routes, checks and records of then."""
+    written = dataclasses.replace(HEAD, former={"web": LEADING})
+    assert head.parse(head.encode(written)) == written
+    assert b"former" not in head.encode(HEAD)
+
+
+def test_what_is_not_understood_of_it_costs_nothing_else() -> None:
+    """A newer k4t may have more to say of a route: that app's is left out, the head counts."""
+    data = json.loads(head.encode(dataclasses.replace(HEAD, former={"web": LEADING, "api": LEADING})))
+    data["former"]["web"]["documents"][0]["routes"][0]["colour"] = "red"
+    found = head.parse(json.dumps(data).encode())
+    assert found == dataclasses.replace(HEAD, former={"api": LEADING})
 
 
 def test_place_is_the_clusters_own() -> None:

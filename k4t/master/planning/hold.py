@@ -18,11 +18,14 @@ def held_spec(name: str, head: Head | None, options: Options) -> str:
     return options.failed.get(name, "") or remembered
 
 
-def hold(found: Assessment, standing: Standing, spec: str) -> None:
-    """Turn the assessment of an app whose wanted spec is the held one into going back. Without any container of
-    another spec there is nothing to go back to: then it is tried again."""
-    if not spec or found.spec != spec or not any(_former(found, all_of_it) for _, all_of_it in _replicas(found)):
-        return
+def is_held(found: Assessment, spec: str) -> bool:
+    """Whether an app's wanted spec is the held one. Without any container of another spec there is nothing to go back
+    to: then it is tried again."""
+    return bool(spec) and found.spec == spec and any(_former(found, all_of_it) for _, all_of_it in _replicas(found))
+
+
+def hold(found: Assessment, standing: Standing) -> None:
+    """Turn the assessment of a held app into going back."""
     replicas = sorted(_replicas(found), key=lambda replica: replica_key(replica[0]))
     found.held, found.keeps, found.needs = True, [], []
     for replica, containers in replicas:

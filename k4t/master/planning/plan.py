@@ -258,7 +258,7 @@ class Options:
     `fenced`: nodes declared dead that are known to be off. `failed`: specs that did not get healthy in this run, by
     app: held, with those that the head holds. `retry`: what the head holds is tried again. `proceed`: apps that go on
     beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
-    `former`: what groups held when this run began, for what is put back.
+    `former`: what groups held when this run began, for what is put back where no head tells it.
     `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known.
     """
 

@@ -13,20 +13,21 @@ from k4t.master.planning import jobs
 from k4t.master.planning.assess import Assessment, assess
 from k4t.master.planning.capacity import Demand, Freed
 from k4t.master.planning.endpoints import settled_by_app
+from k4t.master.planning.former import document_of, of_app, of_then
 from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
-from k4t.master.planning.hold import held_spec, hold, pause
+from k4t.master.planning.hold import held_spec, hold, is_held, pause
 from k4t.master.planning.placement import Board, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
 from k4t.master.planning.renew import rebalance, recycle
 from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
-from k4t.master.planning.standing import GroupKey, standing
+from k4t.master.planning.standing import GroupKey, Standing, standing
 from k4t.master.planning.survey import Group, Survey, replica_key, survey
 from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
 from k4t.model.app import App, Image
 from k4t.model.spec import Tree
-from k4t.model.state import Container, Observed
+from k4t.model.state import Container, Former, Observed
 from k4t.registrar.document import Document
 
 NO_OPTIONS = Options()
@@ -84,6 +85,7 @@ class _Run:
         self.specs: dict[str, str] = {}
         self.held: dict[str, str] = {}
         self.paused: dict[str, str] = {}
+        self.formers: dict[str, Former] = {}
 
     def plan(self) -> Plan:
         self._heal()
@@ -147,7 +149,10 @@ class _Run:
     def _assess(self, app: App) -> Assessment:
         place = self.standings[app.name]
         found = assess(app, self.images.get(app.name), self.board, self.survey, place)
-        hold(found, place, held_spec(app.name, self.survey.head, self.options))
+        spec = held_spec(app.name, self.survey.head, self.options)
+        if is_held(found, spec):
+            place = self._as_it_was(app.name, spec)
+            hold(found, place)
         self._count_once(found)
         pause(found, place, self.survey.head, self.options)
         self._say_waiting(found)
@@ -206,17 +211,25 @@ class _Run:
 
     def _track(self, found: Assessment) -> Track:
         image = found.image or ResolvedImage(found.app.image.reference, "")
-        recipe = Recipe(found.app, image, found.spec, found.resources)
-        former = self._former(found.name) if found.held else None
-        return Track(self.graph, recipe, self.standings[found.name], former)
+        former, place = self.formers.get(found.name), self.standings[found.name]
+        app = of_then(found.app, former) if former else found.app
+        back: dict[GroupKey, Document] | None = None
+        if found.held:
+            back = {key: document_of(former, self.desired, key) for key in place.unsettled} if former else {}
+        return Track(self.graph, Recipe(app, image, found.spec, found.resources), place, back)
 
-    def _former(self, name: str) -> dict[GroupKey, Document]:
-        """A held spec's routes, checks and records go with it, where this run knows what was before."""
-        return {
-            key: document
-            for key, document in self.options.former.items()
-            if set(settled_by_app(document).get(name, ())) != set(self.survey.groups[key].settled.get(name, ()))
-        }
+    def _as_it_was(self, name: str, spec: str) -> Standing:
+        """A held spec's routes, checks and records go with it, where it is known what was before."""
+        head = self.survey.head
+        former = head.former.get(name) if head else None
+        if former is None or former.spec != spec:
+            if not self.options.former:
+                return self.standings[name]
+            live = self.options.former.values()
+            former = Former(spec, tuple(of_app(one, name) for one in live if name in settled_by_app(one)))
+        self.formers[name] = former
+        self.standings[name] = standing(self.desired, self.survey, name, former)
+        return self.standings[name]
 
     def _remove_app(self, name: str) -> None:
         """DNS first, a TTL later the gateways, then it is drained, stopped and removed."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from k4t.master.planning.endpoints import by_app, dns_groups, endpoints_of, gateway_groups, wanted_of
+from k4t.master.planning.former import document_of, groups_of
 from k4t.master.planning.plan import Slot
 from k4t.master.planning.survey import Group, Survey, slot_of
 from k4t.model.app import App
 from k4t.model.participant import Kind
 from k4t.model.spec import Tree
-from k4t.model.state import Container
+from k4t.model.state import Container, Former
 from k4t.registrar.document import Endpoint, Record
 
 GroupKey = tuple[Kind, str]
@@ -55,10 +56,11 @@ class Standing:
         )
 
 
-def standing(desired: Tree, survey: Survey, name: str) -> Standing:
+def standing(desired: Tree, survey: Survey, name: str, former: Former | None = None) -> Standing:
+    """`former`: it is to be published as it was then, instead of as the tree says."""
     app = desired.apps.get(name)
     mentioned = {key: group for key, group in survey.groups.items() if group.mentions(name)}
-    wanted = tuple(key for key in _wanted(app) if key in survey.groups)
+    wanted = tuple(key for key in (groups_of(former) if former else _wanted(app)) if key in survey.groups)
     found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name))
     for key, group in mentioned.items():
         _sort_endpoints(found, survey, key, group.endpoints.get(name, ()), key in wanted)
@@ -66,11 +68,18 @@ def standing(desired: Tree, survey: Survey, name: str) -> Standing:
         for document in group.behind():
             for endpoint in by_app(document).get(name, ()):
                 found.lagging.setdefault(endpoint.container, set()).add(key)
-        settled = set(group.settled.get(name, ()))
-        if settled != set(wanted_of(app, desired, *key) if app else ()):
+        if set(group.settled.get(name, ())) != _leading(app, desired, key, former):
             found.unsettled.append(key)
     found.groups = tuple(sorted({*found.wanted, *found.live, *found.unsettled}))
     return found
+
+
+def _leading(app: App | None, desired: Tree, key: GroupKey, former: Former | None) -> set[object]:
+    """The routes and checks, or records, that should lead to it."""
+    if former is not None:
+        then = document_of(former, desired, key)
+        return {*then.routes, *then.checks, *then.records}
+    return set(wanted_of(app, desired, *key) if app else ())
 
 
 def _wanted(app: App | None) -> list[GroupKey]:
