@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,7 +79,8 @@ def applied(
             if confirmed is not None:
                 confirmed(plan)
 
-        outcome = deploy.apply(run, request, confirm)
+        hurried = given.yes and check is None  # else the plan that is shown, or compared, is of all that answers
+        outcome = deploy.apply(run, dataclasses.replace(request, hurried=hurried), confirm)
     if given.console.output == "table":
         given.console.result(
             show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s)

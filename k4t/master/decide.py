@@ -30,7 +30,8 @@ class Request:
     `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
     that were just switched off. `digests`: what image references stood for, to go back to. `retry`: also what is held.
     `proceed`: beyond the canary, for `apps`, or for every
-    app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move."""
+    app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move.
+    `hurried`: nobody is asked, so work may begin before every node has answered."""
 
     apps: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
@@ -45,6 +46,12 @@ class Request:
     proceed: bool = False
     recycle: frozenset[str] = frozenset()
     rebalance: bool = False
+    hurried: bool = False
+
+    @property
+    def may_hurry(self) -> bool:
+        """Not where what is done depends on all that is there."""
+        return self.hurried and not (self.node or self.proceed or self.recycle or self.rebalance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +70,20 @@ class Decision:
     tree: Tree | None = None
     proceed: frozenset[str] = frozenset()
 
+    @property
+    def late(self) -> frozenset[str]:
+        """Nodes that may still answer."""
+        return frozenset(state.name for state in self.observed.nodes.values() if state.late)
 
-def plan(run: Run, request: Request, resolved: Resolved | None = None) -> Decision:
-    """Observe, and decide what would have to be done. Changes nothing anywhere. `resolved`: images asked for before."""
+
+def plan(
+    run: Run, request: Request, resolved: Resolved | None = None, *, without: Collection[str] = frozenset()
+) -> Decision:
+    """Observe, and decide what would have to be done. Changes nothing anywhere. `resolved`: images asked for before.
+    `without`: apps that are left alone."""
     if findings := inexpressible(run.tree, run.fleet.participants.values()):
         raise InvalidTree(findings)
-    observed = observe(run.fleet)
+    observed = observe(run.fleet, hurried=request.may_hurry)
     _need_someone(observed)
     observed = effective(run.fleet, observed)
     head = serials.newest(observed.heads)
@@ -79,6 +94,7 @@ def plan(run: Run, request: Request, resolved: Resolved | None = None) -> Decisi
     resolved = resolved or _images(run, request, observed, head, names)
     _need_known(run.tree, request, observed)
     options = _options(run, request, observed, head, resolved)
+    options = dataclasses.replace(options, without=options.without.union(without))
     tree, unknown = run.vault.digested(names)
     tree, returning = away.not_yet_back(tree, observed, head)
     if request.proceed:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from k4t import failpoints
 from k4t.errors import Interrupted, Partial, Unsafe, gravest
-from k4t.master import hooks, rollback
-from k4t.master.decide import Decision, Request, plan
+from k4t.master import hooks, late, rollback
+from k4t.master.decide import Decision, Request
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
 from k4t.master.observe import observe
@@ -33,9 +33,11 @@ from k4t.model.events import Note
 from k4t.model.state import Head
 
 if TYPE_CHECKING:
+    from k4t.master.locking import Locks
     from k4t.master.run import Run
 
 Confirm = Callable[[Plan], None]
+Worked = tuple[Decision, Executed, RolledBack | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Outcome:
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     """Do what the tree says. `confirm` shows a plan and returns, or raises. Raises K4tError when nothing was begun."""
-    first = plan(run, request)
+    first = late.look(run, request)
     if first.plan.empty and not first.news:
         _refuse_unsafe(first.plan)
         return _outcome(first, Executed())
@@ -62,18 +64,40 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     run.vault.fetch_for(first.plan.steps)
     run.copy.prepare()
     failpoints.reach("before:lock")
-    with hooks.around(run, request.message) as hook, run.lock(), _left_at_once(run):
-        decision = _look_again(run, request, first, confirm)
+    with hooks.around(run, request.message) as hook, run.lock() as locks, _left_at_once(run):
+        decision = _look_again(run, request, first, confirm, locks)
         hook.begin(decision.plan)
-        decision = _declare(run, decision)
-        executed = _execute(run, request, decision)
-        undone = _roll_back(run, request, decision, executed)
+        decision, executed, undone = _work(run, request, decision)
+        if decision.late and not executed.interrupted:
+            decision, executed, undone = _take_in(run, request, (decision, executed, undone), confirm, locks)
         outcome = _verified(run, executed, undone, _outcome(decision, executed, undone))
         _record(run, request, decision, executed, outcome, undone=undone)
         hook.end(outcome)
     if executed.interrupted:
         return dataclasses.replace(outcome, exit_status=Interrupted.exit_status)
     return outcome
+
+
+def _work(run: Run, request: Request, decision: Decision) -> Worked:
+    decision = _declare(run, decision)
+    executed = _execute(run, request, decision)
+    return decision, executed, _roll_back(run, request, decision, executed)
+
+
+def _take_in(run: Run, request: Request, worked: Worked, confirm: Confirm, locks: Locks) -> Worked:
+    """A second pass, for nodes that were late. Both are one revision, and one account."""
+    before, executed, undone = worked
+    decision = late.take_in(run, request, before, executed, locks)
+    if decision is None:
+        return before, dataclasses.replace(executed, interrupted=True), undone
+    decision = dataclasses.replace(
+        decision, plan=dataclasses.replace(decision.plan, serial=max(before.plan.serial, decision.plan.serial))
+    )  # fmt: skip
+    if decision.plan.empty:
+        return decision, executed, undone
+    confirm(decision.plan)
+    decision, then, put_back = _work(run, request, decision)
+    return decision, late.together(executed, then), late.both(undone, put_back)
 
 
 @contextmanager
@@ -114,9 +138,9 @@ def _refuse_unsafe(plan: Plan) -> None:
         raise Unsafe(f"unsafe: {reasons}", f"if that is meant, add {allows}")
 
 
-def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm) -> Decision:
+def _look_again(run: Run, request: Request, first: Decision, confirm: Confirm, locks: Locks) -> Decision:
     """Between the question and the lock the world may have moved: the same plan goes on, another is asked for."""
-    second = plan(run, request, first.images)  # a tag stands for one digest in a revision
+    second = late.look(run, request, first, locks)
     if report.as_text(second.plan) == report.as_text(first.plan):
         return second
     run.emit(Note("the plan has changed since it was shown", warning=True))

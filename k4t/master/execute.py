@@ -18,6 +18,7 @@ from k4t.model.events import Emit, Note, StepDone, StepFailed, StepSkipped, Step
 
 MAX_STEPS_AT_ONCE = 128
 STEPS_PER_NODE = 4
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WAITING = frozenset({"await", "wait", "drain", "publish", "job"})
 """Actions that wait for something else than the node's own work: they take no place on their node."""
 
@@ -68,7 +69,7 @@ class Execution:
         KeyboardInterrupt, and what is under way is left to itself."""
         pool = ThreadPoolExecutor(MAX_STEPS_AT_ONCE, thread_name_prefix="step")
         try:
-            with _interrupts(self._interrupted):
+            with interrupts(self.stopping, self._interrupted):
                 for step in self._steps.values():
                     if not self._waits_for[step.id]:
                         self._queue(step)
@@ -82,10 +83,7 @@ class Execution:
         return self._result
 
     def _interrupted(self) -> None:
-        if self.stopping.is_set():
-            raise KeyboardInterrupt
         self._emit(Note("interrupted: the steps at hand are finished, then it ends; once more ends it at once"))
-        self.stopping.set()
 
     def _next(self) -> tuple[Step, K4tError | None]:
         # A bounded get: a blocking one can't be interrupted by a signal on every platform.
@@ -170,16 +168,26 @@ class Execution:
 
 
 @contextmanager
-def _interrupts(handle: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C calls `handle`, between two instructions of the main thread: nothing that is counted gets lost."""
+def interrupts(stopping: threading.Event, told: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Ctrl-C, the end of the terminal or of the machine set `stopping`, between two instructions of the main thread:
+    nothing that is counted gets lost. The second one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda _number, _frame: handle())
+
+    def handle(_number: int, _frame: object) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        told()
+
+    asked = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's SIGHUP
+    before = {number: signal.signal(number, handle) for number in asked}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _before(step: Step) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -78,6 +80,27 @@ def at_once(action: Callable[[T], R], things: Iterable[T]) -> list[R]:
         return list(pool.map(action, listed))
 
 
+def begun(action: Callable[[T], R], things: Iterable[T]) -> list[Future[R]]:
+    """As `at_once`, and not waited for. What is never waited for does not keep the program from ending."""
+    work = deque((thing, Future[R]()) for thing in things)
+    futures = [future for _, future in work]
+
+    def worker() -> None:
+        while work:
+            try:
+                thing, future = work.popleft()
+            except IndexError:
+                return
+            try:
+                future.set_result(action(thing))
+            except BaseException as error:  # noqa: BLE001 - who waits for it is told
+                future.set_exception(error)
+
+    for number in range(min(MAX_HOSTS_AT_ONCE, len(futures))):
+        threading.Thread(target=worker, name=f"host {number}", daemon=True).start()
+    return futures
+
+
 class Fleet:
     """Connections are opened when first asked for, once; a host that refused is not asked again in this run."""
 
@@ -88,6 +111,13 @@ class Fleet:
         self._connect = connect
         self.hanging: dict[str, NodeState] = {}
         """Nodes that took the question and never answered, as they were then seen."""
+        self.asking: dict[str, Future[NodeState]] = {}
+        """The last question to each node. One that is still open makes the node late."""
+        self.locked: frozenset[Key] | None = None
+        """The machines on which this run holds the cluster's lock: it does nothing on others. None: it holds none."""
+        self.barred: dict[Key, K4tError] = {}
+        """Machines that answered late, and whose lock could not be had then."""
+        self.began_s = time.monotonic()
         self._connections: dict[Key, Future[Transport]] = {}
         self._engines: dict[str, Engine] = {}
         self._guard = threading.Lock()
@@ -152,6 +182,34 @@ class Fleet:
             if future is not None and future.done() and future.exception() is None and future.result().alive:
                 found[key] = future.result()
         return found
+
+    def lockable(self) -> dict[Key, Transport]:
+        """Those of them that are no node, or a node that has answered its last question."""
+        late, others = set[Key](), set[Key]()
+        for node in self.tree.nodes.values():
+            question = self.asking.get(node.name)
+            (late if question is not None and not question.done() else others).add(self.host_of(node).key)
+        members: list[Gateway | Dns] = [*self.tree.gateways.values(), *self.tree.dns.values()]
+        others |= {Host(one.name, one.address, merged(self.tree.cluster.ssh, one.ssh)).key for one in members}
+        return {key: transport for key, transport in self.connected().items() if key in others or key not in late}
+
+    def mine(self) -> dict[Key, Transport]:
+        """Those on which this run may act: under its locks, the locked ones."""
+        connected = self.connected()
+        if self.locked is None:
+            return connected
+        return {key: transport for key, transport in connected.items() if key in self.locked}
+
+    def meet(self) -> None:
+        """Have every host connected that can be, but for nodes that are late."""
+        late = {self.host_of(self.tree.nodes[name]).key for name, asked in self.asking.items() if not asked.done()}
+
+        def connect(host: Host) -> None:
+            with suppress(K4tError):
+                self.connection(host)
+
+        known = {key for key, future in list(self._connections.items()) if future.done()}
+        at_once(connect, [host for key, host in self.hosts.items() if key not in late | known])
 
     def close(self) -> None:
         with self._guard:

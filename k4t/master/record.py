@@ -30,8 +30,8 @@ def changed_hashes(head: Head | None, hashes: dict[str, str]) -> dict[str, str]:
 
 
 def write_heads(fleet: Fleet, head: Head, emit: Emit) -> None:
-    """The head to every connected host. One that can't take it is named: the highest head seen counts, so a host
-    that is behind does no harm."""
+    """The head to every host that this run may act on. One that can't take it is named: the highest head seen counts,
+    so a host that is behind does no harm."""
 
     def write(transport: Transport) -> None:
         try:
@@ -39,7 +39,7 @@ def write_heads(fleet: Fleet, head: Head, emit: Emit) -> None:
         except K4tError as error:
             emit(Note(f"the head was not written: {error}", warning=True))
 
-    at_once(write, fleet.connected().values())
+    at_once(write, fleet.mine().values())
 
 
 def remember(copy: WorkingCopy, head: Head, about: dict[str, str], entry: dict[str, object], emit: Emit) -> None:

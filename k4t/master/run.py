@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from k4t.master.fleet import Fleet
     from k4t.master.history import WorkingCopy
+    from k4t.master.locking import Locks
     from k4t.master.publication.publish import Publisher
     from k4t.master.vault import Vault
     from k4t.model.events import Emit
@@ -30,7 +31,7 @@ class Run:
     who: str
     at: str
     emit: Emit
-    lock: Callable[[], AbstractContextManager[None]]
+    lock: Callable[[], AbstractContextManager[Locks]]
     vault: Vault
     host_lock: Mapping[str, Locker] = field(default_factory=dict)
 

@@ -172,7 +172,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """`problem` is why a node is unreachable, in words; `exit_status` that problem's."""
+    """`problem` is why a node is unreachable, in words; `exit_status` that problem's. `late`: it has not answered yet,
+    and still may; until then it is as unknown as an unreachable one."""
 
     name: str
     reachable: bool
@@ -183,6 +184,7 @@ class NodeState:
     problem: str = ""
     exit_status: int = 0
     jobs: tuple[JobRun, ...] = ()
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

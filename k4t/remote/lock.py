@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -31,6 +32,7 @@ SHORT_SILENCE_S = 60.0
 ANSWER_S = 15.0
 RELEASE_S = 5.0
 POLL_S = 1.0
+MAX_CROSSINGS = 3
 TOGETHER = 16
 
 
@@ -225,7 +227,7 @@ class HostLocks:
         return frozenset(name for name, lock in self.locks.items() if lock.lost)
 
     def release(self) -> None:
-        _release(list(self.locks.values()))
+        release_all(list(self.locks.values()))
 
     def __enter__(self) -> Self:
         return self
@@ -244,23 +246,28 @@ def take_all(
 ) -> HostLocks:
     """The first host in order first (so of two runs one gets on), then the rest at once.
 
-    One held elsewhere: all are given back, Locked. A host that can't be locked otherwise is in `failed`.
+    One held elsewhere: all are given back, Locked. A host that can't be locked otherwise is in `failed`. Two runs that
+    don't reach the same hosts have other first ones, and each may be refused by the other further on: so a run that
+    is refused there tries again a few times, one host after the other, which lets exactly one of them get on.
     """
 
     def take_one(transport: Transport) -> HostLock:
         return HostLock.take(transport, cluster_id, holder, on_lost=on_lost)
 
     deadline = time.monotonic() + wait_s
+    crossings = 0
     while True:
         locks: dict[str, HostLock] = {}
         failed: dict[str, K4tError] = {}
         try:
-            _take_each(list(transports), take_one, locks, failed)
+            _take_each(list(transports), take_one, locks, failed, one_by_one=crossings > 0)
         except BaseException as error:
-            _release(list(locks.values()))
-            if not isinstance(error, Locked) or time.monotonic() >= deadline:
+            release_all(list(locks.values()))
+            crossings += bool(locks)
+            again = time.monotonic() < deadline or (locks and crossings <= MAX_CROSSINGS)
+            if not isinstance(error, Locked) or not again:
                 raise
-            time.sleep(min(POLL_S, max(0.01, deadline - time.monotonic())))
+            time.sleep(random.uniform(0.1, 0.5) * POLL_S)  # noqa: S311 - keeps two runs apart
         else:
             return HostLocks(locks, failed)
 
@@ -270,6 +277,8 @@ def _take_each(
     take_one: Callable[[Transport], HostLock],
     locks: dict[str, HostLock],
     failed: dict[str, K4tError],
+    *,
+    one_by_one: bool,
 ) -> None:
     """Fills `locks` and `failed`, also when it raises Locked."""
 
@@ -286,7 +295,7 @@ def _take_each(
     for first in rest:
         if (held := take(first)) is not None:
             raise held
-        if locks:
+        if locks and not one_by_one:
             break
     others = list(rest)
     if not others:
@@ -298,7 +307,7 @@ def _take_each(
             raise answer
 
 
-def _release(locks: Sequence[HostLock]) -> None:
+def release_all(locks: Sequence[HostLock]) -> None:
     for lock in locks:
         lock.let_go()
     for lock in locks:

@@ -159,6 +159,13 @@ class Host:
     def resume_docker(self) -> None:
         self._signal_docker("CONT")
 
+    def pause_sshd(self) -> None:
+        """It hangs: the kernel accepts connections, and nobody says anything. Sessions that are there go on."""
+        self.exec(["sh", "-c", "kill -STOP $(cat /run/sshd.pid)"])
+
+    def resume_sshd(self) -> None:
+        self.exec(["sh", "-c", "kill -CONT $(cat /run/sshd.pid)"])
+
     def new_host_key(self) -> str:
         """Replace the host keys, as a reinstalled machine would. Returns the new ed25519 public key line.
 

@@ -43,6 +43,7 @@ class Host:
     node: Node
     facts: Facts
     known: bool
+    late: bool
     cpus: float | None
     memory_bytes: int | None
     ranges: Ranges
@@ -168,7 +169,10 @@ def host_of(node: Node, observed: Observed, survey: Survey, pinned: frozenset[st
     if memory is not None:
         memory -= node.capacity.reserve_memory_bytes
     known = node.name not in survey.unknown
-    return Host(node=node, facts=facts, known=known, cpus=cpus, memory_bytes=memory, ranges=ranges(node, pinned))
+    late = state is not None and state.late and node.availability == "active"
+    return Host(
+        node=node, facts=facts, known=known, late=late, cpus=cpus, memory_bytes=memory, ranges=ranges(node, pinned)
+    )  # fmt: skip
 
 
 def pin_of(app: App, replica: str) -> Pin | None:

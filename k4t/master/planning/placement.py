@@ -80,7 +80,7 @@ class Board:
         if signature not in self._pools:
             domains: dict[Domain, list[Host]] = {}
             for host in self.hosts.values():
-                if not forbids(app, image, host) and not closed(host):
+                if not forbids(app, image, host) and (host.late or not closed(host)):
                     domains.setdefault(tuple(host.label(label) or "" for label in by), []).append(host)
             self._pools[signature] = {domain: Pool(hosts) for domain, hosts in sorted(domains.items())}
         return self._pools[signature]
@@ -90,6 +90,8 @@ def closed(host: Host) -> str:
     """Why nothing new is placed there; "" when it may be."""
     if host.node.availability != "active":
         return host.node.availability
+    if host.late:
+        return "has not answered yet"
     return "" if host.known else "unreachable"
 
 
@@ -155,9 +157,14 @@ class Picker:
         self._count(host, 1)
 
     def pick(self, wanted: Demand) -> Host | None:
-        """The best node that can meet the demand now. The caller takes it."""
+        """The best node that can meet the demand now. The caller takes it. None also when that may be one that is
+        late: its place is kept free, and the next look decides; who is slow for a moment doesn't change who runs what.
+        """
         for domain in sorted(self.domains, key=self._load) if self.by else self.domains:
             host = self._fresh(domain, wanted) or self._used(domain, wanted)
+            if host is not None and host.late:
+                self.take(host, wanted, self.app.name)
+                return None
             if host is not None:
                 return host
         return None

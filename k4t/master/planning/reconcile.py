@@ -343,10 +343,11 @@ class _Run:
             state = self.observed.nodes.get(node)
             problem = (state.problem if state else "") or "it was not asked"
             replicas = self.unknown.get(node, [])
+            said = f"{node} {problem}" if state and state.late else f"{node} is unreachable ({problem})"
             if replicas:
-                self.not_done.append(f"{node} is unreachable ({problem}): {_few(replicas)} stays as it is")
+                self.not_done.append(f"{said}: {_few(replicas)} stays as it is")
             else:
-                self.warnings.append(f"{node} is unreachable ({problem})")
+                self.warnings.append(said)
         for key, group in self.survey.groups.items():
             if self.closed.get(key) not in self.refused:
                 self.warnings += [f"{key[0]} {one.name} is unreachable ({one.problem})" for one in group.away]
