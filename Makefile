@@ -8,7 +8,8 @@ PYTEST_ARGS ?=
 
 # What the lab and the tests run for real. On a machine that has them, nothing is installed.
 PACKAGES := python3-venv docker.io docker-registry openssh-server openssh-client iproute2 iptables busybox-static \
-            dnsmasq-base bind9-dnsutils curl procps sudo tzdata util-linux
+            dnsmasq-base bind9 bind9-dnsutils haproxy \
+            nginx libnginx-mod-stream keepalived curl procps sudo tzdata util-linux
 
 .PHONY: help
 help:
@@ -56,12 +57,16 @@ lock:
 
 # --- set-up -------------------------------------------------------------------------------------------------
 
+# The tests start their own servers: Debian's (on ports 53 and 80) are not to be started by their installation.
+POLICY := /usr/sbin/policy-rc.d
+
 .PHONY: system
 system:
 	@missing=; for package in $(PACKAGES); do \
 	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; done; \
 	if [ -n "$$missing" ]; then \
 	    echo "installing Debian packages:$$missing"; \
+	    if [ ! -e $(POLICY) ]; then printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod +x $(POLICY) && trap 'rm -f $(POLICY)' EXIT; fi; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
