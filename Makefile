@@ -57,6 +57,7 @@ lock:
 
 # --- set-up -------------------------------------------------------------------------------------------------
 
+# apt's own user needs a /tmp that everybody may write, which not every machine has.
 # The tests start their own servers: Debian's (on ports 53 and 80) are not to be started by their installation.
 POLICY := /usr/sbin/policy-rc.d
 
@@ -67,7 +68,8 @@ system:
 	if [ -n "$$missing" ]; then \
 	    echo "installing Debian packages:$$missing"; \
 	    if [ ! -e $(POLICY) ]; then printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod +x $(POLICY) && trap 'rm -f $(POLICY)' EXIT; fi; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	    [ "$$(stat -c %a /tmp)" = 1777 ] || alone="-o APT::Sandbox::User=root"; \
+	    apt-get $$alone update -qq && DEBIAN_FRONTEND=noninteractive apt-get $$alone install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
 $(VENV)/installed: requirements/dev.txt pyproject.toml | system
