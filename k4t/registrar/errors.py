@@ -21,6 +21,12 @@ class Overtaken(Refused):
     kind = "overtaken"
 
 
+class NotPrepared(Refused):
+    """Nothing of that transaction is staged or live here."""
+
+    kind = "not-prepared"
+
+
 class Clash(Refused):
     """Another cluster already publishes the same; the message names the owner."""
 
