@@ -19,9 +19,7 @@ class Envoy(RegistrarParticipant):
 
     kind = "gateway"
     driver = "envoy"
-    capabilities = Capabilities(
-        routes_l4=False, tls=False, redirect=False, weight=False, affinity=False, upstream_tls=False
-    )
+    capabilities = Capabilities()
 
     def __init__(self, gateway: Gateway, cluster: Cluster, connect: Callable[[], Transport]) -> None:
         super().__init__(gateway.name, gateway.group, cluster.id, connect)

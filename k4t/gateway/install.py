@@ -30,11 +30,9 @@ def plan_install(found: setup.Survey, gateway: Gateway) -> setup.InstallPlan:
     own = bool(pid) or not found.processes
     binary = found.binary or (found.processes[0][1][0] if found.processes else "envoy")
     config: dict[str, Any] = {"name": gateway.name, "binary": binary, "admin": list(ADMIN), "own": own}
-    config |= {"http": gateway.http, "ipv6": found.ipv6}
-    notes = [f"port {gateway.https} (https) is left out: this version has no certificates yet"] if gateway.https else []
-    if not own:
-        notes += [_include(found.processes[0][0])]
-    return setup.InstallPlan(own, pid, not found.registrar, config, tuple(notes))
+    config |= {"http": gateway.http, "https": gateway.https, "ipv6": found.ipv6}
+    notes = () if own else (_include(found.processes[0][0]),)
+    return setup.InstallPlan(own, pid, not found.registrar, config, notes)
 
 
 def install(transport: Transport, gateway: Gateway) -> Iterator[str]:
@@ -63,5 +61,6 @@ def _include(pid: int) -> str:
             f"  its admin page:            admin: {json.dumps(admin)}",
             f"  k4t's clusters:            dynamic_resources: {json.dumps({'cds_config': source('cds')})}",
             f"  in its connection manager: rds: {json.dumps(rds)}",
+            f"  for routes with tls or listen, in dynamic_resources too: {json.dumps({'lds_config': source('lds')})}",
         ]
     )

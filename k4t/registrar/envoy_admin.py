@@ -58,8 +58,8 @@ def _unchunk(body: bytes) -> bytes:
 
 
 def counters(address: Address) -> Dict[str, str]:
-    """Every subscription's version_text and update_rejected, and how many clusters are warming."""
-    text = get(address, "/stats?filter=(version_text|update_rejected|warming_clusters)$").decode()
+    """Every subscription's version_text and update_rejected, and how many clusters and listeners are warming."""
+    text = get(address, "/stats?filter=(version_text|update_rejected|warming_clusters|listeners_warming)$").decode()
     pairs = (line.partition(": ") for line in text.splitlines())
     return {name: value.strip('"') for name, _, value in pairs}
 
@@ -80,19 +80,22 @@ def failing(address: Address, clusters: Sequence[str]) -> Set[str]:
 
 
 class Dump:
-    """What Envoy serves: resources by name, endpoints by cluster name."""
+    """What Envoy serves: resources by name, endpoints by cluster name; `errors`: why it refused listeners."""
 
     def __init__(self, address: Address) -> None:
         self.clusters: Dict[str, Any] = {}
         self.routes: Dict[str, Any] = {}
         self.listeners: Dict[str, Any] = {}
         self.endpoints: Dict[str, List[Pair]] = {}
+        self.errors: List[str] = []
         for section in json.loads(get(address, "/config_dump?include_eds"))["configs"]:
             for item in section.get("dynamic_active_clusters", ()):
                 self.clusters[item["cluster"]["name"]] = item["cluster"]
             for item in section.get("dynamic_route_configs", ()):
                 self.routes[item["route_config"]["name"]] = item["route_config"]
             for item in section.get("dynamic_listeners", ()):
+                if "error_state" in item:
+                    self.errors.append(str(item["error_state"].get("details", "")))
                 if "active_state" in item:
                     self.listeners[item["name"]] = item["active_state"]["listener"]
             for item in section.get("dynamic_endpoint_configs", ()):

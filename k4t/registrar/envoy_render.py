@@ -1,35 +1,31 @@
-"""Envoy v3 resources from a union, as plain values in the JSON form of the protocol buffers.
+"""Envoy v3 clusters, endpoints and routes from the normal form, as plain values in the JSON form of the protocol
+buffers. Listeners: envoy_listen.
 
 Written exactly as Envoy prints them back (no default values, canonical durations), so that its config dump can be
-compared whole. Sources: envoy.config.{cluster,endpoint,route,listener,bootstrap}.v3.
+compared whole. Sources: envoy.config.{cluster,endpoint,route}.v3.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Sequence
 
-from .document import Check, Endpoint, Route
-from .union import Union
+from .document import Check
+from .routing import Backend, Pool, Rule, Site
 
 TYPE = "type.googleapis.com/"
 CLUSTER = TYPE + "envoy.config.cluster.v3.Cluster"
 ASSIGNMENT = TYPE + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 ROUTES = TYPE + "envoy.config.route.v3.RouteConfiguration"
-LISTENER = TYPE + "envoy.config.listener.v3.Listener"
-MANAGER = TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-ROUTER = TYPE + "envoy.extensions.filters.http.router.v3.Router"
 PREVIOUS_HOSTS = TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+UPSTREAM_TLS = TYPE + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+HTTP_OPTIONS_NAME = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+HTTP_OPTIONS = TYPE + HTTP_OPTIONS_NAME
 
-ROUTE_CONFIG = "k4t"
+HTTP = "k4t"  # the names of the two route configurations
+HTTPS = "k4t_https"
 LIMIT = 65536  # Envoy's own 1024 connections and requests a cluster would be a silent ceiling
 CONNECT_TIMEOUT_MS = 2000
-AppPort = Tuple[str, str]
-
-
-def cluster_name(app: str, port_name: str) -> str:
-    """`web.main`: names of apps and ports hold no dot."""
-    return "%s.%s" % (app, port_name)
 
 
 def duration(ms: int) -> str:
@@ -37,25 +33,20 @@ def duration(ms: int) -> str:
     return "%ds" % (ms // 1000) if ms % 1000 == 0 else "%d.%03ds" % divmod(ms, 1000)
 
 
-def clusters(union: Union, eds_path: str) -> List[Dict[str, Any]]:
-    """One a (app, port name) that has TCP endpoints or an HTTP route. `eds_path` holds one %s."""
-    checks = {(check.app, check.port_name): check for check in union.checks}
-    routes: Dict[AppPort, List[Route]] = {}
-    for route in _http(union.routes):
-        routes.setdefault((route.app, route.port_name), []).append(route)
-    wanted = sorted({(e.app, e.port_name) for e in _tcp(union.endpoints)} | set(routes))
-    return [_cluster(key, checks.get(key), routes.get(key, []), eds_path) for key in wanted]
+def clusters(backends: Iterable[Backend], eds_path: str) -> List[Dict[str, Any]]:
+    """One a backend. `eds_path` holds one %s."""
+    return sorted((_cluster(backend, eds_path) for backend in backends), key=lambda cluster: str(cluster["name"]))
 
 
-def _cluster(key: AppPort, check: Any, routes: Sequence[Route], eds_path: str) -> Dict[str, Any]:
-    name = cluster_name(*key)
+def _cluster(backend: Backend, eds_path: str) -> Dict[str, Any]:
+    pool = backend.pool
     limits = {"max_connections": LIMIT, "max_pending_requests": LIMIT, "max_requests": LIMIT}
     cluster: Dict[str, Any] = {
         "@type": CLUSTER,
-        "name": name,
+        "name": pool.name,
         "type": "EDS",
         "eds_cluster_config": {
-            "eds_config": {"path_config_source": {"path": eds_path % name}, "resource_api_version": "V3"}
+            "eds_config": {"path_config_source": {"path": eds_path % pool.name}, "resource_api_version": "V3"}
         },
         "connect_timeout": duration(CONNECT_TIMEOUT_MS),
         "circuit_breakers": {"thresholds": [limits]},
@@ -64,14 +55,27 @@ def _cluster(key: AppPort, check: Any, routes: Sequence[Route], eds_path: str) -
         "ignore_health_on_host_removal": True,
         "common_lb_config": {"healthy_panic_threshold": {}, "update_merge_window": "0s"},
     }
-    if any(route.balance == "least-requests" for route in routes):
+    if pool.affinity != "none":
+        cluster["lb_policy"] = "RING_HASH"  # all Envoys of a group hash alike
+    elif pool.balance == "least-requests":
         cluster["lb_policy"] = "LEAST_REQUEST"
-    if check is not None and check.kind != "none":
-        cluster["health_checks"] = [_health_check(check)]
+    if pool.upstream == "tls":
+        cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": {"@type": UPSTREAM_TLS}}
+    if pool.protocol == "http" and pool.upstream != "http1":
+        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS_NAME: _http_options(pool.upstream)}
+    if backend.check is not None:
+        cluster["health_checks"] = [_health_check(backend.check, pool)]
     return cluster
 
 
-def _health_check(check: Check) -> Dict[str, Any]:
+def _http_options(upstream: str) -> Dict[str, Any]:
+    if upstream == "h2c":
+        return {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
+    named = {"upstream_http_protocol_options": {"auto_sni": True}}
+    return {"@type": HTTP_OPTIONS, **named, "explicit_http_config": {"http_protocol_options": {}}}
+
+
+def _health_check(check: Check, pool: Pool) -> Dict[str, Any]:
     made: Dict[str, Any] = {
         "timeout": duration(check.timeout_ms),
         "interval": duration(check.interval_ms),
@@ -93,6 +97,8 @@ def _health_check(check: Check) -> Dict[str, Any]:
         # Without this a wrong status counts as `retries` failures at once.
         "retriable_statuses": [{"start": "100", "end": "600"}],
     }
+    if pool.protocol == "http" and pool.upstream == "h2c":
+        probe["codec_client_type"] = "HTTP2"
     if host:
         probe["host"] = host[-1]
     if headers:
@@ -100,134 +106,80 @@ def _health_check(check: Check) -> Dict[str, Any]:
     return dict(made, http_health_check=probe)
 
 
-def assignments(union: Union, names: Iterable[str]) -> Dict[str, Dict[str, Any]]:
+def assignments(backends: Iterable[Backend]) -> Dict[str, Dict[str, Any]]:
     """Cluster name to its load assignment; empty for one without endpoints (Envoy then answers 503)."""
-    listed: Dict[str, List[Dict[str, Any]]] = {name: [] for name in names}
-    for endpoint in _tcp(union.endpoints):
-        place = {"address": endpoint.ip, "port_value": endpoint.port}
-        name = cluster_name(endpoint.app, endpoint.port_name)
-        listed[name].append({"endpoint": {"address": {"socket_address": place}}})
-    return {
-        name: {"@type": ASSIGNMENT, "cluster_name": name, "endpoints": [{"lb_endpoints": found}] if found else []}
-        for name, found in listed.items()
-    }
+    return {backend.pool.name: _assignment(backend) for backend in backends}
 
 
-def route_config(union: Union) -> Dict[str, Any]:
-    """One virtual host a domain; what its own routes don't match goes on to wider domains' routes."""
-    by_domain: Dict[str, List[Route]] = {}
-    for route in _http(union.routes):
-        for domain in route.domains or ("*",):
-            by_domain.setdefault(domain.lower(), []).append(route)
-    hosts = []
-    for domain in sorted(by_domain):
-        ordered = [route for wider in _wider(domain, by_domain) for route in _longest_first(by_domain[wider])]
-        hosts.append({"name": domain, "domains": [domain], "routes": [_route(route) for route in ordered]})
-    made: Dict[str, Any] = {"@type": ROUTES, "name": ROUTE_CONFIG, "ignore_port_in_host_matching": True}
+def _assignment(backend: Backend) -> Dict[str, Any]:
+    places = dict.fromkeys((endpoint.ip, endpoint.port) for endpoint in backend.endpoints)
+    listed = [{"endpoint": {"address": {"socket_address": {"address": ip, "port_value": port}}}} for ip, port in places]
+    endpoints = [{"lb_endpoints": listed}] if listed else []
+    return {"@type": ASSIGNMENT, "cluster_name": backend.pool.name, "endpoints": endpoints}
+
+
+def route_config(name: str, sites: Sequence[Site], redirect_port: int = 0) -> Dict[str, Any]:
+    """One virtual host a site. `redirect_port`: said in redirects to https; 0 where the host's name alone will do."""
+    hosts = [
+        {
+            "name": site.domain,
+            "domains": [site.domain],
+            "routes": [_route(rule, redirect_port) for rule in site.rules],
+        }
+        for site in sorted(sites, key=lambda site: site.domain)
+    ]
+    made: Dict[str, Any] = {"@type": ROUTES, "name": name, "ignore_port_in_host_matching": True}
     if hosts:
         made["virtual_hosts"] = hosts
     return made
 
 
-def _wider(domain: str, known: Mapping[str, Any]) -> List[str]:
-    """`domain`, then each wildcard that covers it (closest first), then any."""
-    found = [domain]
-    labels = domain.split(".")
-    for place in range(1, len(labels)):
-        wildcard = "*." + ".".join(labels[place:])
-        if wildcard in known and wildcard != domain:
-            found.append(wildcard)
-    return [*found, "*"] if "*" in known and domain != "*" else found
+def _route(rule: Rule, redirect_port: int) -> Dict[str, Any]:
+    match = {"prefix": rule.prefix}
+    if rule.redirect == "https":
+        to: Dict[str, Any] = {"https_redirect": True}
+        return {"match": match, "redirect": dict(to, port_redirect=redirect_port) if redirect_port else to}
+    if rule.redirect:
+        header = {"key": "location", "value": rule.redirect.replace("%", "%%")}
+        return {
+            "match": match,
+            "direct_response": {"status": 302},
+            "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        }
+    return {"match": match, "route": _action(rule)}
 
 
-def _longest_first(routes: Sequence[Route]) -> List[Route]:
-    return sorted(routes, key=lambda route: (-len(route.prefix), route.prefix, route))
-
-
-def _route(route: Route) -> Dict[str, Any]:
+def _action(rule: Rule) -> Dict[str, Any]:
+    pools = [target.pool for target in rule.targets]
     action: Dict[str, Any] = {
-        "cluster": cluster_name(route.app, route.port_name),
-        "timeout": duration(route.timeout_ms),
+        # The longest silence, not the whole answer: an upload or a download may take its time.
+        "timeout": "0s",
+        "idle_timeout": duration(rule.timeout_ms),
         "upgrade_configs": [{"upgrade_type": "websocket"}],
     }
-    if route.retries:
+    if len(pools) == 1:
+        action["cluster"] = pools[0].name
+    else:
+        shares = [{"name": target.pool.name, "weight": target.weight} for target in rule.targets]
+        action["weighted_clusters"] = {"clusters": shares}
+    if hashes := [policy for policy in map(_hash_policy, pools) if policy]:
+        action["hash_policy"] = [policy for place, policy in enumerate(hashes) if policy not in hashes[:place]]
+    if rule.retries:
         action["retry_policy"] = {
             "retry_on": "connect-failure",
-            "num_retries": route.retries,
+            "num_retries": rule.retries,
             "retry_host_predicate": [
                 {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}}
             ],
             "host_selection_retry_max_attempts": "3",
         }
-    if route.strip_prefix and route.prefix != "/":
-        bare = route.prefix.rstrip("/")
+    if rule.strip_prefix:
+        bare = rule.prefix.rstrip("/")
         action["regex_rewrite"] = {"pattern": {"regex": "^%s/?" % re.escape(bare)}, "substitution": "/"}
-    return {"match": {"prefix": route.prefix}, "route": action}
+    return action
 
 
-def _http(routes: Iterable[Route]) -> List[Route]:
-    return [route for route in routes if not route.listen]
-
-
-def _tcp(endpoints: Iterable[Endpoint]) -> List[Endpoint]:
-    return [endpoint for endpoint in endpoints if endpoint.port and endpoint.protocol == "tcp"]
-
-
-# --- set up once -------------------------------------------------------------------------------------------
-
-
-def source(path: str, watched: str) -> Dict[str, Any]:
-    watching = {"path": path, "watched_directory": {"path": watched}}
-    return {"path_config_source": watching, "resource_api_version": "V3"}
-
-
-def listener(port: int, rds: Mapping[str, Any], ipv6: bool = True) -> Dict[str, Any]:
-    manager = {
-        "@type": MANAGER,
-        "stat_prefix": "k4t_http",
-        "rds": {"config_source": rds, "route_config_name": ROUTE_CONFIG},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
-        "use_remote_address": True,
-        "normalize_path": True,
-    }
-    address: Dict[str, Any] = {"address": "0.0.0.0", "port_value": port}  # noqa: S104 - a gateway takes all in
-    if ipv6:
-        address = {"address": "::", "port_value": port, "ipv4_compat": True}
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    return {
-        "@type": LISTENER,
-        "name": "k4t_http_%d" % port,
-        "address": {"socket_address": address},
-        "filter_chains": [{"filters": filters}],
-    }
-
-
-def bootstrap(name: str, admin: Tuple[str, int], lds: Mapping[str, Any], cds: Mapping[str, Any]) -> Dict[str, Any]:
-    address = {"socket_address": {"address": admin[0], "port_value": admin[1]}}
-    return {
-        "node": {"id": name, "cluster": "k4t"},
-        "admin": {"address": address},
-        "dynamic_resources": {"lds_config": lds, "cds_config": cds},
-    }
-
-
-def validation(clusters_: Sequence[Mapping[str, Any]], routes: Mapping[str, Any]) -> Dict[str, Any]:
-    """A bootstrap that holds the candidate in line, since `--mode validate` reads no files of a subscription."""
-    inline = dict(listener(0, {}))
-    manager = inline["filter_chains"][0]["filters"][0]["typed_config"]
-    del manager["rds"]
-    manager["route_config"] = _plain(routes)
-    # A route to an unknown cluster is refused in line, but not over RDS; every route's cluster is rendered.
-    return {
-        "node": {"id": "k4t", "cluster": "k4t"},
-        "static_resources": {"listeners": [_plain(inline)], "clusters": [_static(cluster) for cluster in clusters_]},
-    }
-
-
-def _static(cluster: Mapping[str, Any]) -> Dict[str, Any]:
-    """Without endpoints: their files needn't be there yet."""
-    return {key: value for key, value in cluster.items() if key not in ("@type", "type", "eds_cluster_config")}
-
-
-def _plain(resource: Mapping[str, Any]) -> Dict[str, Any]:
-    return {key: value for key, value in resource.items() if key != "@type"}
+def _hash_policy(pool: Pool) -> Dict[str, Any]:
+    if pool.affinity == "cookie":
+        return {"cookie": {"name": pool.cookie, "ttl": "0s", "path": "/"}}
+    return {"connection_properties": {"source_ip": True}} if pool.affinity == "address" else {}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from k4t.registrar import files
-from k4t.registrar.document import Epoch, to_json
+from k4t.registrar.document import Certificate, Epoch, to_json
 from k4t.registrar.errors import Busy
 from tests.registrar.hands import A, B, Door, commit, dnsmasq, document, envoy
 
@@ -347,11 +347,19 @@ def test_the_hosts_lock_is_waited_for_within_bounds(tmp_path: Path) -> None:
 def test_what_a_driver_cannot_express_is_refused(gateway: Door, tmp_path: Path) -> None:
     """A prepare that a vendor's file can't render says what it lacks."""
     made = document()
-    l4 = dataclasses.replace(made, routes=(dataclasses.replace(made.routes[0], listen=5432),))
-    assert gateway.error(**gateway.prepare(l4)) == (
-        "vendor-refused",
-        "a route of app web: the envoy driver has no listen (L4) yet",
-    )
+
+    def refused(**route: object) -> str:
+        changed = dataclasses.replace(made.routes[0], **route)  # type: ignore[arg-type]
+        certificates = (Certificate("example", "e" * 64),) if changed.tls else ()
+        kind, message = gateway.error(
+            **gateway.prepare(dataclasses.replace(made, routes=(changed,), certificates=certificates))
+        )
+        assert kind == "vendor-refused"
+        return message.removeprefix("a route of app web: ")
+
+    assert refused(listen=53, protocol="udp", tls="example") == "the envoy driver has no tls for UDP"
+    assert refused(tls="example").startswith("this gateway has no https port")
+    assert refused(listen=80) == "port 80 is taken by http"
     records = document(kind="dns")
     srv = dataclasses.replace(records, records=(dataclasses.replace(records.records[0], type="srv"),))
     assert "no srv records" in dnsmasq(tmp_path).error(**gateway.prepare(srv))[1]
