@@ -18,7 +18,7 @@ from . import dnsquery, files
 from .document import Document
 from .errors import VendorRefused, VendorSilent
 from .store import Holding
-from .union import Union, full_name
+from .union import Union, full_name, record_clashes
 from .vendor import Rendering, Vendor
 
 CONF = "/etc/k4t/dnsmasq/dnsmasq.conf"
@@ -69,19 +69,7 @@ class Dnsmasq(Vendor):
     # --- candidates --------------------------------------------------------------------------------------------
 
     def clashes(self, mine: Holding, others: Sequence[Holding]) -> List[str]:
-        taken = {
-            full_name(record.name, other.zone): (other.document, record.app)
-            for other in others
-            for record in other.document.records
-        }
-        found = []
-        for record in mine.document.records:
-            name = full_name(record.name, mine.zone)
-            if name in taken and taken[name][1] != record.app:
-                owner, app = taken[name]
-                words = "record %s of app %s belongs to app %s of cluster %s (%s)"
-                found.append(words % (name, record.app, app, owner.name, owner.cluster))
-        return found
+        return record_clashes(mine, others)
 
     def supports(self, document: Document) -> None:
         for record in document.records:

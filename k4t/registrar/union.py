@@ -111,6 +111,23 @@ def _owners(ordered: Sequence[Holding]) -> Dict[str, str]:
     return owner
 
 
+def record_clashes(mine: Holding, others: Sequence[Holding]) -> List[str]:
+    """Names that another cluster has for another app: one sentence each, naming the owner."""
+    taken = {
+        full_name(record.name, other.zone): (other.document, record.app)
+        for other in others
+        for record in other.document.records
+    }
+    found = []
+    for record in mine.document.records:
+        name = full_name(record.name, mine.zone)
+        if name in taken and taken[name][1] != record.app:
+            owner, app = taken[name]
+            words = "record %s of app %s belongs to app %s of cluster %s (%s)"
+            found.append(words % (name, record.app, app, owner.name, owner.cluster))
+    return found
+
+
 def full_name(name: str, zone: str) -> str:
     """`web` in k4t.lab is web.k4t.lab; a name that already ends in the zone (or is the zone) stays as it is."""
     name, zone = name.rstrip(".").lower(), zone.strip(".").lower()
