@@ -7,13 +7,15 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k4t.dns.dnsmasq import Dnsmasq
+from k4t.dns.rfc2136 import Rfc2136
+from k4t.dns.wire import CONNECT_TIMEOUT_S, dial
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.master.fleet import Fleet, Host, hosts_of
@@ -31,7 +33,7 @@ from k4t.tree.secrets import digest_key, value
 if TYPE_CHECKING:
     from k4t.node.allocator import Locker
     from k4t.remote import lock
-    from k4t.remote.transport import Transport
+    from k4t.remote.transport import Stream, Transport
 
 T = TypeVar("T")
 WAIT_S = 3600.0
@@ -69,7 +71,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
     connector = _connector(db, run_id)
     participants: dict[tuple[Kind, str], Participant] = {}
     fleet = Fleet(tree, connector.connect, participants)
-    participants.update(_participants(tree, fleet))
+    participants.update(_participants(tree, fleet, db))
     try:
         if ahead:
             fleet.connect_ahead()
@@ -122,7 +124,7 @@ def _connector(db: Path, run_id: str) -> Connector:
     return Connector([db / "known_hosts", user, Path("/etc/ssh/ssh_known_hosts")], run_id=run_id)
 
 
-def _participants(tree: Tree, fleet: Fleet) -> dict[tuple[Kind, str], Participant]:
+def _participants(tree: Tree, fleet: Fleet, db: Path) -> dict[tuple[Kind, str], Participant]:
     """A driver for each gateway and DNS server. Raises InvalidTree for drivers that this k4t doesn't have."""
     found: dict[tuple[Kind, str], Participant] = {}
     missing = []
@@ -134,8 +136,10 @@ def _participants(tree: Tree, fleet: Fleet) -> dict[tuple[Kind, str], Participan
     for dns in tree.dns.values():
         if server := DNS_SERVERS.get(dns.driver):
             found["dns", dns.name] = server(dns, tree.cluster, _connect(fleet, dns))
+        elif dns.driver == Rfc2136.driver:
+            found["dns", dns.name] = Rfc2136(dns, tree.cluster, _secret(tree, dns, db), _dial(fleet, dns))
         else:
-            missing.append(_unavailable(dns, DNS_SERVERS))
+            missing.append(_unavailable(dns, (*DNS_SERVERS, Rfc2136.driver)))
     if missing:
         raise InvalidTree(missing)
     return found
@@ -145,7 +149,18 @@ def _connect(fleet: Fleet, thing: Gateway | Dns) -> Callable[[], Transport]:
     return lambda: fleet.transport(thing)
 
 
-def _unavailable(thing: Gateway | Dns, drivers: Mapping[str, object]) -> Finding:
+def _secret(tree: Tree, dns: Dns, db: Path) -> Callable[[], str]:
+    return lambda: value(tree.secrets[dns.secret], db)
+
+
+def _dial(fleet: Fleet, dns: Dns) -> Callable[[], Stream]:
+    """From here; from its SSH host where the tree names one other than the address it answers at."""
+    if dns.ssh.host in ("", dns.address):
+        return lambda: dial(dns.address, dns.port)
+    return lambda: fleet.transport(dns).connect_tcp(dns.address, dns.port, CONNECT_TIMEOUT_S)
+
+
+def _unavailable(thing: Gateway | Dns, drivers: Iterable[str]) -> Finding:
     remedy = f"this version has: {', '.join(sorted(drivers))}"
     where = thing.where
     return Finding(where.file, where.line, "driver-unavailable", f"driver {thing.driver} isn't available yet", remedy)

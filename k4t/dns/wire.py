@@ -272,7 +272,7 @@ class Server:
         if self._stream is None:
             try:
                 self._stream = self._dial()
-            except OSError as error:
+            except (OSError, StepError) as error:  # refused here, or to the host that connects for us
                 raise ParticipantAway(
                     f"no DNS answer over TCP: {_words(error)}", "is it running, and is TCP let through?", host=self.host
                 ) from error

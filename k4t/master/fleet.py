@@ -141,8 +141,8 @@ class Fleet:
         return self.connection(self.host_of(thing))
 
     def host_of(self, thing: Node | Gateway | Dns) -> Host:
-        key = Host(thing.name, thing.address, merged(self.tree.cluster.ssh, thing.ssh)).key
-        return self.hosts[key]
+        host = Host(thing.name, thing.address, merged(self.tree.cluster.ssh, thing.ssh))
+        return self.hosts.get(host.key, host)  # a DNS server without a shell is on no list
 
     def connection(self, host: Host) -> Transport:
         with self._guard:

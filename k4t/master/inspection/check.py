@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from k4t.errors import K4tError
-from k4t.master.fleet import Fleet, at_once
+from k4t.master.fleet import WITHOUT_SHELL, Fleet, at_once
 from k4t.model.hosts import Dns, Gateway, Node
 from k4t.remote.lock import STATE, writable_by
 from k4t.remote.transport import Transport
@@ -48,6 +48,9 @@ def _here() -> Iterator[Checked]:
 def _thing(fleet: Fleet, thing: Thing) -> Iterator[Checked]:
     host = fleet.host_of(thing)
     subject = f"{_kind(thing)} {thing.name} ({thing.ssh.host or thing.address})"
+    if isinstance(thing, Dns) and thing.driver in WITHOUT_SHELL:
+        yield from _participant(fleet, subject, thing)
+        return
     try:
         transport = fleet.connection(host)
     except K4tError as error:
@@ -126,7 +129,8 @@ def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns) -> Iterator[C
     if not state.reachable:
         yield Checked(subject, thing.driver, False, state.problem, "", state.exit_status or 1)
         return
-    yield Checked(subject, "registrar", True, f"epoch {state.epoch.number}, digest {state.digest[:12] or '-'}")
+    what = "state" if thing.driver in WITHOUT_SHELL else "registrar"
+    yield Checked(subject, what, True, f"epoch {state.epoch.number}, digest {state.digest[:12] or '-'}")
     said = "; ".join(state.differences) or "serves what it was told"
     remedy = f"k4t apply puts it right; k4t {kind} install {thing.name} starts what does not run"
     yield Checked(subject, thing.driver, state.rendered and not state.differences, said, remedy)
