@@ -47,10 +47,10 @@ def take_in(run: Run, request: Request, decision: Decision, executed: Executed, 
     Apps of which something failed are left to the next run. What would be unsafe now is not done, and named.
     """
     names = _named(decision)
-    if open_questions(run.fleet):
-        run.emit(Note(f"waiting for {names}"))
     stopping = threading.Event()
     with interrupts(stopping):
+        if open_questions(run.fleet):
+            run.emit(Note(f"waiting for {names}"))
         _settle(run.fleet, stopping)
     if stopping.is_set():
         return None

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from k4t.model.hosts import Ssh
 from k4t.remote import lock
 from k4t.remote.connection import SshTransport
 from k4t.remote.fake import FakeHost, FakeTransport
-from k4t.remote.lock import Holder, HostLock, LocalLock, host_lock, parse_sockets, port_holder, take_all
+from k4t.remote.lock import Holder, HostLock, HostLocks, LocalLock, host_lock, parse_sockets, port_holder, take_all
 from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
 from tests.remote.sshd import wait_for_port
@@ -75,6 +76,33 @@ def test_one_host_held_elsewhere_gives_all_back() -> None:
         assert sorted(locks.locks) == ["a", "b", "c"]
         assert not locks.lost
     assert not any(host.locks for host in hosts)
+
+
+@pytest.mark.unit
+def test_two_runs_that_reach_different_hosts() -> None:
+    """Each has another first host, and finds the other further on: exactly one of them gets on, every time."""
+    for _ in range(4):
+        hosts = [FakeHost(name) for name in "abcdef"]
+        begin, results = threading.Barrier(2), list[object]()
+
+        def run(seen: list[FakeHost], who: str, begin: threading.Barrier, results: list[object]) -> None:
+            begin.wait()
+            try:
+                results.append(take_all([FakeTransport(host) for host in seen], CLUSTER, replace(HOLDER, who=who)))
+            except Locked as error:
+                results.append(error)
+
+        sights = {"anna": hosts[1:], "ben": [hosts[0], *hosts[2:]]}
+        runs = [threading.Thread(target=run, args=(seen, who, begin, results)) for who, seen in sights.items()]
+        for one in runs:
+            one.start()
+        for one in runs:
+            one.join()
+        won = [one for one in results if isinstance(one, HostLocks)]
+        assert len(won) == 1, results
+        assert len(won[0].locks) == 5
+        won[0].release()
+        assert not any(host.locks for host in hosts)
 
 
 @pytest.mark.unit

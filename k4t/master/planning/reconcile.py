@@ -315,10 +315,15 @@ class _Run:
         self._collect(found, arranged)
         changing = any(need.old is not None for need in found.needs)
         gate = track.run(arranged.waves, (*due, *waits) if changing else due)
-        if found.paused is None:
+        if found.paused is None and not self._goes_on(found):
             track.retire(arranged.retire, gate, found.left_over)
         self.awaits[found.name] = tuple(f"await:{entry.slot.label}" for wave in arranged.waves for entry in wave.bring)
         return gate
+
+    def _goes_on(self, found: Assessment) -> bool:
+        """Whether this run comes back to it: replicas may be on a node that is late. Until then it can be put back."""
+        late = {name for name, state in self.observed.nodes.items() if state.late}
+        return bool(late) and any(not node or node in late for _, node in found.unknown)
 
     def _collect(self, found: Assessment, arranged: Arranged) -> None:
         self.abandoned += [(found.name, replica, node) for replica, node in arranged.abandoned]
