@@ -19,6 +19,7 @@ K4tError                     1   failed; what served before still serves
 ├── Unsafe                   4   needs an --allow that was not given
 ├── Partial                  3   done in part; what is not is named
 ├── Interrupted            130   stopped by the operator
+├── LogRefused               1   the redo log is damaged before its end, or can't be written: nothing was sent
 ├── SecretUnavailable        1   its value can't be had here: no identity, not set, the command failed
 └── StepError                1   one external call did not do what it should
     ├── EngineRefused        1   the Docker Engine said no
@@ -33,6 +34,7 @@ K4tError                     1   failed; what served before still serves
     ├── HostFull             1   no space left
     ├── RegistrarMismatch    1   missing, altered or newer than this k4t reads
     ├── Overtaken            1   a newer run has fenced this one off
+    ├── NotPrepared          1   nothing of that transaction is staged or live there
     ├── VendorRefused        1   the gateway's or DNS server's own checker said no
     └── Differs              1   what is served is not what was published
 """
@@ -156,6 +158,10 @@ class Interrupted(K4tError):
     exit_status = 130
 
 
+class LogRefused(K4tError):
+    pass
+
+
 class SecretUnavailable(K4tError):
     """`why`: the message without the secret's name and place."""
 
@@ -218,6 +224,10 @@ class RegistrarMismatch(StepError):
 
 
 class Overtaken(StepError):
+    pass
+
+
+class NotPrepared(StepError):
     pass
 
 

@@ -189,7 +189,9 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantState:
-    """One gateway or DNS server. `document` is what it holds of this cluster; None: nothing yet.
+    """One gateway or DNS server. `document` is what it holds of this cluster; None: nothing yet. `ancestors`: (seq,
+    sha256) of documents that it follows, parent first, as far as this member knows. `id`: random, of what it keeps
+    (a blank replacement has another); "" where a driver has none. `staged`: a transaction that waits for its commit.
 
     `others` are the endpoints' owners of other clusters (app to cluster names); `differences` is what the
     vendor serves otherwise than it was told, in words.
@@ -209,6 +211,9 @@ class ParticipantState:
     head: Head | None = None
     problem: str = ""
     exit_status: int = 0
+    id: str = ""
+    ancestors: tuple[tuple[int, str], ...] = ()
+    staged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
