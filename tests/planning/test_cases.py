@@ -3,6 +3,7 @@
     before:   a tree that was applied before (default: nothing was); `tree` is laid over it
     tree:     the tree now: cluster, nodes, gateways, dns, apps; null takes a thing away
     observed: what is otherwise than at rest: containers (LABEL: null | changes), published, unpublished [LABEL …],
+              withdrawn (gateway | dns: [LABEL …]),
               settled [APP …: its routes, checks and records are those of the tree now], nodes / gateways / dns
               (NAME: changes), head (held, continued, former and options.failed: the image that stands for
               the spec; former: with what was published before)
@@ -105,7 +106,8 @@ def _containers(desired: Tree, before: Tree, observed: Observed, changes: Mappin
             model.containers[made.id] = made
     gone = {label[name].id for name in changes.get("unpublished", ())}
     for key, document in model.documents.items():
-        kept = tuple(endpoint for endpoint in document.endpoints if endpoint.container not in gone)
+        lost = gone | {label[name].id for name in changes.get("withdrawn", {}).get(key[0], ())}
+        kept = tuple(endpoint for endpoint in document.endpoints if endpoint.container not in lost)
         model.documents[key] = dataclasses.replace(document, endpoints=kept)
     coming = [one for one in model.containers.values() if world.label(one) in changes.get("published", ())]
     for (kind, group), document in model.documents.items():
@@ -116,7 +118,9 @@ def _containers(desired: Tree, before: Tree, observed: Observed, changes: Mappin
 
 
 def _spec(desired: Tree, app: str, image: str) -> str:
-    """Of the app as it is now, with this image."""
+    """Of the app as it is now, with this image; "" of one that is gone."""
+    if app not in desired.apps:
+        return ""
     changed = dataclasses.replace(desired.apps[app], image=Image(image))
     return spec_hash(changed, f"sha256:{image}")
 

@@ -71,6 +71,14 @@ def test_another_update_goes_back_to_what_runs() -> None:
     assert [route.domains for route in routes(there)] == [("b.lab",)]
 
 
+def test_of_an_app_that_is_removed_the_name_is_remembered() -> None:
+    """DNS loses it first: how long clients may know it is told by nothing else then."""
+    without = dataclasses.replace(OLD, apps={})
+    observed = world.at_rest(OLD)
+    found = begun(HEAD, planned(without, observed), observed)
+    assert [route.domains for route in routes(found["web"])] == [("a.lab",)]
+
+
 def test_it_is_forgotten_when_the_update_is_complete() -> None:
     """Not while it is held, waits, has failed in part, or when the run was about something else."""
     former = {"web": Former("v1:new")}

@@ -52,9 +52,14 @@ def begun(head: Head, plan: Plan, observed: Observed) -> dict[str, Former]:
         if known is not None and (known.spec == spec or (app, known.spec) not in running):
             found[app] = dataclasses.replace(known, spec=spec)
             continue
-        theirs = (of_app(document, app) for document in live.values() if app in settled_by_app(document))
-        found[app] = Former(spec, tuple(theirs))
+        found[app] = _of(app, spec, live)
+    for app in sorted((settled & set(plan.scope)) - plan.specs.keys() - found.keys()):
+        found[app] = _of(app, "", live)  # gone from the tree: how long its name may be remembered is told by this alone
     return found
+
+
+def _of(app: str, spec: str, live: Mapping[tuple[Kind, str], Document]) -> Former:
+    return Former(spec, tuple(of_app(document, app) for document in live.values() if app in settled_by_app(document)))
 
 
 def ended(former: Mapping[str, Former], plan: Plan, unfinished: Iterable[str]) -> dict[str, Former]:

@@ -31,6 +31,7 @@ from k4t.registrar.document import Document
 
 NOT_STARTED = ("exited", "created", "dead", "removing")
 NOTHING: Mapping[str, str] = {}
+KINDS: tuple[Kind, ...] = ("gateway", "dns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +258,12 @@ class Track:
     def _in_gateway(self, containers: Iterable[Container]) -> bool:
         return any(self.standing.holding(container, "gateway") for container in containers)
 
+    def _sent_to(self, containers: Iterable[Container]) -> bool:
+        return any(self.standing.sent_to(one, kind) for one in containers for kind in KINDS)
+
     def _wait(self, wave: Wave, gate: tuple[str, ...]) -> tuple[str, ...]:
         """One TTL, when somebody may still have learnt a container's address from DNS."""
-        named = [c for c in wave.out if c.running and self.standing.holding(c, "dns")]
-        if not named or self.standing.ttl_s <= 0:
+        if self.standing.ttl_s <= 0 or not any(self.standing.sent_to(c, "dns") for c in wave.out):
             return gate
         id = f"wait:{self.name}#{wave.number}"
         work = Pause(self.standing.ttl_s)
@@ -273,8 +276,8 @@ class Track:
         lagging = sorted({key for c in wave.out if c.running for key in self.standing.lagging.get(c.id, ())})
         if lagging:
             after, served = (*after, *(self.graph.heals[key] for key in lagging if key in self.graph.heals)), NOTHING
-        if drain_s > 0 and (lagging or self._in_gateway(c for c in wave.out if c.running)):
-            id = f"drain:{self.name}#{wave.number}"
+        if drain_s > 0 and (lagging or self._sent_to(wave.out)):
+            served, id = NOTHING, f"drain:{self.name}#{wave.number}"
             after = (self.graph.add(id, "drain", wave.cause, Pause(drain_s), app=self.name, after=after),)
         for container in wave.out:
             slot = slot_of(container)

@@ -224,6 +224,7 @@ class _Run:
         former = head.former.get(name) if head else None
         if former is None or former.spec != spec:
             if not self.options.former:
+                self.standings[name].sending = frozenset()
                 return self.standings[name]
             live = self.options.former.values()
             former = Former(spec, tuple(of_app(one, name) for one in live if name in settled_by_app(one)))
