@@ -86,9 +86,11 @@ class Assessment:
 
     def retiring(self, containers: Iterable[Container]) -> frozenset[str]:
         """Ids of those that are stopped when they are replaced, and kept until the whole update is complete."""
-        if self.app.update.on_failure != "rollback" or self.held:
-            return frozenset()
-        return frozenset(c.id for c in containers if c.spec != self.spec and c.state not in NOT_STARTED)
+        return frozenset(c.id for c in containers if self.retires(c))
+
+    def retires(self, container: Container) -> bool:
+        kept = self.app.update.on_failure == "rollback" and not self.held
+        return kept and container.spec != self.spec and container.state not in NOT_STARTED
 
     def retains(self, container: Container) -> bool:
         """Whether it is such a container, stopped by now."""
@@ -97,7 +99,7 @@ class Assessment:
 
     def vacated(self, container: Container) -> str:
         """The id of the step after which its place is free for its successor."""
-        return stop_of(container) if self.retiring([container]) else removal_of(container)
+        return stop_of(container) if self.retires(container) else removal_of(container)
 
     @property
     def exclusive(self) -> bool:

@@ -23,7 +23,7 @@ from k4t.master.planning.plan import (
 )
 from k4t.master.planning.refresh import RESTART, Renewal
 from k4t.master.planning.standing import GroupKey, Standing
-from k4t.master.planning.survey import slot_of
+from k4t.master.planning.survey import label_of, slot_of
 from k4t.model.app import App
 from k4t.model.participant import Kind
 from k4t.model.state import Container, container_name
@@ -76,12 +76,12 @@ class Wave:
 
 def removal_of(container: Container) -> str:
     """The id of the step after which nothing of the container is left."""
-    return f"remove:{slot_of(container).label}"
+    return f"remove:{label_of(container)}"
 
 
 def stop_of(container: Container) -> str:
     """The id of the step after which it does not run."""
-    return f"stop:{slot_of(container).label}"
+    return f"stop:{label_of(container)}"
 
 
 class Graph:
@@ -143,6 +143,7 @@ class Track:
         if former is not None:
             self.unsettled = set(former)
         self.retired: list[tuple[Container, str]] = []
+        self.targets: dict[str, Target] = {}
 
     def clear_stale(self) -> None:
         """Dead endpoints go at once, and wait for nobody."""
@@ -195,7 +196,7 @@ class Track:
             target = Target(self._name(entry.slot), entry.slot, "", self.recipe.spec, self.recipe.app.stop.grace_s)
             ready = (self._step("start", entry, target, ready),)
         elif entry.action == "start":
-            target = self._target(entry.container, entry.slot)
+            target = self._target(entry.container)
             ready = (self._step("start", entry, target, (*gate, *entry.after, *entry.start_after)),)
         else:
             ready = (*gate, *entry.after)
@@ -206,10 +207,9 @@ class Track:
     def retire(self, kept: Iterable[Container], after: tuple[str, ...], cause: str) -> None:
         """Remove what was kept to be put back. `kept`: what an earlier run has stopped."""
         for container, why in [*self.retired, *((one, cause) for one in kept)]:
-            slot = slot_of(container)
+            target = self._target(container)
             stopped = (stop_of(container),) if container.state not in NOT_STARTED else ()
-            target = self._target(container, slot)
-            self.graph.add(removal_of(container), "remove", why, target, slot=slot, after=(*stopped, *after))
+            self.graph.add(removal_of(container), "remove", why, target, slot=target.slot, after=(*stopped, *after))
 
     def resize(self, container: Container) -> None:
         slot = slot_of(container)
@@ -252,8 +252,14 @@ class Track:
     def _name(self, slot: Slot) -> str:
         return container_name(self.graph.cluster, slot.app, slot.replica, slot.generation)
 
-    def _target(self, container: Container, slot: Slot) -> Target:
-        return Target(container.name, slot, container.id, container.spec, self.recipe.app.stop.grace_s)
+    def _target(self, container: Container) -> Target:
+        """Made once: a container is taken out of several groups, stopped and removed."""
+        found = self.targets.get(container.id)
+        if found is None:
+            grace_s = self.recipe.app.stop.grace_s
+            found = Target(container.name, slot_of(container), container.id, container.spec, grace_s)
+            self.targets[container.id] = found
+        return found
 
     def _in_gateway(self, containers: Iterable[Container]) -> bool:
         return any(self.standing.holding(container, "gateway") for container in containers)
@@ -280,8 +286,8 @@ class Track:
             served, id = NOTHING, f"drain:{self.name}#{wave.number}"
             after = (self.graph.add(id, "drain", wave.cause, Pause(drain_s), app=self.name, after=after),)
         for container in wave.out:
-            slot = slot_of(container)
-            target = self._target(container, slot)
+            target = self._target(container)
+            slot = target.slot
             last = (served[slot.replica],) if slot.replica in served else after
             if container.state not in NOT_STARTED:
                 last = (self.graph.add(stop_of(container), "stop", wave.cause, target, slot=slot, after=last),)
@@ -306,7 +312,7 @@ class Track:
             if key[0] != kind:
                 continue
             adds = [entry.slot for entry in bring if self._belongs(entry, key)]
-            removes = [slot_of(container) for container in out if key in self.standing.holding(container, kind)]
+            removes = [self._target(one).slot for one in out if key in self.standing.holding(one, kind)]
             if adds or removes:
                 waits = awaits if adds or kind == "dns" else ()
                 done.append(self._publish_one(key, adds, removes, after=after, awaits=waits, cause=cause))

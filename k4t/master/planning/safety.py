@@ -112,8 +112,9 @@ def _withdrawn(desired: Tree, survey: Survey, publications: Iterable[Publish]) -
     removes: dict[GroupKey, dict[str, set[Slot]]] = {}
     for work in publications:
         for slots, into in ((work.add, adds), (work.remove, removes)):
+            apps = into.setdefault((work.kind, work.group), {}) if slots else {}
             for slot in slots:
-                into.setdefault((work.kind, work.group), {}).setdefault(slot.app, set()).add(slot)
+                apps.setdefault(slot.app, set()).add(slot)
     for key, apps_of in sorted(removes.items()):
         lost = sum(
             max(0, sum(_serves(survey, slot) for slot in slots) - len(adds.get(key, {}).get(app, ())))

@@ -22,16 +22,17 @@ _NONE: frozenset[Endpoint] = frozenset()
 class Standing:
     """`wanted`: groups that should hold its endpoints. `stale`: published, and their container is gone.
 
+    `holders`: by container and kind, the groups that hold some endpoint of it; `expected`: what each container has.
     `misplaced`: published in a group that the app no longer is in. `unsettled`: groups whose routes, checks or
     records differ. `homes`: the node that a vanished container of a replica was published from. `remote`: some
     endpoint is on a node that doesn't answer, and stays. `lagging`: by container, the groups of which some member that
-    answers is not in step and still sends to it. `sending`: kinds of groups that may have sent to any container of
-    it, also to one that they hold no more; `given_up`: dead nodes, to which nothing was sent for long.
+    answers is not in step and still sends to it.
     """
 
     wanted: tuple[GroupKey, ...]
     live: dict[GroupKey, frozenset[Endpoint]]
-    holders: dict[str, tuple[GroupKey, ...]]
+    holders: dict[tuple[str, Kind], tuple[GroupKey, ...]]
+    expected: dict[str, tuple[Endpoint, ...]] = field(default_factory=dict)
     stale: dict[GroupKey, list[Slot]] = field(default_factory=dict)
     misplaced: dict[GroupKey, list[Slot]] = field(default_factory=dict)
     unsettled: list[GroupKey] = field(default_factory=list)
@@ -41,24 +42,22 @@ class Standing:
     remote: bool = False
     ttl_s: float = 0.0
     groups: tuple[GroupKey, ...] = ()
-    sending: frozenset[Kind] = frozenset()
-    given_up: frozenset[str] = frozenset()
 
     def holding(self, container: Container, kind: Kind) -> tuple[GroupKey, ...]:
-        return tuple(key for key in self.holders.get(container.id, ()) if key[0] == kind)
+        return self.holders.get((container.id, kind), ())
 
-    def sent_to(self, container: Container, kind: Kind) -> bool:
-        """Whether traffic may come to it by a group of this kind. One that no group holds may have been taken out just
-        before an earlier run was killed: nothing tells when, so nothing is taken for over."""
-        if not container.running:
-            return False
-        return bool(self.holding(container, kind)) or (kind in self.sending and container.node not in self.given_up)
+    def endpoints(self, container: Container) -> tuple[Endpoint, ...]:
+        """Those that it has now, as every group that names it should hold them."""
+        found = self.expected.get(container.id)
+        if found is None:
+            found = self.expected[container.id] = endpoints_of(container.app, container)
+        return found
 
     def lacking(self, container: Container) -> tuple[GroupKey, ...]:
         """The groups that should hold this container's endpoints and don't, or hold other ones."""
         if not self.wanted:
             return ()
-        endpoints = endpoints_of(container.app, container)
+        endpoints = self.endpoints(container)
         return tuple(
             key
             for key in self.wanted
@@ -67,15 +66,11 @@ class Standing:
 
 
 def standing(desired: Tree, survey: Survey, name: str, former: Former | None = None) -> Standing:
-    """`former`: it is to be published as it was then, instead of as the tree says. What did not get healthy was hardly
-    ever published then, and is in the way."""
+    """`former`: it is to be published as it was then, instead of as the tree says."""
     app = desired.apps.get(name)
     mentioned = {key: group for key, group in survey.groups.items() if group.mentions(name)}
     wanted = tuple(key for key in (groups_of(former) if former else _wanted(app)) if key in survey.groups)
-    begun = survey.head.former.get(name) if survey.head else None
-    found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name, begun), given_up=survey.dead)
-    if former is None:
-        found.sending = frozenset(kind for kind, _ in (groups_of(begun) if begun and app is None else wanted))
+    found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name))
     for key, group in mentioned.items():
         _sort_endpoints(found, survey, key, group.endpoints.get(name, ()), key in wanted)
     for key, group in survey.groups.items():
@@ -104,30 +99,30 @@ def _wanted(app: App | None) -> list[GroupKey]:
     return keys
 
 
-def _ttl_s(app: App | None, mentioned: dict[GroupKey, Group], name: str, begun: Former | None) -> float:
-    """The longest that a client may remember what DNS says of its endpoints, now or before this update began."""
-    live = [item for group in mentioned.values() for item in group.settled.get(name, ())]
-    live += [record for document in (begun.documents if begun else ()) for record in document.records]
-    told = [item.ttl_s for item in live if isinstance(item, Record) and not item.to]
-    return float(max(told or [one.ttl_s for one in (app.records if app else ()) if not one.to], default=0))
+def _ttl_s(app: App | None, mentioned: dict[GroupKey, Group], name: str) -> float:
+    """The longest that a client may remember what DNS says now."""
+    live = (item for group in mentioned.values() for item in group.settled.get(name, ()))
+    told = [item.ttl_s for item in live if isinstance(item, Record)]
+    return float(max(told or [record.ttl_s for record in (app.records if app else ())], default=0))
 
 
 def _sort_endpoints(
     found: Standing, survey: Survey, key: GroupKey, endpoints: tuple[Endpoint, ...], wanted: bool
 ) -> None:
     found.live[key] = frozenset(endpoints)
-    expected: dict[str, tuple[Endpoint, ...]] = {}
+    seen: set[str] = set()
     for endpoint in endpoints:
         container = survey.by_id.get(endpoint.container)
         if container is None:
             _sort_orphan(found, survey, key, endpoint)
             continue
-        if container.id not in expected:
-            expected[container.id] = endpoints_of(container.app, container)
-            found.holders[container.id] = (*found.holders.get(container.id, ()), key)
+        if container.id not in seen:
+            seen.add(container.id)
+            holder = container.id, key[0]
+            found.holders[holder] = (*found.holders.get(holder, ()), key)
             if not wanted:
                 found.misplaced.setdefault(key, []).append(slot_of(container))
-        if endpoint not in expected[container.id]:
+        if endpoint not in found.endpoints(container):
             found.outdated.add((key, container.id))
 
 

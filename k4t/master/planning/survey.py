@@ -177,6 +177,11 @@ def slot_of(container: Container) -> Slot:
     return Slot(container.app, container.replica, container.generation, container.node, container.id)
 
 
+def label_of(container: Container) -> str:
+    """Its slot's label, for which no slot need be made."""
+    return f"{container.app}.{container.replica}.{container.generation}@{container.node}"
+
+
 def replica_key(replica: str) -> tuple[int, str]:
     """Numbers in their order, then names."""
     return (int(replica), "") if replica.isdigit() else (1 << 62, replica)

@@ -233,13 +233,13 @@ class _Placer:
     def __init__(self, found: Assessment, board: Board, picker: Picker, result: Arranged) -> None:
         self.found, self.board, self.picker, self.result = found, board, picker, result
         self.refusal: dict[object, tuple[str, ...]] = {}
-        self.bound_anywhere = any(volume.binds_to_node for volume in found.app.volumes)
+        self.unpinned = None if found.app.placement.pins else demand(found.app, "")
 
     def place(self, need: Need, instead_of: Container | None = None) -> Entry | None:
         """Takes the place. `instead_of`: a container that is removed before; without it, both stand for a while.
         When there is none: None, and with `instead_of` or nothing to replace, it is unschedulable."""
         app = self.found.app
-        wanted = demand(app, need.replica)
+        wanted = self._demand(need)
         if instead_of is not None:
             self._give_back(instead_of)
         host = self._host(need, wanted)
@@ -275,7 +275,7 @@ class _Placer:
                 f"and max-unavailable allows {allowed}"
             )
             return
-        reasons = self._reasons(need, demand(self.found.app, need.replica))
+        reasons = self._reasons(need, self._demand(need))
         self.refuse(
             need, (*reasons, 'no second place to start before it stops; max-unavailable="1" lets it stop first')
         )
@@ -283,9 +283,12 @@ class _Placer:
     def refuse(self, need: Need, reasons: tuple[str, ...]) -> None:
         self.result.unschedulable.append(Unschedulable(self.found.name, need.replica, reasons))
 
+    def _demand(self, need: Need) -> Demand:
+        return self.unpinned or demand(self.found.app, need.replica)
+
     def _give_back(self, container: Container) -> None:
         host = self.board.hosts[container.node]
-        stopped = stop_of(container) if self.found.retiring([container]) else ""
+        stopped = stop_of(container) if self.found.retires(container) else ""
         given = self.board.demand_of(container)
         freed = Freed(container.app, given, removal_of(container), stopped, container.name)
         self.picker.give_back(host, given, freed)
