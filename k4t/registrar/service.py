@@ -1,28 +1,24 @@
 """The registrar's operations. Each is one request, done under the host's lock, and can be done twice.
 
-Fence and order: an epoch is accepted when it is at least the cluster's fence, and raises it. A document is staged when
-its parent (or what its writer says it saw live) is what is live, and it is newer than that.
+What a message makes of what is kept is decided in `protocol`; here it is persisted, and the vendor is told.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from . import files, vendors
-from .document import MAX_BYTES, WORD, BadDocument, Document, Endpoint, Epoch, canonical, clashes, from_json, to_json
-from .document import check as check_document
-from .errors import BadRequest, Clash, Damaged, NotInstalled, Overtaken, Refused
-from .store import CLUSTER, Holding, Store, Withdrawal
+from . import byhand, files, protocol, vendors
+from .document import MAX_BYTES, WORD, BadDocument, Document, Epoch, canonical, clashes, from_json, to_json
+from .errors import BadRequest, Damaged, NotInstalled, Refused
+from .store import CLUSTER, Holding, Store
 from .union import Union, unite
 from .vendor import Rendering, Vendor
 
 Request = Mapping[str, Any]
 Answer = Dict[str, Any]
 HEAD_MAX_BYTES = 4 * 1024 * 1024
-MANUAL = "manual"
 
 
 class Service:
@@ -42,6 +38,8 @@ class Service:
             raise BadRequest("no such operation: %r" % str(request.get("op"))[:40])
         if self.only and request.get("cluster") != self.only:
             raise BadRequest("this key may speak for cluster %s only" % self.only)
+        if self.only and operation in (Service.install, Service.render):
+            raise BadRequest("this key may not change how the host is set up")
         with self.store.locked():
             return operation(self, request)
 
@@ -69,17 +67,6 @@ class Service:
     def _rendering(self) -> Rendering:
         return self.vendor.render(self._union(self._held()))
 
-    def _accept(self, cluster: str, epoch: Epoch) -> None:
-        """Raises Overtaken for less than the fence; raises the fence to more."""
-        fence = self.store.epoch(cluster)
-        if epoch < fence:
-            raise Overtaken(
-                "run %s (epoch %d) was overtaken by run %s (epoch %d)"
-                % (epoch.run, epoch.number, fence.run, fence.number)
-            )
-        if epoch > fence:
-            self.store.raise_fence(cluster, epoch)
-
     def _live_or_damaged(self, cluster: str) -> Tuple[Optional[Holding], str]:
         try:
             return self.store.live(cluster), ""
@@ -91,14 +78,14 @@ class Service:
     def observe(self, request: Request) -> Answer:
         cluster = _cluster(request)
         live, damage = self._live_or_damaged(cluster)
-        staged = self.store.staged(cluster)
-        epoch = self.store.epoch(cluster)
+        kept = self.store.kept(cluster)
         problem = self.store.problem()
         return {
             "id": self.store.id(),
-            "epoch": [epoch.number, epoch.run],
+            "epoch": [kept.fence.number, kept.fence.run],
             "document": to_json(live.document) if live else None,
-            "staged": staged.transaction if staged else "",
+            "ancestors": live.ancestors if live else [],
+            "staged": kept.staged.transaction if kept.staged else "",
             "others": [to_json(other.document) for other in self._held(but=cluster)],
             "rendered": not problem,
             "problem": problem,
@@ -114,69 +101,43 @@ class Service:
 
     def fence(self, request: Request) -> Answer:
         cluster, epoch = _cluster(request), _epoch(request)
-        self._accept(cluster, epoch)
-        staged = self.store.staged(cluster)
-        if staged is not None and staged.document.epoch < epoch:
-            self.store.unstage(cluster)  # an older run's staging is void
-        live, _ = self._live_or_damaged(cluster)
-        return {"live": live.document.sha256 if live else ""}
+        kept = self.store.kept(cluster)
+        new = protocol.fence(kept, epoch)
+        self.store.persist(cluster, kept, new)
+        return {"live": new.live.sha256 if new.live else ""}
 
     def prepare(self, request: Request) -> Answer:
         cluster, transaction = _cluster(request), _transaction(request)
-        holding = Holding(_document(request, cluster), transaction, _zone(request))
-        document = holding.document
+        document = _document(request, cluster)
+        holding = Holding(document, transaction, _zone(request), str(request["sha256"]))
         vendor_ = self.vendor
         if document.kind != vendor_.kind:
             raise BadRequest("a %s takes no %s document" % (vendor_.kind, document.kind))
-        live, _ = self._live_or_damaged(cluster)
-        if live is not None and live.transaction == transaction and live.document == document:
-            return {}  # committed already
-        if document.epoch < self.store.epoch(cluster):
-            self._accept(cluster, document.epoch)
-        self._check_parent(document, live, str(request.get("seen", "")))
+        kept = self.store.kept(cluster)
         held = self._held(but=cluster)
-        self._check_clashes(holding, held)
+        seen = str(request.get("seen", ""))
+        new = protocol.prepare(kept, holding.stamp, seen, self._clashes(holding, held))
+        if kept.live is not None and protocol.is_same(kept.live, holding.stamp):
+            return {}  # committed already
         vendor_.supports(document)
         vendor_.check(vendor_.render(self._union([*held, holding])))
-        self._accept(cluster, document.epoch)
-        self.store.stage(cluster, holding)
+        self.store.persist(cluster, kept, new, holding)
         return {}
 
-    def _check_parent(self, document: Document, live: Optional[Holding], seen: str) -> None:
-        sha256 = live.document.sha256 if live else ""
-        if sha256 not in (document.parent, seen):
-            raise Overtaken(
-                "what is live is not what this run saw: %s, not %s"
-                % (sha256[:12] or "nothing", (seen or document.parent)[:12] or "nothing")
-            )
-        if live and document.version <= live.document.version:
-            raise Overtaken(
-                "document %d.%d is not newer than the live %d.%d"
-                % (document.epoch.number, document.seq, live.document.epoch.number, live.document.seq)
-            )
-
-    def _check_clashes(self, holding: Holding, held: List[Holding]) -> None:
+    def _clashes(self, holding: Holding, held: List[Holding]) -> List[str]:
+        """With what other clusters have live or staged (protocol.rivals)."""
         mine = holding.document
         others = [cluster for cluster in self.store.clusters() if cluster != mine.cluster]
-        staged = [found for found in (self.store.staged(cluster) for cluster in others) if found is not None]
+        staged = [found for found in map(self.store.staged, others) if found is not None]
         rivals = [*held, *staged]
-        found = clashes(mine, [rival.document for rival in rivals]) + self.vendor.clashes(holding, rivals)
-        if found:
-            shown = list(dict.fromkeys(found))
-            more = "; and %d more" % (len(shown) - 5) if len(shown) > 5 else ""
-            raise Clash("; ".join(shown[:5]) + more)
+        return clashes(mine, [rival.document for rival in rivals]) + self.vendor.clashes(holding, rivals)
 
     def commit(self, request: Request) -> Answer:
         cluster, transaction, epoch = _cluster(request), _transaction(request), _epoch(request)
-        staged = self.store.staged(cluster)
-        live, _ = self._live_or_damaged(cluster)
-        if staged is not None and staged.transaction == transaction:
-            self._accept(cluster, epoch)
-            self.store.make_live(cluster)
-            self._end_withdrawals(staged.document)
-        elif live is None or live.transaction != transaction:
-            self._accept(cluster, epoch)  # overtaken says more than what follows
-            raise BadRequest("transaction %s was never prepared here, or was aborted" % transaction)
+        kept = self.store.kept(cluster)
+        new = protocol.commit(kept, transaction, epoch)
+        self.store.persist(cluster, kept, new)
+        self._end_withdrawals(cluster)
         return self._install()
 
     def _install(self) -> Answer:
@@ -196,18 +157,19 @@ class Service:
         """Everything held, rendered anew: another version of the registrar may write other files for the same."""
         return self._install()
 
-    def _end_withdrawals(self, document: Document) -> None:
-        named = {endpoint.container for endpoint in document.endpoints}
+    def _end_withdrawals(self, cluster: str) -> None:
         old = self.store.withdrawals()
-        left = [out for out in old if out.cluster != document.cluster or out.container in named]
+        live = self.store.live(cluster) if any(out.cluster == cluster for out in old) else None
+        if live is None:
+            return
+        left = protocol.withdrawals_left(old, cluster, {endpoint.container for endpoint in live.document.endpoints})
         if len(left) != len(old):
             self.store.set_withdrawals(left)
 
     def abort(self, request: Request) -> Answer:
         cluster, transaction = _cluster(request), _transaction(request)
-        staged = self.store.staged(cluster)
-        if staged is not None and staged.transaction == transaction:
-            self.store.unstage(cluster)
+        kept = self.store.kept(cluster)
+        self.store.persist(cluster, kept, protocol.abort(kept, transaction))
         return {}
 
     def verify(self, request: Request) -> Answer:
@@ -224,53 +186,13 @@ class Service:
     # --- by hand, and set up -----------------------------------------------------------------------------------
 
     def manual(self, request: Request) -> Answer:
-        """add and remove: an entry of nobody's; withdraw: an endpoint of a cluster, until its next document."""
-        verb, entry = str(request.get("verb")), _entry(request)
-        entries = [kept for kept in self.store.manual() if kept != entry]
-        if verb == "add":
-            self._check_manual(entry)
-            self.store.set_manual([*entries, entry])
-        elif verb == "remove":
-            if entry not in self.store.manual():
-                raise BadRequest("there is no manual entry %s %s:%d" % (entry.app, entry.ip, entry.port))
-            self.store.set_manual(entries)
-        elif verb == "withdraw":
-            self._withdraw(entry, str(request.get("by", "")), str(request.get("why", "")))
-        else:
-            raise BadRequest("no such verb: %r" % verb[:40])
+        """By hand: see byhand.VERBS. With a restricted key, only what is its cluster's."""
+        byhand.change(self.store, self.vendor.kind, self._held(), request, self.only)
         return self._install()
 
-    def _check_manual(self, entry: Endpoint) -> None:
-        mine = Document(MANUAL, MANUAL, self.vendor.kind, "default", endpoints=(entry,))
-        try:
-            check_document(mine)
-        except BadDocument as error:
-            raise BadRequest(str(error)) from error
-        found = clashes(mine, [held.document for held in self._held()])
-        if found:
-            raise Clash(found[0])
-
-    def _withdraw(self, entry: Endpoint, by: str, why: str) -> None:
-        found = [
-            Withdrawal(held.document.cluster, listed.ip, listed.port, listed.container, by, why)
-            for held in self._held()
-            for listed in held.document.endpoints
-            if (listed.app, listed.ip, listed.port) == (entry.app, entry.ip, entry.port)
-        ]
-        if not found:
-            raise BadRequest("no cluster publishes %s %s:%d" % (entry.app, entry.ip, entry.port))
-        self.store.set_withdrawals(list(dict.fromkeys([*self.store.withdrawals(), *found])))
-
     def list(self, _: Request) -> Answer:
-        held = self._held()
-        rows = [
-            dict(dataclasses.asdict(endpoint), cluster=holding.document.cluster, owner=holding.document.name)
-            for holding in held
-            for endpoint in holding.document.endpoints
-        ]
-        rows += [dict(dataclasses.asdict(entry), cluster="", owner=MANUAL) for entry in self.store.manual()]
-        withdrawn = [dataclasses.asdict(entry) for entry in self.store.withdrawals()]
-        return {"endpoints": rows, "withdrawals": withdrawn}
+        endpoints, withdrawals = byhand.rows(self.store, self._held())
+        return {"endpoints": endpoints, "withdrawals": withdrawals}
 
     def check(self, _: Request) -> Answer:
         problem = self.store.problem()
@@ -364,10 +286,3 @@ def _document(request: Request, cluster: str) -> Document:
     if not WORD.match(document.epoch.run):
         raise BadRequest("epoch must be [number, run id]")
     return document
-
-
-def _entry(request: Request) -> Endpoint:
-    app, ip, port = request.get("cname"), request.get("ip"), request.get("port")
-    if not (isinstance(app, str) and isinstance(ip, str) and isinstance(port, int)):
-        raise BadRequest("cname, ip and port are needed")
-    return Endpoint(app=app, ip=ip, port=port, port_name=str(request.get("port_name") or "main"))

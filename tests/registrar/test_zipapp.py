@@ -109,5 +109,5 @@ def test_by_hand(zipapp: Path, tmp_path: Path) -> None:
 def test_by_hand_without_a_driver(zipapp: Path, tmp_path: Path) -> None:
     """It says which option is missing."""
     status, _, err = run(zipapp, tmp_path, "list")
-    assert status == 2
+    assert status == 64
     assert "--driver is needed; set up here: none" in err
