@@ -26,7 +26,8 @@ class Standing:
     `misplaced`: published in a group that the app no longer is in. `unsettled`: groups whose routes, checks or
     records differ. `homes`: the node that a vanished container of a replica was published from. `remote`: some
     endpoint is on a node that doesn't answer, and stays. `lagging`: by container, the groups of which some member that
-    answers is not in step and still sends to it.
+    answers is not in step and still sends to it. `sending`: kinds of groups that may have sent to any container of
+    it, also to one that they hold no more; `given_up`: dead nodes, to which nothing was sent for long.
     """
 
     wanted: tuple[GroupKey, ...]
@@ -42,6 +43,8 @@ class Standing:
     remote: bool = False
     ttl_s: float = 0.0
     groups: tuple[GroupKey, ...] = ()
+    sending: frozenset[Kind] = frozenset()
+    given_up: frozenset[str] = frozenset()
 
     def holding(self, container: Container, kind: Kind) -> tuple[GroupKey, ...]:
         return self.holders.get((container.id, kind), ())
@@ -52,6 +55,13 @@ class Standing:
         if found is None:
             found = self.expected[container.id] = endpoints_of(container.app, container)
         return found
+
+    def sent_to(self, container: Container, kind: Kind) -> bool:
+        """Whether traffic may come to it by a group of this kind. One that no group holds may have been taken out just
+        before an earlier run was killed: nothing tells when, so nothing is taken for over."""
+        if not container.running:
+            return False
+        return bool(self.holding(container, kind)) or (kind in self.sending and container.node not in self.given_up)
 
     def lacking(self, container: Container) -> tuple[GroupKey, ...]:
         """The groups that should hold this container's endpoints and don't, or hold other ones."""
@@ -66,11 +76,15 @@ class Standing:
 
 
 def standing(desired: Tree, survey: Survey, name: str, former: Former | None = None) -> Standing:
-    """`former`: it is to be published as it was then, instead of as the tree says."""
+    """`former`: it is to be published as it was then, instead of as the tree says. What did not get healthy was hardly
+    ever published then, and is in the way."""
     app = desired.apps.get(name)
     mentioned = {key: group for key, group in survey.groups.items() if group.mentions(name)}
     wanted = tuple(key for key in (groups_of(former) if former else _wanted(app)) if key in survey.groups)
-    found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name))
+    begun = survey.head.former.get(name) if survey.head else None
+    found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name, begun), given_up=survey.dead)
+    if former is None:
+        found.sending = frozenset(kind for kind, _ in (groups_of(begun) if begun and app is None else wanted))
     for key, group in mentioned.items():
         _sort_endpoints(found, survey, key, group.endpoints.get(name, ()), key in wanted)
     for key, group in survey.groups.items():
@@ -99,11 +113,12 @@ def _wanted(app: App | None) -> list[GroupKey]:
     return keys
 
 
-def _ttl_s(app: App | None, mentioned: dict[GroupKey, Group], name: str) -> float:
-    """The longest that a client may remember what DNS says now."""
-    live = (item for group in mentioned.values() for item in group.settled.get(name, ()))
-    told = [item.ttl_s for item in live if isinstance(item, Record)]
-    return float(max(told or [record.ttl_s for record in (app.records if app else ())], default=0))
+def _ttl_s(app: App | None, mentioned: dict[GroupKey, Group], name: str, begun: Former | None) -> float:
+    """The longest that a client may remember what DNS says of its endpoints, now or before this update began."""
+    live = [item for group in mentioned.values() for item in group.settled.get(name, ())]
+    live += [record for document in (begun.documents if begun else ()) for record in document.records]
+    told = [item.ttl_s for item in live if isinstance(item, Record) and not item.to]
+    return float(max(told or [one.ttl_s for one in (app.records if app else ()) if not one.to], default=0))
 
 
 def _sort_endpoints(
