@@ -18,12 +18,13 @@ from k4t.dns.rfc2136 import Rfc2136
 from k4t.dns.wire import CONNECT_TIMEOUT_S, dial
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
+from k4t.gateway.haproxy import HAProxy
 from k4t.master.fleet import Fleet, Host, hosts_of
 from k4t.master.run import Run
 from k4t.model.events import Emit, silent
 from k4t.model.hosts import Dns, Gateway, Node
 from k4t.model.participant import Kind, Participant
-from k4t.model.spec import Tree
+from k4t.model.spec import Cluster, Tree
 from k4t.remote import known_hosts
 from k4t.remote.registrar import RegistrarParticipant
 from k4t.remote.ssh import Connector
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAIT_S = 3600.0
-GATEWAYS = {"envoy": Envoy}
+GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
+    "envoy": Envoy,
+    "haproxy": HAProxy,
+}
 DNS_SERVERS = {"dnsmasq": Dnsmasq}
 
 

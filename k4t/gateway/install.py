@@ -1,66 +1,39 @@
-"""`k4t gateway install`: a host with nothing but Envoy becomes a gateway; one with an Envoy of its own is told what to
-include, and nothing of it is touched."""
+"""`k4t gateway install`: a host with nothing but a vendor's program becomes a gateway. What vendors differ in stands
+in a file each: `plan_install` (what is there, what is to be done) and `service` (how it is run)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from k4t.errors import StepError
+from k4t.gateway import install_envoy, install_haproxy
 from k4t.model.hosts import Gateway
 from k4t.remote import setup
 
 if TYPE_CHECKING:
     from k4t.remote.transport import Transport
 
-BOOTSTRAP = "/etc/k4t/envoy/bootstrap.json"
-FILES = "/var/lib/k4t/envoy"
-UNIT = "k4t-envoy.service"
-ADMIN = ("127.0.0.1", 9901)
+VENDORS: dict[str, ModuleType] = {
+    "envoy": install_envoy,
+    "haproxy": install_haproxy,
+}
 
 
 def plan_install(found: setup.Survey, gateway: Gateway) -> setup.InstallPlan:
-    """Raises StepError when there is no Envoy."""
-    if not found.binary and not found.processes:
-        raise StepError(
-            "Envoy is not installed", "put the envoy binary into /usr/local/bin there (envoyproxy.io has packages)"
-        )
-    pid = found.ours(BOOTSTRAP)
-    own = bool(pid) or not found.processes
-    binary = found.binary or (found.processes[0][1][0] if found.processes else "envoy")
-    config: dict[str, Any] = {"name": gateway.name, "binary": binary, "admin": list(ADMIN), "own": own}
-    config |= {"http": gateway.http, "https": gateway.https, "ipv6": found.ipv6}
-    notes = () if own else (_include(found.processes[0][0]),)
-    return setup.InstallPlan(own, pid, not found.registrar, config, notes)
+    """Raises StepError when the vendor's program isn't there."""
+    made: setup.InstallPlan = VENDORS[gateway.driver].plan_install(found, gateway)
+    return made
 
 
 def install(transport: Transport, gateway: Gateway) -> Iterator[str]:
     """Make the host a gateway; what was done, line by line. Doing it again says that there is nothing to do."""
-    found = setup.survey(transport, "envoy")
+    vendor = VENDORS[gateway.driver]
+    found = setup.survey(transport, vendor.BINARY)
     plan = plan_install(found, gateway)
-    at_work = setup.Setup(transport, "gateway", gateway.name, "envoy")
-    argv = (plan.config["binary"], "-c", BOOTSTRAP, "--log-level", "warning", "--disable-hot-restart")
-    yield from setup.carry_out(transport, found, plan, at_work, setup.Service("Envoy", UNIT, BOOTSTRAP, argv))
+    service: setup.Service = vendor.service(plan)
+    at_work = setup.Setup(transport, "gateway", gateway.name, gateway.driver)
+    yield from setup.carry_out(transport, found, plan, at_work, service)
     if plan.own:
         where = f"listens on port {gateway.http} and" if gateway.http else "has no listener (http is 0), and"
-        yield f"Envoy {where} serves what it should"
-
-
-def _include(pid: int) -> str:
-    def source(kind: str) -> dict[str, Any]:
-        watched = {"path": f"{FILES}/{kind}/{kind}.json", "watched_directory": {"path": f"{FILES}/{kind}"}}
-        return {"resource_api_version": "V3", "path_config_source": watched}
-
-    admin = {"address": {"socket_address": {"address": ADMIN[0], "port_value": ADMIN[1]}}}
-    rds = {"route_config_name": "k4t", "config_source": source("rds")}
-    return "\n".join(
-        [
-            f"an Envoy that is not k4t's runs here (pid {pid}); nothing of it was touched. Include in its",
-            "configuration, and restart it:",
-            f"  its admin page:            admin: {json.dumps(admin)}",
-            f"  k4t's clusters:            dynamic_resources: {json.dumps({'cds_config': source('cds')})}",
-            f"  in its connection manager: rds: {json.dumps(rds)}",
-            f"  for routes with tls or listen, in dynamic_resources too: {json.dumps({'lds_config': source('lds')})}",
-        ]
-    )
+        yield f"{service.vendor} {where} serves what it should"

@@ -14,13 +14,23 @@ def _envoy(root: str, config: Mapping[str, Any]) -> Vendor:
     return Envoy(root, config)
 
 
+def _haproxy(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .haproxy import HAProxy
+
+    return HAProxy(root, config)
+
+
 def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
     from .dnsmasq import Dnsmasq
 
     return Dnsmasq(root, config)
 
 
-VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {"envoy": _envoy, "dnsmasq": _dnsmasq}
+VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {
+    "envoy": _envoy,
+    "haproxy": _haproxy,
+    "dnsmasq": _dnsmasq,
+}
 
 
 def make(driver: str, root: str, config: Mapping[str, Any]) -> Vendor:

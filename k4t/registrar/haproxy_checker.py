@@ -1,0 +1,97 @@
+"""HAProxy's own checker, whether ports are free, and the signal that reloads it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from typing import Any, List, Mapping, Sequence
+
+from . import files
+from .errors import VendorRefused
+from .haproxy_render import Rendered, ports
+
+CHECK_S = 30.0
+
+
+def check(arguments: Sequence[str], file: str, rendering: Mapping[str, Any], directory: str) -> None:
+    """`haproxy -c` of a copy of everything, with `file` replaced. Raises VendorRefused with its words."""
+    files.make_directory(directory)
+    try:
+        copy = tempfile.mkdtemp(prefix=".check-", dir=directory)
+    except OSError as error:
+        raise files.full(error, directory) from error
+    try:
+        candidate = os.path.join(copy, "k4t.cfg")
+        for path, content in rendering.items():
+            if path == file:
+                text = content.text if isinstance(content, Rendered) else content
+                for part in ("maps/", "certificates/"):
+                    text = text.replace(os.path.join(directory, part), os.path.join(copy, part))
+                files.write(candidate, text, 0o600)
+            else:
+                content_ = content.replace(directory + "/", copy + "/") if path.endswith(".crt-list") else content
+                files.write(os.path.join(copy, os.path.relpath(path, directory)), content_, 0o600)
+        _run([candidate if part == file else part for part in arguments], copy)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _run(arguments: Sequence[str], copy: str) -> None:
+    command = [arguments[0], "-c", *arguments[1:]]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_S, check=False)
+    except OSError as error:
+        raise VendorRefused("can't run %s -c: %s" % (arguments[0], error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise VendorRefused("haproxy -c took longer than %g s" % CHECK_S) from error
+    if done.returncode:
+        raise VendorRefused("HAProxy refuses it: " + words(done.stderr + done.stdout, copy))
+
+
+def words(output: bytes, copy: str) -> str:
+    """Its alerts, without the process's number and the path of our copy."""
+    lines = output.decode("utf-8", "replace").replace(copy + "/", "").splitlines()
+    alerts = [re.sub(r"^\[[A-Z]+\]\s*\(\d+\) : ", "", line) for line in lines if line.startswith("[ALERT]")]
+    told = [line for line in alerts if not re.search(r"Error\(s\) found in|Fatal errors found", line)]
+    return "; ".join(told or alerts or lines)[:1000] or "no reason given"
+
+
+def file_options(argv: Sequence[str]) -> List[str]:
+    """The -f and -C options of a running HAProxy's arguments."""
+    found: List[str] = []
+    for place, part in enumerate(argv[:-1]):
+        if part in ("-f", "-C"):
+            found += [part, argv[place + 1]]
+    return found
+
+
+def ports_taken(structure: str, current: str) -> List[int]:
+    """Ports that `structure` binds and `current` doesn't, and somebody else listens on."""
+    held = ports(current)
+    return [port for port, found in sorted(ports(structure).items()) if port not in held and not _free(port, found)]
+
+
+def _free(port: int, addresses: Sequence[str]) -> bool:
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            with socket.socket(family) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def reload(master: int) -> None:
+    """The master reads its files again and starts a new worker; the old one ends when its connections have."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(master, signal.SIGUSR2)
