@@ -9,7 +9,7 @@ import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from . import byhand, files, protocol, vendors
+from . import byhand, certificates, files, protocol, vendors
 from .document import MAX_BYTES, WORD, BadDocument, Document, Epoch, canonical, clashes, from_json, to_json
 from .errors import BadRequest, Damaged, NotInstalled, Refused
 from .store import CLUSTER, Holding, Store
@@ -89,7 +89,7 @@ class Service:
             "others": [to_json(other.document) for other in self._held(but=cluster)],
             "rendered": not problem,
             "problem": problem,
-            "differences": [damage] if damage else self.vendor.verify(self._rendering()),
+            "differences": [damage] if damage else self._differences(live),
             "head": self._head(cluster, str(request.get("head", ""))),
         }
 
@@ -120,6 +120,7 @@ class Service:
         if kept.live is not None and protocol.is_same(kept.live, holding.stamp):
             return {}  # committed already
         vendor_.supports(document)
+        certificates.need(self.root, cluster, document.certificates)
         vendor_.check(vendor_.render(self._union([*held, holding])))
         self.store.persist(cluster, kept, new, holding)
         return {}
@@ -181,7 +182,17 @@ class Service:
             return {"differences": [words], "rendered": True, "problem": ""}
         problem = self.store.problem()
         differences = ["not rendered: " + problem] if problem else []
-        return {"differences": differences + self.vendor.verify(self._rendering())}
+        return {"differences": differences + self._differences(live)}
+
+    def _differences(self, live: Optional[Holding]) -> List[str]:
+        """Of what this host serves, and of the certificates that this cluster needs for it."""
+        mine = live.document if live else None
+        lost = certificates.wrong(self.root, mine.cluster, mine.certificates) if mine else []
+        return lost + self.vendor.verify(self._rendering())
+
+    def certificates(self, request: Request) -> Answer:
+        """`put`: [{"sha256", "chain", "key"}] (PEM); `want`: hashes. Those of `want` that are missing afterwards."""
+        return {"missing": certificates.answer(self.root, _cluster(request), self.store.home, request)}
 
     # --- by hand, and set up -----------------------------------------------------------------------------------
 
@@ -230,6 +241,7 @@ OPERATIONS: Dict[str, Callable[[Service, Request], Answer]] = {
     "commit": Service.commit,
     "abort": Service.abort,
     "verify": Service.verify,
+    "certificates": Service.certificates,
     "manual": Service.manual,
     "list": Service.list,
     "check": Service.check,

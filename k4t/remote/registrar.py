@@ -21,7 +21,8 @@ from k4t import errors
 from k4t.errors import ConnectionLost, K4tError, ParticipantAway, RegistrarMismatch, StepError
 from k4t.model.participant import Capabilities, Kind
 from k4t.model.state import Head, ParticipantState
-from k4t.registrar.document import BadDocument, Document, Epoch, from_json, to_json
+from k4t.registrar import protocol
+from k4t.registrar.document import BadDocument, Certificate, Document, Epoch, from_json, to_json
 
 if TYPE_CHECKING:
     from k4t.remote.transport import Process, Transport
@@ -49,6 +50,7 @@ sys.exit(main())
 
 ERRORS: Mapping[str, tuple[type[StepError | ParticipantAway], str]] = {
     "overtaken": (errors.Overtaken, "another run went on from here; run k4t plan to see what is"),
+    "not-prepared": (errors.NotPrepared, "run again: it is published anew"),
     "clash": (StepError, "change it here, or ask its owner to let go of it"),
     "vendor-refused": (errors.VendorRefused, ""),
     "vendor-silent": (ParticipantAway, ""),
@@ -186,8 +188,15 @@ class RegistrarClient:
         return error(message, remedy.format(kind=self._kind, name=self._name), host=self._transport.host)
 
 
+Pairs = Callable[[Certificate], tuple[str, str]]
+"""The PEM texts of a certificate's chain and key, asked for when a host lacks them. Raises K4tError."""
+
+
 class RegistrarParticipant:
-    """A Participant whose host runs the registrar. Connects when it is first asked. See k4t.model.participant."""
+    """A Participant whose host runs the registrar. Connects when it is first asked. See k4t.model.participant.
+
+    `certificates` is set by whoever has the tree; without it none can be uploaded.
+    """
 
     kind: Kind
     driver: str
@@ -200,11 +209,11 @@ class RegistrarParticipant:
         self._connect = connect
         self._zone = zone
         self._client: RegistrarClient | None = None
-        self._epoch = Epoch(0, "")
         self._seen = ""
         self._pending = ""
         self._staged: dict[str, str] = {}
         self._guard = threading.Lock()
+        self.certificates: Pairs | None = None
 
     def connect_ahead(self) -> None:
         """Connect, and start the registrar, without waiting for it. How that went is told when it is asked."""
@@ -221,17 +230,27 @@ class RegistrarParticipant:
 
     def fence(self, epoch: Epoch) -> None:
         self._call("fence", epoch=[epoch.number, epoch.run])
-        self._epoch = epoch
 
     def prepare(self, transaction: str, document: Document) -> None:
+        self._upload(document)
         self._call(
             "prepare", transaction=transaction, document=to_json(document), sha256=document.sha256,
             seen=self._seen, zone=self._zone,
         )  # fmt: skip
         self._staged[transaction] = document.sha256
 
+    def _upload(self, document: Document) -> None:
+        """Certificates that the host lacks, with their keys. Raises as `certificates` does."""
+        wanted = {one.sha256: one for one in document.certificates if one.sha256}
+        if not wanted:
+            return
+        for sha256 in self._call("certificates", want=sorted(wanted))["missing"]:
+            chain, key = self.certificates(wanted[sha256]) if self.certificates else ("", "")
+            self._call("certificates", put=[{"sha256": sha256, "chain": chain, "key": key}])
+
     def commit(self, transaction: str) -> bool:
-        answer = self._call("commit", transaction=transaction, epoch=[self._epoch.number, self._epoch.run])
+        epoch = protocol.epoch_of(transaction)  # another run's, when it is rolled forward
+        answer = self._call("commit", transaction=transaction, epoch=[epoch.number, epoch.run])
         self._seen = self._staged.pop(transaction, self._seen)
         self._pending = str(answer["pending"])
         return bool(answer["rendered"])
@@ -277,6 +296,9 @@ class RegistrarParticipant:
             differences=tuple(answer["differences"]),
             head=_head(text) if text else None,
             problem=answer["problem"],
+            id=answer["id"],
+            ancestors=tuple((seq, sha256) for seq, sha256 in answer["ancestors"]),
+            staged=answer["staged"],
         )
 
     def _blind(self, problem: str, exit_status: int) -> ParticipantState:
