@@ -18,11 +18,14 @@ class Capabilities:
     srv: bool = True
     ttl_per_record: bool = True
     routes_l4: bool = True
+    routes_udp: bool = True
     tls: bool = True
     redirect: bool = True
     weight: bool = True
     affinity: bool = True
     upstream_tls: bool = True
+    upstream_h2c: bool = True
+    active_checks: bool = True
     addresses_per_name: int = 10_000
     fenced: bool = True
 
