@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from k4t.registrar import files
+from k4t.registrar import files, protocol
 from k4t.registrar.document import Certificate, Epoch, to_json
 from k4t.registrar.errors import Busy
 from tests.registrar.hands import A, B, Door, commit, dnsmasq, document, envoy
@@ -55,7 +55,9 @@ def test_killed_in_the_middle_of_a_commit(gateway: Door) -> None:
     """Live but not rendered yet: it is seen as different, and the same commit again finishes it."""
     made = document()
     gateway.ok(**gateway.prepare(made))
-    gateway.service.store.make_live(A)  # and here the power went
+    store = gateway.service.store
+    kept = store.kept(A)
+    store.persist(A, kept, protocol.commit(kept, "t1", kept.fence))  # and here the power went
     seen = gateway.ok(op="observe", cluster=A)
     assert seen["document"] == to_json(made)
     assert any("is not what k4t wrote" in text for text in seen["differences"])
@@ -66,7 +68,7 @@ def test_killed_in_the_middle_of_a_commit(gateway: Door) -> None:
 
 def test_commit_of_what_was_never_prepared(gateway: Door) -> None:
     """… is refused."""
-    assert gateway.error(**commit(document()))[0] == "bad-request"
+    assert gateway.error(**commit(document()))[0] == "not-prepared"
 
 
 def test_aborted_is_gone(gateway: Door) -> None:
@@ -74,7 +76,7 @@ def test_aborted_is_gone(gateway: Door) -> None:
     made = document()
     gateway.ok(**gateway.prepare(made))
     gateway.ok(op="abort", cluster=A, transaction="t1")
-    assert gateway.error(**commit(made))[0] == "bad-request"
+    assert gateway.error(**commit(made))[0] == "not-prepared"
     assert gateway.ok(op="observe", cluster=A)["document"] is None
 
 
