@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES = 65535
 CONNECT_TIMEOUT_S = 4.0
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 8.0
 AT_ONCE = 64
 """Questions on their way at the same time: a server that waits for us to read must not wait for ever."""
 STRING_BYTES = 255
@@ -130,8 +130,8 @@ class Server:
                     found[_plain(rrset.name), _type(rrset)] = Records(rrset.ttl, frozenset(map(_text, rrset)))
         return found
 
-    def update(self, change: Change) -> None:
-        """Raises Raced, and what all methods raise."""
+    def update(self, change: Change, *, known: bool = False) -> None:
+        """`known`: it has taken updates before. Raises Raced, and what all methods raise."""
         import dns.rcode
 
         (answer,) = self._exchange([self._message(change)])
@@ -139,7 +139,7 @@ class Server:
         if code in (dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.YXDOMAIN, dns.rcode.NXDOMAIN):
             raise Raced(dns.rcode.to_text(code))
         if code != dns.rcode.NOERROR:
-            raise self._refusal(dns.rcode.to_text(code), update=True)
+            raise self._refused_update(known) if code == dns.rcode.REFUSED else self._refusal(dns.rcode.to_text(code))
 
     def size_bytes(self, change: Change) -> int:
         """Of the message that `update` would send; more than MESSAGE_BYTES when it can't be sent."""
@@ -200,7 +200,7 @@ class Server:
 
         code = answer.rcode()
         if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            raise self._refusal(dns.rcode.to_text(code), update=False)
+            raise self._refusal(dns.rcode.to_text(code))
         if not answer.flags & dns.flags.AA:
             name = _plain(answer.question[0].name) if answer.question else self.zone
             raise VendorRefused(
@@ -209,17 +209,27 @@ class Server:
                 host=self.host,
             )
 
-    def _refusal(self, code: str, *, update: bool) -> K4tError:
+    @property
+    def _by(self) -> str:
+        key = self._key()
+        return f"key {key.name}" if key else "this address (no key)"
+
+    def _refused_update(self, known: bool) -> LoginRefused:
+        """BIND has one code for two reasons, and tells them apart in its log alone."""
+        allow = f"its allow-update or update-policy must name {self._by}"
+        if not known:
+            return LoginRefused(f"it refuses updates of {self.zone} by {self._by}", allow, host=self.host)
+        words = (
+            f"it refuses updates of {self.zone} now, and took them before: the zone is frozen, or the rights changed"
+        )
+        return LoginRefused(words, f"rndc thaw {self.zone} there; or {allow}", host=self.host)
+
+    def _refusal(self, code: str) -> K4tError:
         """What a response code means here (RFC 1035 section 4.1.1, RFC 2136 section 2.2)."""
-        zone, key = self.zone, self._key()
-        by = f"key {key.name}" if key else "this address (no key)"
-        what = "updates" if update else "questions"
-        clause = "allow-update or update-policy" if update else "allow-query"
+        zone = self.zone
         if code == "REFUSED":
-            remedy = f"its {clause} must name {by}"
-            if update:
-                remedy += f"; a frozen zone refuses too (rndc thaw {zone}); its log says which"
-            return LoginRefused(f"it refuses {what} about {zone} by {by}", remedy, host=self.host)
+            said = f"it refuses questions about {zone} by {self._by}"
+            return LoginRefused(said, f"is the zone there, and does allow-query name {self._by}?", host=self.host)
         words = {
             "NOTAUTH": (f"it is not the primary server of {zone}", "send updates to the primary; is the zone loaded?"),
             "NOTZONE": (f"a name is outside of {zone}", "correct the zone of <dns>"),

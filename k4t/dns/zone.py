@@ -83,7 +83,8 @@ class Zone:
         at = index_name(self.name)
         put = {at: write_index(index), cluster_name(self.name, self.cluster): write_cluster(state)}
         guard = Change(put=put, equal={at: seen.raw.values}) if seen.raw else Change(put=put, absent=(at,))
-        self.server.update(merged(Change(remove=self._dropped(seen, state)), merged(guard, change)))
+        change = merged(Change(remove=self._dropped(seen, state)), merged(guard, change))
+        self.server.update(change, known=seen.raw is not None)
 
     def _dropped(self, seen: Seen, state: ClusterState) -> tuple[Name, ...]:
         """Pieces that nothing points to any more."""
