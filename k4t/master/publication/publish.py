@@ -14,6 +14,7 @@ from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
 from k4t.registrar.document import BadDocument, Document, Epoch, make
+from k4t.registrar.protocol import transaction_id
 
 Change = Callable[[Document | None], Document]
 GATHER_S = 0.15
@@ -239,7 +240,7 @@ class Publisher:
         seq = live.seq + 1 if live else 1
         parent = live.sha256 if live else ""
         document = dataclasses.replace(content, name=self._cluster.name, epoch=epoch, seq=seq, parent=parent)
-        transaction = f"{self._run}:{document.kind}:{document.group}:{seq}"
+        transaction = transaction_id(epoch, document.kind, document.group, seq)
         outcome = twophase.publish(members, transaction, document)
         late = dict(outcome.stale)
         for member in members:
