@@ -17,6 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 HTTP, TLS, TCP, UDP, H2C = (8001, 8002, 8003, 8004, 8005, 8006), 8010, (8020, 8021), 8030, 8100
 
 
+def port_of(server: socketserver.BaseServer) -> int:
+    return int(server.server_address[1])  # type: ignore[index]
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -37,10 +41,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, self.rfile.read(length).decode())
 
     def answer(self, status: int, body: str = "") -> None:
-        headers = {}
+        headers: dict[str, str] = {}
         for name, value in self.headers.items():  # several of one name are one list
             headers[name.lower()] = f"{headers[name.lower()]}, {value}" if name.lower() in headers else value
-        asked = {"port": self.server.server_address[1], "method": self.command, "path": self.path, "body": body}
+        asked = {"port": port_of(self.server), "method": self.command, "path": self.path, "body": body}
         text = json.dumps({**asked, "headers": headers}).encode() if status != 204 else b""
         self.send_response(status)
         if text:
@@ -72,13 +76,13 @@ class Handler(BaseHTTPRequestHandler):
 class Lines(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         for line in self.rfile:
-            self.wfile.write(b"%d:%s" % (self.server.server_address[1], line))
+            self.wfile.write(b"%d:%s" % (port_of(self.server), line))
 
 
 class Packets(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         data, from_us = self.request
-        from_us.sendto(b"%d:%s" % (self.server.server_address[1], data), self.client_address)
+        from_us.sendto(b"%d:%s" % (port_of(self.server), data), self.client_address)
 
 
 class Tcp(socketserver.ThreadingTCPServer):
@@ -86,10 +90,11 @@ class Tcp(socketserver.ThreadingTCPServer):
 
 
 def main(pem: str) -> None:
-    servers: list[socketserver.BaseServer] = [ThreadingHTTPServer(("", port), Handler) for port in (*HTTP, TLS)]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    servers[-1].socket = context.wrap_socket(servers[-1].socket, server_side=True)
+    secure = ThreadingHTTPServer(("", TLS), Handler)
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    servers: list[socketserver.BaseServer] = [secure, *(ThreadingHTTPServer(("", port), Handler) for port in HTTP)]
     servers += [Tcp(("", port), Lines) for port in TCP]
     servers.append(socketserver.ThreadingUDPServer(("", UDP), Packets))
     for server in servers:

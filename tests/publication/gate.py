@@ -69,7 +69,8 @@ class Gate:
 
     @property
     def capabilities(self) -> Capabilities:
-        return GATEWAYS[self.gateway.driver].capabilities
+        assert self.member is not None
+        return self.member.capabilities
 
     @property
     def address(self) -> str:
@@ -134,7 +135,9 @@ class Gate:
             "gateway", PROD,
             endpoints=tuple(endpoints), routes=tuple(routes), checks=checks, certificates=certificates,
         )  # fmt: skip
-        return Publisher([self.member], PROD, f"run{self.runs}").publish("gateway", "default", change)
+        published = Publisher([self.member], PROD, f"run{self.runs}").publish("gateway", "default", change)
+        assert published.stale == ()
+        return published
 
     def differences(self) -> tuple[str, ...]:
         assert self.member is not None
