@@ -19,7 +19,7 @@ class Dnsmasq(RegistrarParticipant):
 
     kind = "dns"
     driver = "dnsmasq"
-    capabilities = Capabilities(srv=False, ttl_per_record=False)
+    capabilities = Capabilities(srv=False, ttl_per_record=False, ttl_s=1)
 
     def __init__(self, dns: Dns, cluster: Cluster, connect: Callable[[], Transport]) -> None:
         super().__init__(dns.name, dns.group, cluster.id, connect, zone=dns.zone)

@@ -51,7 +51,7 @@ class Rfc2136:
 
     kind: Kind = "dns"
     driver = "rfc2136"
-    capabilities = Capabilities(addresses_per_name=records.RECORDS_PER_NAME)
+    capabilities = Capabilities(addresses_per_name=records.RECORDS_PER_NAME, update_bytes=RECORDS_BYTES)
 
     def __init__(self, dns: Dns, cluster: Cluster, secret: Callable[[], str], dial: Callable[[], Stream]) -> None:
         self.name = dns.name

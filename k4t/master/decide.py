@@ -13,7 +13,7 @@ from k4t.master.effective import effective
 from k4t.master.images import Resolved, resolve_images
 from k4t.master.observe import observe
 from k4t.master.planning import away, serials
-from k4t.master.planning.capable import inexpressible
+from k4t.master.planning.capable import caveats, inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.reconcile import reconcile
@@ -102,6 +102,7 @@ def plan(
         scope, options = _beyond_canaries(request, scope, options, paused, tree)
     decided = reconcile(tree, observed, images=resolved.images, scope=scope, options=options)
     imageless = tuple(f"{app} is left as it is: {problem}" for app, problem in sorted(resolved.problems.items()))
+    unknown += caveats(run.tree, run.fleet.participants.values())
     decided = dataclasses.replace(
         decided, warnings=decided.warnings + unknown, not_done=decided.not_done + returning + imageless
     )  # fmt: skip

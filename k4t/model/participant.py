@@ -13,7 +13,11 @@ Kind = Literal["gateway", "dns"]
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a driver can express. `plan` refuses what the weakest member of a group can't, naming it."""
+    """What a driver can express. `plan` refuses what the weakest member of a group can't, naming it.
+
+    `addresses_per_name`: records of one name and type. `update_bytes`: all records of a group, 0 for any size. `ttl_s`:
+    of all names where it isn't per record, 0 when it isn't known.
+    """
 
     srv: bool = True
     ttl_per_record: bool = True
@@ -27,6 +31,8 @@ class Capabilities:
     upstream_h2c: bool = True
     active_checks: bool = True
     addresses_per_name: int = 10_000
+    update_bytes: int = 0
+    ttl_s: int = 0
     fenced: bool = True
 
 

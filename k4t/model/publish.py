@@ -42,6 +42,11 @@ class Record:
     where: Where = NOWHERE
 
 
+def srv_name(name: str, port_name: str, protocol: str) -> str:
+    """`_http._tcp.web` for port http of web (RFC 2782); a name that begins with `_` says it all itself."""
+    return name if name.startswith("_") else f"_{port_name}._{protocol}.{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Files in the tree (`chain`, `key_secret`) or files already on the gateways (`chain_path`, `key_path`)."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 from k4t.errors import Finding
 from k4t.model.app import App
 from k4t.model.hosts import Dns, Gateway, Node
-from k4t.model.publish import Certificate
+from k4t.model.publish import Certificate, srv_name
 from k4t.model.shared import Where
 from k4t.model.spec import Cluster, SecretRef
 from k4t.tree.check import Reference
@@ -273,7 +273,9 @@ def _records(reading: Reading) -> Findings:
     for app in reading.apps.values():
         for record in app.records:
             yield from _group(reading, "dns", "DNS server", record.group, record.where)
-            name, other = taken.setdefault((record.group, record.name, record.type), (app.name, record.where))
+            port = app.port(record.port)
+            asked = srv_name(record.name, port.name, port.protocol) if record.type == "srv" and port else record.name
+            name, other = taken.setdefault((record.group, asked, record.type), (app.name, record.where))
             if other is not record.where:
                 message = f"the {record.type} record {record.name} is already {name}'s ({other})"
                 yield finding(record.where, "duplicate-record", message, "give one another name")

@@ -68,7 +68,7 @@ def test_routes_and_checks_are_of_one_group() -> None:
 def test_records_name_endpoints_or_addresses() -> None:
     """“addresses” stands for those of the gateways that lead to the app."""
     srv, www = sorted(records_of(TREE.apps["web"], TREE, "default"), key=lambda record: record.name)
-    assert (srv.type, srv.port_name, srv.to) == ("srv", "main", ())
+    assert (srv.name, srv.type, srv.port_name, srv.to) == ("_main._tcp.web.k4t.lab", "srv", "main", ())
     assert www.to == ("10.0.0.211", "10.0.0.212", "10.0.0.213", "192.0.2.1")
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from k4t.master.planning.plan import Slot
 from k4t.model.app import App, Health, HttpProbe, TcpProbe
 from k4t.model.participant import Kind
-from k4t.model.publish import Record
+from k4t.model.publish import Record, srv_name
 from k4t.model.publish import Route as WantedRoute
 from k4t.model.spec import Tree
 from k4t.model.state import Container
@@ -191,13 +191,21 @@ def _probes(app: App, health: Health, port_name: str) -> bool:
 def _record(app: App, tree: Tree, record: Record) -> registrar.Record:
     port = app.port(record.port) if record.type == "srv" else None
     return registrar.Record(
-        name=record.name,
+        name=served_name(app, record),
         app=app.name,
         type=record.type,
         port_name=port.name if port else "",
         to=_literal(app, tree, record.to),
         ttl_s=record.ttl_s,
     )
+
+
+def served_name(app: App, record: Record) -> str:
+    """In the zone, as it is asked for."""
+    if record.type != "srv":
+        return record.name
+    port = app.port(record.port)
+    return srv_name(record.name, port.name if port else record.port or "main", port.protocol if port else "tcp")
 
 
 def _literal(app: App, tree: Tree, to: tuple[str, ...]) -> tuple[str, ...]:
