@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -215,6 +217,9 @@ def trust(ctx: typer.Context, names: HostNames = None) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run one command and leave with its exit status. Every error is one clear line on standard error."""
     words = sys.argv[1:] if argv is None else argv
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, but where they are ignored (nohup)
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     status = _run(words or ["--help"])
     if status == Interrupted.exit_status:
         _leave_at_once(status)
@@ -252,8 +257,9 @@ def _run(words: list[str]) -> int:
 
 def _leave_at_once(status: int) -> NoReturn:
     """Without waiting for what is still under way in other threads."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # the terminal may be gone
+            stream.flush()
     os._exit(status)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
@@ -33,8 +35,9 @@ class Console:
     def result(self, lines: str | Iterable[str]) -> None:
         """A result for people, on standard output."""
         text = lines if isinstance(lines, str) else "\n".join(lines)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        with _terminal_may_be_gone():
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
     def data(self, value: Any, *, rows: str = "") -> None:
         """A result for programs. With jsonl, the list under `rows` is one line each (else the value is one line)."""
@@ -46,9 +49,10 @@ class Console:
         sys.stdout.flush()
 
     def note(self, text: str, *styles: str) -> None:
-        """Progress or a remark, on standard error."""
-        sys.stderr.write(self.style(text, *styles, stream=sys.stderr) + "\n")
-        sys.stderr.flush()
+        """Progress or a remark, on standard error. The work goes on when nobody is there to read it any more."""
+        with suppress(OSError):
+            sys.stderr.write(self.style(text, *styles, stream=sys.stderr) + "\n")
+            sys.stderr.flush()
 
     def error(self, text: str) -> None:
         self.note(f"{self.style('k4t:', 'red', stream=sys.stderr)} {text}")
@@ -63,6 +67,16 @@ class Console:
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Unsafe("not confirmed: nothing was changed")
+
+
+@contextmanager
+def _terminal_may_be_gone() -> Iterator[None]:
+    """Its user has closed it: nobody reads this, and what is under way shall end in good order."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -83,6 +84,10 @@ class Bars:
         self._bars.start()
 
     def __call__(self, event: Event) -> None:
+        with suppress(OSError):  # the terminal may be gone
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, Note):
             self._bars.console.print(("warning: " if event.warning else "") + event.text, markup=False)
             return
@@ -115,7 +120,8 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        with suppress(OSError):
+            self._bars.stop()
 
 
 def _place(step: Step) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -130,14 +132,21 @@ def test_a_canary_is_undone_by_the_old_spec_without_a_pause(site: Site, lab: Lab
     assert site.json("apply", "--yes")["result"] == "nothing"
 
 
-def test_ctrl_c_finishes_the_step_at_hand_and_the_next_run_goes_on(site: Site, lab: Lab) -> None:
-    """130 and an account of what is done and what is not; locks are free at once."""
+STOPPING = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+
+
+@STOPPING
+def test_ctrl_c_finishes_the_step_at_hand_and_the_next_run_goes_on(
+    site: Site, lab: Lab, number: signal.Signals
+) -> None:
+    """130 and an account of what is done and what is not; locks are free at once. The same for `kill`, and for the
+    end of the terminal's session."""
     write(site)
     site.k4t("apply", "--yes")
     write(site, more='  <health start-period="2m"><tcp/></health>', env='  <env name="DELAY">60</env>')
     process = site.start("apply", "--yes")
     wait_for(lab, "prod.web.0.2", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "Interrupted: " in out
@@ -148,17 +157,18 @@ def test_ctrl_c_finishes_the_step_at_hand_and_the_next_run_goes_on(site: Site, l
     assert site.json("plan")["steps"] == []
 
 
-def test_a_second_ctrl_c_stops_at_once(site: Site, lab: Lab, tmp_path: Path) -> None:
+@STOPPING
+def test_a_second_ctrl_c_stops_at_once(site: Site, lab: Lab, tmp_path: Path, number: signal.Signals) -> None:
     """Also while Docker has not answered; the next run, from elsewhere, repairs."""
     write(site)
     site.k4t("apply", "--yes")
     write(site, env=VERSION.format(2))
     process = site.start("apply", "--yes", extra={"K4T_FAILPOINT": "before:create=stall"})
     time.sleep(2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     time.sleep(0.5)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     started_s = time.monotonic()
     process.communicate(timeout=30)
     assert process.returncode == 130
@@ -166,6 +176,34 @@ def test_a_second_ctrl_c_stops_at_once(site: Site, lab: Lab, tmp_path: Path) -> 
     other = site.copy(tmp_path / "other")
     other.k4t("apply", "--yes", "--wait")
     assert len(names(lab)) == 2
+
+
+def test_a_closed_terminal_acts_as_ctrl_c(site: Site, lab: Lab) -> None:
+    """Nobody reads it any more: the steps at hand are finished all the same, 130, and the next run goes on at once."""
+    write(site, replicas=1)
+    site.k4t("apply", "--yes")
+    write(site, replicas=1, more='  <health start-period="2m"><tcp/></health>', env='  <env name="DELAY">60</env>')
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *site.argv("apply", "--yes")], env=site.environment({"TERM": "xterm"}),
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    reader = threading.Thread(target=drain, args=(ours, lab), daemon=True)
+    reader.start()
+    reader.join(60)
+    os.close(ours)
+    assert process.wait(30) == 130
+    write(site, replicas=1, env=VERSION.format(2))
+    site.k4t("apply", "--yes")
+    assert len(names(lab)) == 1
+
+
+def drain(terminal: int, lab: Lab) -> None:
+    """Read what a terminal is told until the new container runs, and then a little."""
+    while "prod.web.0.2" not in names(lab, all=False):
+        os.read(terminal, 65536)
+    os.read(terminal, 65536)
 
 
 def wait_for(lab: Lab, name: str, process: subprocess.Popen[str]) -> None:
