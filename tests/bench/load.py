@@ -1,6 +1,7 @@
-"""No lost request: two apps on two nodes behind two Envoys, under load while everything that operators do is done.
+"""No lost request, under load while everything that operators do is done: two apps on two nodes behind two Envoys, and
+the same by their names alone, asked of dnsmasq.
 
-python -m tests.bench --only load. At least 100,000 requests (--quick: 10,000) from an open-loop client.
+python -m tests.bench --only load. At least 100,000 requests each (--quick: 10,000) from an open-loop client.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from tests.bench.figures import Row
 from tests.e2e.site import Site
 from tests.lab import Lab
 from tests.load import Report
-from tests.load.scenario import Scenario
+from tests.load.scenario import Named, Scenario
 
 RATE_PER_S = 500
 REQUESTS = 100_000
@@ -21,27 +22,34 @@ DRAIN = "5s"
 
 
 def measure(directory: Path, *, quick: bool) -> tuple[list[Row], str]:
-    """The figure, and what became of the requests during each kind of change."""
-    with Lab(name="bench-load", nodes=2, gateways=2, registry=True) as lab:
-        scenario = _scenario(lab, directory)
-        report = _play(scenario, directory / "samples.json", QUICK if quick else REQUESTS)
-    lost = sum(report.lost.values())
-    name = f"lost of {len(report.samples):,} requests at {report.rate_per_s:.0f}/s"
-    row = Row(name, ("", "", str(lost), "", ""), float(lost), 0.0, "0")
-    return [row], "\n".join([*_phases(scenario, report), f"in all: {report.words()}"])
+    """The figures, and what became of the requests during each kind of change."""
+    rows, said = [], []
+    for kind, where in ((Scenario, "through gateways"), (Named, "by name alone")):
+        place = directory / kind.__name__.lower()
+        place.mkdir(parents=True)
+        with Lab(name="bench-load", nodes=2, gateways=2, registry=True) as lab:
+            scenario = _scenario(kind, lab, place)
+            report = _play(scenario, place / "samples.json", QUICK if quick else REQUESTS)
+        lost = sum(report.lost.values())
+        name = f"lost of {len(report.samples):,} requests {where} at {report.rate_per_s:.0f}/s"
+        rows.append(Row(name, ("", "", str(lost), "", ""), float(lost), 0.0, "0"))
+        said += [f"{where}:", *_phases(scenario, report), f"in all: {report.words()}"]
+    return rows, "\n".join(said)
 
 
-def _scenario(lab: Lab, directory: Path) -> Scenario:
+def _scenario(kind: type[Scenario], lab: Lab, directory: Path) -> Scenario:
     site = Site(lab, directory)
     doors = [lab.host("gw1"), lab.host("gw2")]
-    for host in lab.nodes:
-        site.node(host)
-    for door in doors:
-        site.gateway(door)
+    if kind is Scenario:
+        for door in doors:
+            site.gateway(door)
     site.dns(doors[1])
-    site.k4t("gateway", "install")
+    made = kind(site, lab, doors[1:] if kind is Named else doors, drain=DRAIN)
+    for host in lab.nodes:
+        made.availability(host.name, "active")
+    if kind is Scenario:
+        site.k4t("gateway", "install")
     site.k4t("dns", "install")
-    made = Scenario(site, lab, doors, drain=DRAIN)
     made.apply()
     return made
 

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.site import Site, containers, fetch
 from tests.lab import Host, Lab
 from tests.load import Report
-from tests.load.scenario import HOSTS, Scenario
+from tests.load.scenario import HOSTS, Named, Scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 RATE_PER_S = 500
@@ -105,3 +105,33 @@ def test_nothing_is_lost_when_a_gateway_is_cut_off_within_a_wave(
     assert not other.report.lost, other.report.first_lost()
     assert count(doors) == 4
     assert scenario.seen(lost) == scenario.seen(kept) == {"cut"}
+
+
+@pytest.fixture
+def named(doors: Lab, tmp_path: Path) -> Iterator[Named]:
+    """Both apps by their names alone, in a cluster of their own; the DNS server stands on the first gateway's host."""
+    site = Site(doors, tmp_path, name="named")
+    server = doors.host("gw1")
+    site.dns(server)
+    made = Named(site, doors, [server], drain="2s")
+    for node in ("n1", "n2"):
+        made.availability(node, "active")
+    site.k4t("dns", "install")
+    made.apply()
+    yield made
+    made.availability("n2", "active")
+    for name in ("kept", "shut"):
+        site.k4t("app", "remove", name, "--yes")
+    for host in doors.nodes:
+        host.exec(["sh", "-c", "docker network ls -q --filter name=k4t- | xargs -r docker network rm"])
+
+
+def test_nothing_is_lost_by_clients_that_know_a_name_alone(named: Named, tmp_path: Path) -> None:
+    """No gateway: they ask dnsmasq, use the answer for its TTL, and connect to a container's own address. New image, 2
+    to 6 to 2, a node drained and taken back: every request is answered."""
+    with named.load(tmp_path / "samples.json", rate_per_s=RATE_PER_S) as load:
+        for step in named.steps():
+            step()
+    show(named, load.report)
+    assert not load.report.lost, load.report.first_lost()
+    assert load.report.rate_per_s == pytest.approx(RATE_PER_S, rel=0.02)

@@ -12,14 +12,16 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.load.client import Address, Client, Traffic
+from tests.load.client import Client, Traffic
+from tests.load.names import Address
 from tests.load.report import Report
 
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     traffic = Traffic(
-        options.target, options.host, options.rate, options.duration, options.fresh_every, options.timeout
+        options.target, options.host, options.rate, options.duration, options.fresh_every, options.timeout,
+        options.resolver, options.port,
     )  # fmt: skip
     gc.disable()  # its pauses would count as the servers'
     report = asyncio.run(_send(traffic))
@@ -45,7 +47,11 @@ def _address(text: str) -> Address:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("--target", type=_address, action="append", required=True, help="ADDRESS:PORT, taken in turn")
+    parser.add_argument("--target", type=_address, action="append", default=[], help="ADDRESS:PORT, taken in turn")
+    parser.add_argument(
+        "--resolver", type=_address, help="ADDRESS:PORT of a DNS server: hosts are asked there, without targets"
+    )
+    parser.add_argument("--port", type=int, default=80, help="of what the resolver's answers lead to")
     parser.add_argument("--host", action="append", required=True, help="the Host header, taken in turn")
     parser.add_argument("--rate", type=float, default=500, help="requests a second (default 500)")
     parser.add_argument("--duration", type=float, default=10, help="seconds (default 10)")

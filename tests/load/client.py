@@ -1,21 +1,24 @@
 """An open-loop HTTP/1.1 client: request k is sent at k / rate, however slow the answers are.
 
 Connections are kept and used again as browsers do; a share of the requests comes on a connection of its own that is
-closed after it. Nothing is tried again: an answer that isn't a 2xx or 3xx, a connection refused or reset, also one
-that was idle, and no answer in time each count as a lost request. Latencies count from when the request was due.
+closed after it. With `resolver`, targets are what DNS says of the host at that moment: an answer is used for its TTL,
+and a kept connection as long as DNS names its far end. Nothing is tried again: an answer that isn't a 2xx or 3xx, a
+connection refused or reset, also one that was idle, and no answer in time each count as a lost request. Latencies
+count from when the request was due.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from tests.load.names import Address, Names
 from tests.load.report import OK, Sample
 
-Address = tuple[str, int]
 MAX_UNDER_WAY = 4000
 MAX_HEAD_BYTES = 65536
 SHOWN_BYTES = 200
@@ -24,7 +27,8 @@ TICK_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What to send. Targets and hosts are taken in turn. `fresh_every`: each so many-th request on a new connection."""
+    """What to send. Targets and hosts are taken in turn. `fresh_every`: each so many-th request on a new connection.
+    `resolver`: the DNS server to ask for targets, where there are none; `port` is theirs."""
 
     targets: Sequence[Address]
     hosts: Sequence[str]
@@ -32,16 +36,18 @@ class Traffic:
     duration_s: float
     fresh_every: int = 5
     timeout_s: float = 10.0
+    resolver: Address | None = None
+    port: int = 80
 
 
 class Request:
     """One request: when it was due, and how it ended."""
 
     def __init__(self, client: Client, number: int, due_s: float, *, fresh: bool) -> None:
-        self.client, self.due_s, self.fresh = client, due_s, fresh
+        self.client, self.number, self.due_s, self.fresh = client, number, due_s, fresh
         traffic = client.traffic
-        self.target = traffic.targets[number % len(traffic.targets)]
-        self.host = traffic.hosts[number // len(traffic.targets) % len(traffic.hosts)]
+        self.target: Address = ("", 0)
+        self.host = traffic.hosts[number // max(1, len(traffic.targets)) % len(traffic.hosts)]
         closing = "Connection: close\r\n" if fresh else ""
         self.message = f"GET /?{number} HTTP/1.1\r\nHost: {self.host}\r\n{closing}\r\n".encode()
         self.sent_s = client.loop.time()
@@ -93,10 +99,14 @@ class Connection(asyncio.Protocol):
             return
         if status:
             self._ended(OK if 200 <= status < 400 else self._refusal(status))
-            if keep and self.transport is not None:
+            if keep and self.transport is not None and self._is_named():
                 self.client.idle[self.target].append(self)
             else:
                 self.close()
+
+    def _is_named(self) -> bool:
+        names = self.client.names
+        return names is None or self.target in names.current()
 
     def _refusal(self, status: int) -> str:
         """With the first of its words, and who was asked: a gateway says there why it has no answer."""
@@ -126,7 +136,8 @@ class Client:
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic
         self.loop = asyncio.get_running_loop()
-        self.idle: dict[Address, deque[Connection]] = {target: deque() for target in traffic.targets}
+        self.names = Names(traffic.resolver, traffic.port) if traffic.resolver else None
+        self.idle: defaultdict[Address, deque[Connection]] = defaultdict(deque)
         self.under_way: set[Request] = set()
         self.samples: list[Sample] = []
         self.stopping = False
@@ -157,15 +168,37 @@ class Client:
         fresh = number % self.traffic.fresh_every == 0
         request = Request(self, number, due_s, fresh=fresh)
         self.under_way.add(request)
+        known = self.names.now(request.host) if self.names else self.traffic.targets
+        if known is None:
+            self._begin(self._ask(request))
+        else:
+            self._send(request, known)
+
+    async def _ask(self, request: Request) -> None:
+        assert self.names is not None
+        found = await self.names.ask(request.host)
+        for target in self.idle.keys() - self.names.current():
+            for connection in self.idle.pop(target):
+                connection.close()
+        self._send(request, found)
+
+    def _send(self, request: Request, targets: Sequence[Address]) -> None:
+        if not targets:
+            request.end("no address")
+            return
+        request.target = targets[request.number % len(targets)]
         idle = self.idle[request.target]
-        if not fresh and idle:
+        if not request.fresh and idle:
             idle.pop().send(request)
         elif len(self.under_way) > MAX_UNDER_WAY:
             request.end(f"not sent: {MAX_UNDER_WAY} are under way")
         else:
-            task = self.loop.create_task(self._connect(request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._connect(request))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, request: Request) -> None:
         host, port = request.target

@@ -20,11 +20,21 @@ class Load:
     """Traffic for as long as the block lasts; then `report` says what became of it."""
 
     def __init__(
-        self, save: Path, *, targets: Sequence[str], hosts: Sequence[str], rate_per_s: int, timeout_s: float = 10
+        self,
+        save: Path,
+        *,
+        targets: Sequence[str] = (),
+        hosts: Sequence[str],
+        rate_per_s: int,
+        timeout_s: float = 10,
+        resolver: str = "",
+        port: int = 80,
     ) -> None:
+        """`resolver`: ADDRESS:PORT of the DNS server that says where hosts are, instead of `targets`."""
         self._save = save
         words = [word for target in targets for word in ("--target", target)]
         words += [word for host in hosts for word in ("--host", host)]
+        words += ["--resolver", resolver, "--port", str(port)] if resolver else []
         self._argv = [
             sys.executable, "-m", "tests.load", *words, "--rate", str(rate_per_s), "--duration", str(LONGEST_S),
             "--timeout", str(timeout_s), "--save", str(save),

@@ -22,10 +22,11 @@ from tests.load.run import Load
 APPS = {"kept": 3600, "shut": 0}
 """Each with the seconds that an idle connection is kept."""
 HOSTS = tuple(f"{name}.k4t.lab" for name in APPS)
+PORT = 8080
 APP = """\
 <app replicas="{replicas}" restart="{restart}">
   <image>{image}</image>
-  <port name="http" host="auto"/>
+{place}
   <env name="KEEP_S">{keep_s}</env>
   <command><arg>/usr/bin/python3</arg><arg>-IS</arg><arg>/srv/server.py</arg></command>
   <file source="server.py" target="/srv/server.py"/>
@@ -33,12 +34,19 @@ APP = """\
   <volume source="/usr/lib" target="/lib" scope="shared" read-only="true"/>
   <volume source="/usr/lib64" target="/lib64" scope="shared" read-only="true"/>
   <health interval="1s" timeout="5s"><http port="http" path="/"/></health>
-  <route port="http" domain="{name}.k4t.lab"/>
-  <record to="addresses" ttl="1s"/>
   <update drain="{drain}"/>
   <stop grace="1s"/>
 </app>
 """
+ROUTED = """\
+  <port name="http" host="auto"/>
+  <route port="http" domain="{name}.k4t.lab"/>
+  <record to="addresses" ttl="1s"/>"""
+NAMED = """\
+  <network mode="macvlan"/>
+  <port name="http" container="{port}"/>
+  <env name="PORT">{port}</env>
+  <record type="address" ttl="1s"/>"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class Phase:
 class Scenario:
     """One tree whose two apps are published through the gateways `doors`."""
 
+    place = ROUTED
+
     def __init__(self, site: Site, lab: Lab, doors: list[Host], *, drain: str = "1s") -> None:
         self.site, self.lab, self.doors = site, lab, doors
         self.wanted = Wanted(lab.image, drain=drain)
@@ -73,7 +83,8 @@ class Scenario:
 
     def write(self) -> None:
         for name, keep_s in APPS.items():
-            text = APP.format(name=name, keep_s=keep_s, **self.wanted.__dict__)
+            place = self.place.format(name=name, port=PORT)
+            text = APP.format(place=place, keep_s=keep_s, **self.wanted.__dict__)
             self.site.write(f"apps/{name}/app.xml", text)
             shutil.copy(server.__file__, self.site.db / f"apps/{name}/server.py")
 
@@ -86,8 +97,12 @@ class Scenario:
 
     def availability(self, node: str, value: str) -> None:
         host = self.lab.host(node)
-        text = f'<node address="{host.address}" availability="{value}"></node>\n'
+        text = f'<node address="{host.address}" availability="{value}">{self.inside(node)}</node>\n'
         self.site.write(f"nodes/{node}.xml", text)
+
+    def inside(self, node: str) -> str:  # noqa: ARG002 - for those that have more to say
+        """What else its file says."""
+        return ""
 
     @contextmanager
     def named(self, name: str) -> Iterator[None]:
@@ -156,3 +171,31 @@ class Scenario:
     def seen(self, door: Host) -> set[str]:
         """The versions that answer through a gateway, of both apps."""
         return {fetch(f"http://{door.address}/", host)[1].split("version=")[1].strip() for host in HOSTS}
+
+
+class Named(Scenario):
+    """The same without a gateway: each container has an address of its own, with a fixed port, which clients find in
+    DNS (`doors` are the DNS servers) and speak to directly."""
+
+    place = NAMED
+
+    def inside(self, node: str) -> str:
+        net, first = self.lab.host(node).address.rpartition(".")[0], 100 + 20 * int(node.removeprefix("n"))
+        return f'<addresses range="{net}.{first}-{net}.{first + 19}" interface="eth0" subnet="{net}.0/24"/>'
+
+    @contextmanager
+    def load(self, save: Path, *, rate_per_s: int, doors: list[Host] | None = None) -> Iterator[Load]:
+        resolver = f"{(doors or self.doors)[0].address}:53"
+        with Load(save, hosts=HOSTS, rate_per_s=rate_per_s, resolver=resolver, port=PORT) as running:
+            time.sleep(0.5)
+            yield running
+            time.sleep(0.5)
+
+    def steps(self, round: int = 1) -> list[Callable[[], None]]:
+        return [
+            lambda: self.image(f"named{round}"),
+            lambda: self.scale(6),
+            lambda: self.scale(2),
+            lambda: self.drain("n1"),
+            lambda: self.uncordon("n1"),
+        ]
