@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set
 
 from . import files, haproxy_checker, haproxy_members, haproxy_socket
 from .document import Document
-from .errors import VendorRefused, VendorSilent
+from .errors import Refused, VendorRefused, VendorSilent
 from .haproxy_members import Key
-from .haproxy_render import Place, Rendered, generation, render, split, with_members
+from .haproxy_render import Place, Rendered, app_of, generation, render, split, with_members
 from .haproxy_setup import BASE, UNIT, base, unit
 from .haproxy_socket import Server
 from .routing import Certificate, routing
@@ -28,7 +28,7 @@ FIRST_CHECK_S = 2.0
 LONGEST_CHECK_S = 20.0
 SLOWEST_POLL_S = 0.1
 POLL_S = 0.002
-RELOAD_S = 10.0
+RELOAD_S = 5.0
 OLDEST = (2, 6)
 
 
@@ -132,15 +132,16 @@ class HAProxy(Vendor):
             return self._asleep()
         known = {(name, one) for name, found in split(old.get(self.file) or "")[1].items() for one in found}
         try:
+            self._write_named(rendering)
             failing = self._bring(rendering, old)
-        except VendorRefused:
-            self._restore(old)
-            raise
         except VendorSilent:  # it went away meanwhile
             self._write_all(rendering, wanted.text)
             return self._asleep()
+        except Refused:
+            self._restore(old)
+            raise
         self._tidy(rendering)
-        return _words(sorted(failing - known))
+        return _words(failing - known)
 
     def _bring(self, rendering: Rendering, old: Rendering) -> Set[Key]:
         """What leaves goes first; then the structure; then what is new, proven; then what it stood in for. What fails
@@ -148,7 +149,7 @@ class HAProxy(Vendor):
         wanted: Rendered = rendering[self.file]
         before = self._servers(wanted, old)
         change = haproxy_members.change(wanted.members, before)
-        reload = self._must_reload(rendering, old)
+        reload = self._must_reload(rendering, old, before)
         # Where nothing is left of a backend, its routes may be on their way to another: they go first.
         leaving = [key for key in change.leaving if not reload or _left(wanted, key)]
         haproxy_socket.tell(self.place.socket, haproxy_members.withdraw(leaving))
@@ -172,9 +173,11 @@ class HAProxy(Vendor):
         ours = set(wanted.members) | set(split(old.get(self.file) or "")[1])
         return [server for server in haproxy_socket.servers(self.place.socket) if server.backend in ours]
 
-    def _must_reload(self, rendering: Rendering, old: Rendering) -> bool:
+    def _must_reload(self, rendering: Rendering, old: Rendering, before: Sequence[Server]) -> bool:
         wanted: Rendered = rendering[self.file]
-        return split(old.get(self.file) or "")[0] != wanted.structure or bool(self._verify_structure(rendering))
+        if split(old.get(self.file) or "")[0] != wanted.structure or self._verify_structure(rendering):
+            return True
+        return any(haproxy_members.astray(wanted.members, server) for server in before)
 
     def _add(self, wanted: Rendered, fresh: Sequence[Key], before: Sequence[Server], sick: Set[Key]) -> Set[Key]:
         """Add what is new to the running process; those that have not passed HAProxy's check."""
@@ -217,31 +220,37 @@ class HAProxy(Vendor):
         master, _ = haproxy_socket.master(pid)
         if not master:
             raise VendorRefused("HAProxy (pid %d) runs without a master process; start it with -W or -Ws" % pid)
+        waited = haproxy_checker.gave_up(master)
         haproxy_checker.reload(master)
         deadline = time.monotonic() + RELOAD_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and (waited or not haproxy_checker.gave_up(master)):
             try:
-                if self._pid() != pid and self._running_generation() == wanted:
+                loaded = self._pid() != pid and self._running_generation() == wanted
+                if loaded and not haproxy_checker.accepts(pid):
                     return
             except VendorSilent:
                 pass
             time.sleep(POLL_S)
-        raise VendorRefused("HAProxy has not loaded %s in %g s; %s" % (self.file, RELOAD_S, self._include()))
+        raise VendorRefused("HAProxy has not loaded %s; %s" % (self.file, self._include()))
 
     def _write_all(self, rendering: Rendering, text: str) -> None:
         """What is named first, then the one file that names it."""
+        self._write_named(rendering)
+        if files.read(self.file) != text:
+            files.write(self.file, text)
+
+    def _write_named(self, rendering: Rendering) -> None:
         for path, content in rendering.items():
             if path != self.file and files.read(path) != content:
                 files.write(path, content, 0o600 if path.endswith(".pem") else 0o644)
-        if files.read(self.file) != text:
-            files.write(self.file, text)
 
     def _restore(self, old: Rendering) -> None:
         """The last good file again, and everything in it ready; a master that failed to start a worker starts one."""
         text = old.get(self.file)
         if text is None:
             return
-        files.write(self.file, text)
+        if files.read(self.file) != text:
+            files.write(self.file, text)
         structure, members = split(text)
         keys = [(name, server) for name, found in members.items() for server in found]
         try:
@@ -341,9 +350,10 @@ def _compare(text: str, served: Optional[Sequence[str]]) -> List[str]:
     return (found + ["%s is served but not published" % line for line in sorted(now - wanted)])[:5]
 
 
-def _words(failing: Sequence[Key]) -> str:
-    more = " (and %d more)" % (len(failing) - 5) if len(failing) > 5 else ""
-    return "; ".join("%s: %s fails HAProxy's health check" % key for key in failing[:5]) + more
+def _words(failing: Iterable[Key]) -> str:
+    said = sorted({"%s: %s fails HAProxy's health check" % (app_of(backend), server) for backend, server in failing})
+    more = " (and %d more)" % (len(said) - 5) if len(said) > 5 else ""
+    return "; ".join(said[:5]) + more
 
 
 def _pem(certificate: Certificate, problems: List[str]) -> str:

@@ -95,3 +95,33 @@ def reload(master: int) -> None:
     """The master reads its files again and starts a new worker; the old one ends when its connections have."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(master, signal.SIGUSR2)
+
+
+def gave_up(master: int) -> bool:
+    """Whether the master, told to reload, could not load its files: it then starts itself once more, told to wait."""
+    try:
+        with open("/proc/%d/environ" % master, "rb") as file:
+            return b"HAPROXY_MWORKER_WAIT_ONLY=1" in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def accepts(pid: int) -> bool:
+    """Whether a process still holds listening sockets: an old worker takes connections for a moment after the new one
+    has begun to."""
+    try:
+        held = {os.readlink(entry.path) for entry in os.scandir("/proc/%d/fd" % pid)}
+        listening = _listening("/proc/%d/net" % pid)
+    except OSError:
+        return False  # it ended
+    return any("socket:[%s]" % inode in held for inode in listening)
+
+
+def _listening(directory: str) -> List[str]:
+    """Inodes of listening TCP sockets and UNIX ones (proc(5): state 0A, flag __SO_ACCEPTCON)."""
+    found: List[str] = []
+    for name, column, state, inode in (("tcp", 3, "0A", 9), ("tcp6", 3, "0A", 9), ("unix", 3, "00010000", 6)):
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(directory, name), encoding="ascii") as file:
+            rows = [line.split() for line in file]
+            found += [row[inode] for row in rows if len(row) > inode and row[column] == state]
+    return found

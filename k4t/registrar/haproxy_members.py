@@ -69,6 +69,13 @@ def for_reload(wanted: Wanted, running: Sequence[Server]) -> Dict[str, Dict[str,
     return made
 
 
+def astray(wanted: Wanted, server: Server) -> bool:
+    """Its address isn't the one that its name says: somebody led it elsewhere."""
+    return _wants(wanted, (server.backend, server.name)) and (
+        wanted[server.backend].servers[server.name] != server.address
+    )
+
+
 def _overlaps(wanted: Wanted, serving: Mapping[str, Mapping[str, str]], name: str) -> bool:
     """All endpoints are exchanged, and the new ones are yet to be checked."""
     if name not in wanted or not wanted[name].checked:
