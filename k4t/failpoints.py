@@ -2,7 +2,8 @@
 the Nth time it comes by (the first, without N); `NAME=stall` makes it stand still there. Unset, a place costs one look.
 
 Places: `before:ACTION` and `after:ACTION` of every kind of step, `before:lock`, `after:lock`, `before:rollback`,
-`before:record`, `after:record`.
+`before:record`, `after:record`; of a publication `before:` and `after:` each of observe, fence, begin, prepare, decide,
+commit, verify, end, abort (see master.publication.twophase). `NAME=stop` stops this process there (SIGSTOP).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from threading import Lock
 STALL_S = 60.0
 
 
-def _parsed(text: str) -> tuple[str, int, bool]:
-    """“after:create:2” → (“after:create”, 2, False)."""
+def _parsed(text: str) -> tuple[str, int, str]:
+    """“after:create:2” → (“after:create”, 2, “”)."""
     place, _, how = text.partition("=")
     name, _, number = place.rpartition(":")
-    return (name, int(number), False) if number.isdigit() and ":" in name else (place, 1, how == "stall")
+    return (name, int(number), how) if number.isdigit() and ":" in name else (place, 1, how)
 
 
-WANTED, NUMBER, STALLS = _parsed(os.environ.get("K4T_FAILPOINT", ""))
+WANTED, NUMBER, HOW = _parsed(os.environ.get("K4T_FAILPOINT", ""))
 _passed = itertools.count(1)
 _guard = Lock()
 
@@ -32,9 +33,9 @@ def reach(name: str) -> None:
     """This is the place called `name`."""
     if not WANTED or name != WANTED:
         return
-    if STALLS:
+    if HOW == "stall":
         time.sleep(STALL_S)
         return
     with _guard:
         if next(_passed) == NUMBER:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSTOP if HOW == "stop" else signal.SIGKILL)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k4t.dns.dnsmasq import Dnsmasq
-from k4t.dns.rfc2136 import Rfc2136
+from k4t.dns.rfc2136 import Rfc2136, tsig_key
 from k4t.dns.wire import CONNECT_TIMEOUT_S, dial
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
+from k4t.gateway.nginx import Nginx
 from k4t.master.fleet import Fleet, Host, hosts_of
 from k4t.master.run import Run
 from k4t.model.events import Emit, silent
@@ -32,6 +33,7 @@ from k4t.tree.read import read_tree
 from k4t.tree.secrets import digest_key, value
 
 if TYPE_CHECKING:
+    from k4t.master.publication.redolog import LogPlace
     from k4t.node.allocator import Locker
     from k4t.remote import lock
     from k4t.remote.transport import Stream, Transport
@@ -41,6 +43,7 @@ WAIT_S = 3600.0
 GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
     "envoy": Envoy,
     "haproxy": HAProxy,
+    "nginx": Nginx,
 }
 DNS_SERVERS = {"dnsmasq": Dnsmasq}
 
@@ -93,7 +96,9 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             directory=db,
             tree=tree,
             fleet=fleet,
-            publisher=Publisher(list(participants.values()), tree.cluster, run_id),
+            publisher=Publisher(
+                list(participants.values()), tree.cluster, run_id, log=redo_log(db, tree), who=holder.who
+            ),
             who=holder.who,
             at=holder.since,
             emit=emit,
@@ -106,6 +111,15 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             participant.close()
         fleet.close()
         connector.close()
+
+
+def redo_log(db: Path, tree: Tree) -> LogPlace:
+    """This working copy's. Whose it is stands in the user's state directory (XDG), which no copy takes along."""
+    from k4t.master.history import WorkingCopy
+    from k4t.master.publication.redolog import LogPlace
+
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return LogPlace(WorkingCopy(db).directory, tree.cluster.id, state / "k4t" / "logs", now)
 
 
 def _host_lock(fleet: Fleet, node: Node, holder: lock.Holder) -> Locker:
@@ -210,4 +224,10 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
     if isinstance(thing, Gateway):
         yield from gateway_install.install(run.fleet.transport(thing), thing)
     elif isinstance(thing, Dns):
-        yield from dns_install.install(run.fleet.transport(thing), thing)
+        if thing.driver == Rfc2136.driver:
+            from k4t.dns import install_bind
+
+            key = tsig_key(thing, _secret(run.tree, thing, run.directory))
+            yield from install_bind.install(run.fleet.transport(thing), thing, key)
+        else:
+            yield from dns_install.install(run.fleet.transport(thing), thing)

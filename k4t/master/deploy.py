@@ -54,8 +54,9 @@ class Outcome:
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     """Do what the tree says. `confirm` shows a plan and returns, or raises. Raises K4tError when nothing was begun."""
+    unfinished = run.publisher.unfinished()
     first = late.look(run, request)
-    if first.plan.empty and not first.news:
+    if first.plan.empty and not first.news and not unfinished:
         _refuse_unsafe(first.plan)
         return _outcome(first, Executed())
     if not first.plan.empty:
@@ -65,6 +66,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     run.copy.prepare()
     failpoints.reach("before:lock")
     with hooks.around(run, request.message) as hook, run.lock() as locks, _left_at_once(run):
+        _recover(run, request)
         decision = _look_again(run, request, first, confirm, locks)
         hook.begin(decision.plan)
         decision, executed, undone = _work(run, request, decision)
@@ -98,6 +100,13 @@ def _take_in(run: Run, request: Request, worked: Worked, confirm: Confirm, locks
     confirm(decision.plan)
     decision, then, put_back = _work(run, request, decision)
     return decision, late.together(executed, then), late.both(undone, put_back)
+
+
+def _recover(run: Run, request: Request) -> None:
+    """Before anything else: what our own redo log has open is finished."""
+    run.publisher.message = request.message
+    for sentence in run.publisher.recover(degraded=request.degraded or None):
+        run.emit(Note(sentence, warning=True))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from k4t.errors import ConnectionLost, Differs, Overtaken, ParticipantAway, RegistrarMismatch, StepError, VendorRefused
 from k4t.master.publication.fake import FakeParticipant, refusing
-from k4t.master.publication.publish import Change, Published, Publisher, newest
+from k4t.master.publication.publish import Change, Published, Publisher
 from k4t.model.spec import Cluster
 from k4t.registrar.document import Document, Endpoint, Epoch, Route, make
 
@@ -297,9 +297,12 @@ def test_no_members() -> None:
 
 
 def test_newest_wins() -> None:
-    """Of several live documents the one with the highest (epoch, seq) counts."""
+    """Of several live documents the one with the highest (epoch, seq) counts, and its members' neighbours get it."""
     members = pair()
     publish((members[0],), adding(80), run="a")
     publish((members[1],), adding(81), run="b")
     publish((members[1],), adding(82), run="c")
-    assert newest([member.observe() for member in members]) == members[1].live
+    publish(members, adding(83), run="d")
+    assert members[0].live == members[1].live
+    assert members[0].live is not None
+    assert [endpoint.port for endpoint in members[0].live.endpoints] == [81, 82, 83]

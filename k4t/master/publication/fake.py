@@ -3,13 +3,15 @@ protocol are tried against the same one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from k4t.errors import K4tError, Overtaken, StepError, VendorRefused
+from k4t.errors import K4tError, NotPrepared, Overtaken, VendorRefused
 from k4t.model.participant import Capabilities, Kind
-from k4t.model.state import NO_EPOCH, ParticipantState
+from k4t.model.state import ParticipantState
+from k4t.registrar import errors, protocol
 from k4t.registrar.document import Document, Epoch
+from k4t.registrar.protocol import Kept
 
 
 @dataclass(slots=True)
@@ -28,13 +30,12 @@ class FakeParticipant:
     lost: dict[str, list[K4tError]] = field(default_factory=dict)
     refuses: str = ""
     served: tuple[str, ...] = ()
-    epoch: Epoch = NO_EPOCH
-    live: Document | None = None
-    live_transaction: str = ""
-    staged: tuple[str, Document] | None = None
+    kept: Kept = field(default_factory=Kept)
+    id: str = "fake"
     seen: str = ""
     problem: str = ""
     calls: list[str] = field(default_factory=list)
+    _documents: dict[str, Document] = field(default_factory=dict)
 
     def observe(self) -> ParticipantState:
         try:
@@ -48,43 +49,34 @@ class FakeParticipant:
         return ParticipantState(
             self.kind, self.name, self.group, self.driver, reachable=True, epoch=self.epoch, document=self.live,
             digest=self.live.digest if self.live else "", rendered=not self.problem, differences=self.served,
-            problem=self.problem,
+            problem=self.problem, id=self.id, ancestors=self.kept.live.ancestors if self.kept.live else (),
+            staged=self.kept.staged.transaction if self.kept.staged else "",
         )  # fmt: skip
 
     def fence(self, epoch: Epoch) -> None:
         self._enter("fence")
-        self._accept(epoch)
-        if self.staged and self.staged[1].epoch < epoch:
-            self.staged = None
+        self._keep(self._told(lambda: protocol.fence(self.kept, epoch)))
         self._leave("fence")
 
     def prepare(self, transaction: str, document: Document) -> None:
         self._enter("prepare")
-        sha256 = self.live.sha256 if self.live else ""
-        if sha256 not in (document.parent, self.seen):
-            raise Overtaken("what is live is not what this run saw", host=self.name)
-        if self.live and document.version <= self.live.version:
-            raise Overtaken("the document is not newer than the live one", host=self.name)
-        self._accept(document.epoch)
-        self.staged = (transaction, document)
+        new = protocol.stamp(document, transaction)
+        kept = self._told(lambda: protocol.prepare(self.kept, new, self.seen))
+        self._documents[new.sha256] = document
+        self._keep(kept)
         self._leave("prepare")
 
     def commit(self, transaction: str) -> bool:
         self._enter("commit")
-        if self.staged and self.staged[0] == transaction:
-            self._accept(self.staged[1].epoch)
-            self.live_transaction, self.live = self.staged
-            self.seen, self.staged = self.live.sha256, None
-        elif self.live_transaction != transaction:
-            raise StepError(f"transaction {transaction} was never prepared here", host=self.name)
+        self._keep(self._told(lambda: protocol.commit(self.kept, transaction, protocol.epoch_of(transaction))))
+        self.seen = self.live.sha256 if self.live else ""
         self.problem = self.refuses
         self._leave("commit")
         return not self.refuses
 
     def abort(self, transaction: str) -> None:
         self._enter("abort")
-        if self.staged and self.staged[0] == transaction:
-            self.staged = None
+        self._keep(protocol.abort(self.kept, transaction))
         self._leave("abort")
 
     def verify(self, document: Document) -> tuple[str, ...]:
@@ -96,10 +88,29 @@ class FakeParticipant:
     def close(self) -> None:
         self.calls.append("close")
 
-    def _accept(self, epoch: Epoch) -> None:
-        if epoch < self.epoch:
-            raise Overtaken(f"run {epoch.run} was overtaken by run {self.epoch.run}", host=self.name)
-        self.epoch = epoch
+    @property
+    def epoch(self) -> Epoch:
+        return self.kept.fence
+
+    @property
+    def live(self) -> Document | None:
+        return self._documents[self.kept.live.sha256] if self.kept.live else None
+
+    @property
+    def staged(self) -> Document | None:
+        return self._documents[self.kept.staged.sha256] if self.kept.staged else None
+
+    def _keep(self, kept: Kept) -> None:
+        self.kept = kept
+
+    def _told(self, message: Callable[[], Kept]) -> Kept:
+        """What the protocol makes of it. Raises k4t's own error for the protocol's."""
+        try:
+            return message()
+        except errors.Overtaken as error:
+            raise Overtaken(str(error), host=self.name) from error
+        except errors.NotPrepared as error:
+            raise NotPrepared(str(error), host=self.name) from error
 
     def _enter(self, verb: str) -> None:
         self.calls.append(verb)

@@ -1,20 +1,28 @@
-"""One run's publications: one at a time a group; what several steps want at the same time goes out together."""
+"""One run's publications: one at a time a group; what several steps want at the same time goes out together.
+
+What is decided about a group is decided by `coordinator`, and done by `twophase`. Here changes are gathered, composed
+on top of what is live, and their callers told how it ended. Debts come first: what our own log has open is finished
+(`recover`), and a member that lags is brought on, before anything new is published.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from k4t.errors import Differs, HostRefused, K4tError, ParticipantAway, StepError, VendorRefused, gravest
-from k4t.master.publication import twophase
+from k4t.errors import Differs, HostRefused, K4tError, Overtaken, ParticipantAway, StepError, VendorRefused, gravest
+from k4t.master.publication.transaction import Done, Go, Publish, issue, lagging, start
+from k4t.master.publication.twophase import Conductor, first
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
-from k4t.registrar.document import BadDocument, Document, Epoch, make
-from k4t.registrar.protocol import transaction_id
+from k4t.registrar.document import BadDocument, Document, make
+
+if TYPE_CHECKING:
+    from k4t.master.publication.redolog import LogPlace, RedoLog, Transaction
 
 Change = Callable[[Document | None], Document]
 GATHER_S = 0.15
@@ -63,12 +71,6 @@ def _unpublishable(silent: Sequence[ParticipantState], *, others: bool) -> K4tEr
     return kind(said, "the others can be published to with --degraded" if others else "")
 
 
-def newest(states: Iterable[ParticipantState]) -> Document | None:
-    """The newest live document among members."""
-    documents = [state.document for state in states if state.document is not None]
-    return max(documents, key=lambda document: document.version, default=None)
-
-
 @dataclass(slots=True)
 class _Ticket:
     """A change that waits for its turn, and how it ended."""
@@ -85,35 +87,43 @@ class _Group:
     `to_come`: publications that the plan still has for it.
     """
 
+    key: tuple[Kind, str]
     members: tuple[Participant, ...]
-    states: dict[str, ParticipantState] = field(default_factory=dict)
-    epoch: Epoch | None = None
+    conductor: Conductor | None = None
     waiting: list[_Ticket] = field(default_factory=list)
     to_come: int = 0
     turn: threading.Lock = field(default_factory=threading.Lock)
     guard: threading.Condition = field(default_factory=threading.Condition)
 
+    @property
+    def on(self) -> str:
+        return "/".join(self.key)
+
 
 class Publisher:
     """Publishes for one cluster and run. Use it under the cluster's lock."""
 
-    def __init__(self, participants: Sequence[Participant], cluster: Cluster, run_id: str) -> None:
+    def __init__(
+        self,
+        participants: Sequence[Participant],
+        cluster: Cluster,
+        run_id: str,
+        *,
+        log: LogPlace | None = None,
+        who: str = "",
+    ) -> None:
+        """`log`: this working copy's, opened when it is first needed. Without one nothing is written down."""
         self._cluster = cluster
         self._run = run_id
+        self._who = who
+        self._place = log
+        self._log: RedoLog | None = None
+        self._guard = threading.Lock()
+        self.message = ""
         grouped: dict[tuple[Kind, str], list[Participant]] = {}
         for participant in participants:
             grouped.setdefault((participant.kind, participant.group), []).append(participant)
-        self._groups = {key: _Group(tuple(members)) for key, members in grouped.items()}
-
-    def live(self, kind: Kind, group: str) -> Document | None:
-        """The newest live document among the members that answer."""
-        found = self._groups.get((kind, group))
-        if found is None:
-            return None
-        with found.turn:
-            if not found.states:
-                self._observe(found)
-            return newest(found.states.values())
+        self._groups = {key: _Group(key, tuple(members)) for key, members in grouped.items()}
 
     def expect(self, publications: Mapping[tuple[Kind, str], int]) -> None:
         """So many are to come, by group: one that could wait a moment for the others then does."""
@@ -121,12 +131,35 @@ class Publisher:
             if key in self._groups:
                 self._groups[key].to_come = count
 
+    def unfinished(self) -> tuple[Transaction, ...]:
+        """What our own log has open, read without a lock. Raises LogRefused."""
+        return self._place.unfinished() if self._place else ()
+
+    def recover(self, *, degraded: bool | None = None, only: str = "") -> list[str]:
+        """Finish what our own log has open (or one transaction of it): decided is rolled forward, undecided aborted. A
+        sentence about each, and about the log. Under the lock. Raises LogRefused; nothing was sent then."""
+        log = self._redo_log()
+        if log is None:
+            return []
+        told, log.notes = list(log.notes), []
+        for one in log.unfinished():
+            if only not in ("", one.id):
+                continue
+            group = next((found for found in self._groups.values() if found.on == one.on), None)
+            if group is None:
+                log.forget(one)
+                told.append(f"transaction {one.id}: the tree has no {one.on} any more; closed as superseded")
+                continue
+            with group.turn:
+                told.append(self._finish(group, one, self._degraded(degraded)))
+        return told
+
     def publish(self, kind: Kind, group: str, change: Change, *, degraded: bool | None = None) -> Published:
         """Apply `change` to what is live, on all members, confirmed by reading back.
 
         `degraded` overrides the tree's `when-unreachable`: members that are away are then stale in the result.
-        Raises ParticipantAway, Overtaken, VendorRefused, RegistrarMismatch, HostFull, StepError before anything has
-        changed; VendorRefused and Differs also when the document is out, and not served as it says.
+        Raises ParticipantAway, Overtaken, VendorRefused, RegistrarMismatch, HostFull, StepError, LogRefused before
+        anything has changed; VendorRefused and Differs also when the document is out, and not served as it says.
         """
         found = self._groups.get((kind, group))
         if found is None:
@@ -148,16 +181,51 @@ class Publisher:
         ticket.published.check()
         return ticket.published
 
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+    # --- one group -----------------------------------------------------------------------------------------------
+
     def _degraded(self, said: bool | None) -> bool:
         return self._cluster.when_unreachable == "degrade" if said is None else said
+
+    def _redo_log(self) -> RedoLog | None:
+        with self._guard:
+            if self._log is None and self._place is not None:
+                self._log = self._place.open()
+            return self._log
+
+    def _conductor(self, group: _Group) -> Conductor:
+        if group.conductor is None:
+            log = self._redo_log()
+            known = log.standing(group.on) if log else (0, None)
+            names = (member.name for member in group.members)
+            group.conductor = Conductor(group.members, start(*group.key, self._run, names, log=known), log)
+        return group.conductor
+
+    def _finish(self, group: _Group, one: Transaction, degraded: bool) -> str:
+        """What becomes of a transaction that our log has open, in words."""
+        conductor = self._conductor(group)
+        try:
+            done = conductor.perform(Go(degraded, only_recover=True))
+        except K4tError as error:
+            return f"transaction {one.id} of {one.on} stays open: {error}"
+        if done.result != "recovered":
+            reason = conductor.log_failure or first(conductor.failures) or "none of its members answers"
+            return f"transaction {one.id} of {one.on} stays open: {reason}"
+        state = self._log.state_of(one.id) if self._log else ""
+        words = {"done": "rolled forward", "aborted": "aborted: it was never decided"}
+        return f"transaction {one.id} of {one.on}, begun {one.at} by {one.who}, was {words.get(state, state)}"
 
     def _run_batch(self, group: _Group, batch: Sequence[_Ticket], degraded: bool) -> None:
         """One publication for all; when it is refused, one each, so that nobody pays for another's change."""
         try:
-            members, stale = self._ready(group, degraded)
-            content, composed = self._compose(group, batch)
+            conductor = self._ready(group, degraded)
+            healed = self._heal(group, conductor, degraded)
+            content, composed = self._compose(conductor, batch)
             if content is not None and composed:
-                published = self._settle(group, content, members, stale)
+                published = self._settle(group, content, degraded, healed)
                 for ticket in composed:
                     ticket.published = published
         except K4tError as error:
@@ -175,25 +243,43 @@ class Publisher:
                     ticket.error = StepError("the publication was broken off")
             raise
 
-    def _ready(self, group: _Group, degraded: bool) -> tuple[list[Participant], list[tuple[str, str]]]:
-        """Members that answer, fenced once a run; those that don't. Raises ParticipantAway."""
-        if group.epoch is None:
-            self._observe(group)
-        silent = [state for state in group.states.values() if not state.reachable]
-        members = [member for member in group.members if group.states[member.name].reachable]
-        if silent and (not degraded or not members):
-            raise _unpublishable(silent, others=bool(members))
-        away = [(state.name, state.problem) for state in silent]
-        if group.epoch is None:
-            highest = max(state.epoch.number for state in group.states.values())
-            epoch = Epoch(highest + 1, self._run)
-            twophase.fence(members, epoch)
-            group.epoch = epoch
-        return members, away
+    def _ready(self, group: _Group, degraded: bool) -> Conductor:
+        """Members that answer are fenced, once a run; nothing is open in our log. Raises ParticipantAway, Overtaken."""
+        conductor = self._conductor(group)
+        if conductor.state.open is not None:
+            self._expect(conductor, conductor.perform(Go(degraded, only_recover=True)), "recovered")
+        if conductor.state.phase in ("new", "over"):
+            self._expect(conductor, conductor.perform(Go(degraded)), "ready")
+        if (silent := conductor.silent()) and not degraded:
+            raise _unpublishable(silent, others=len(silent) < len(group.members))
+        return conductor
 
-    def _compose(self, group: _Group, batch: Sequence[_Ticket]) -> tuple[Document | None, list[_Ticket]]:
+    def _expect(self, conductor: Conductor, done: Done, wanted: str) -> None:
+        """Raises what stands in the way of anything else."""
+        if done.result == wanted:
+            return
+        if done.result == "log-failed" and conductor.log_failure is not None:
+            raise conductor.log_failure
+        reason = first(conductor.failures)
+        if done.result == "overtaken":
+            raise reason or conductor.overtaken or Overtaken("another run went on from here", "k4t plan shows what is")
+        if reason is not None:
+            raise reason
+        silent = conductor.silent()
+        raise _unpublishable(silent, others=len(silent) < len(conductor.seen))
+
+    def _heal(self, group: _Group, conductor: Conductor, degraded: bool) -> Published | None:
+        """A member that lags is owed what the others hold: it gets that first, whatever becomes of what is new."""
+        live = conductor.newest()
+        if live is None or not lagging(conductor.state):
+            return None
+        healed = self._publish(group, live, degraded)
+        self._ready(group, degraded)
+        return healed
+
+    def _compose(self, conductor: Conductor, batch: Sequence[_Ticket]) -> tuple[Document | None, list[_Ticket]]:
         """All changes, one on top of the other; a change that can't be made is its own caller's error."""
-        document = newest(group.states.values())
+        document = conductor.newest()
         composed = []
         for ticket in batch:
             try:
@@ -206,82 +292,52 @@ class Publisher:
                 composed.append(ticket)
         return document, composed
 
-    def _settle(
-        self,
-        group: _Group,
-        content: Document,
-        members: Sequence[Participant],
-        away: Sequence[tuple[str, str]],
-    ) -> Published:
-        live = newest(group.states.values())
-        if live is not None and content.digest == live.digest and self._in_step(group, members, live):
-            return Published(live, members=len(members), stale=tuple(away))
-        return self._publish(group, content, live, members, away)
+    def _settle(self, group: _Group, content: Document, degraded: bool, healed: Published | None) -> Published:
+        conductor = self._conductor(group)
+        live = conductor.newest()
+        if live is not None and content.digest == live.digest:
+            if healed is not None:
+                return healed
+            if conductor.in_step():
+                here = len(group.members) - len(conductor.silent())
+                return Published(live, members=here, stale=_problems(conductor.silent()))
+        return self._publish(group, content, degraded)
 
-    def _in_step(self, group: _Group, members: Sequence[Participant], live: Document) -> bool:
-        states = [group.states[member.name] for member in members]
-        return all(
-            state.document is not None
-            and state.document.sha256 == live.sha256
-            and state.rendered
-            and not state.differences
-            for state in states
+    def _publish(self, group: _Group, content: Document, degraded: bool) -> Published:
+        from k4t.master.publication.account import changes
+        from k4t.master.publication.redolog import Transaction
+
+        conductor = self._conductor(group)
+        live, place = conductor.newest(), issue(conductor.state)
+        document = dataclasses.replace(
+            content, name=self._cluster.name, epoch=place.epoch, seq=place.seq, parent=place.parent
         )
+        stamp = dataclasses.replace(place, sha256=document.sha256)
+        add, remove = changes(live, document)
+        about = Transaction(
+            stamp, group.on, (), digest=document.digest, who=self._who, message=self.message, add=add, remove=remove
+        )
+        done = conductor.perform(Publish(stamp, degraded), document, about)
+        self._expect(conductor, done, "published")
+        return self._published(group, document, done)
 
-    def _publish(
-        self,
-        group: _Group,
-        content: Document,
-        live: Document | None,
-        members: Sequence[Participant],
-        away: Sequence[tuple[str, str]],
-    ) -> Published:
-        epoch = group.epoch or Epoch(1, self._run)
-        seq = live.seq + 1 if live else 1
-        parent = live.sha256 if live else ""
-        document = dataclasses.replace(content, name=self._cluster.name, epoch=epoch, seq=seq, parent=parent)
-        transaction = transaction_id(epoch, document.kind, document.group, seq)
-        outcome = twophase.publish(members, transaction, document)
-        late = dict(outcome.stale)
-        for member in members:
-            if member.name not in late:
-                group.states[member.name] = self._after(member, document, outcome)
-        for name, why in late.items():
-            state = group.states[name]
-            group.states[name] = dataclasses.replace(state, reachable=False, problem=why)
-        problems = self._problems(group, outcome.not_rendered)
+    def _published(self, group: _Group, document: Document, done: Done) -> Published:
+        conductor = self._conductor(group)
+        members = {member.name: member for member in group.members}
+        refused = tuple(
+            (name, members[name].observe().problem or "its vendor would not take it") for name in done.unrendered
+        )
+        wrong = ((name, text) for name in done.holders for text in conductor.differences.get(name, ()))
+        owed = [conductor.seen[name] for name in done.owed]
         return Published(
             document,
             changed=True,
-            members=len(members) - len(late),
-            stale=(*away, *outcome.stale),
-            not_rendered=problems,
-            differences=tuple(pair for pair in outcome.differences if pair[0] not in dict(problems)),
+            members=len(done.holders),
+            stale=_problems(owed),
+            not_rendered=refused,
+            differences=tuple(pair for pair in wrong if pair[0] not in done.unrendered),
         )
 
-    def _after(self, member: Participant, document: Document, outcome: twophase.Outcome) -> ParticipantState:
-        return ParticipantState(
-            member.kind,
-            member.name,
-            member.group,
-            member.driver,
-            reachable=True,
-            epoch=document.epoch,
-            document=document,
-            digest=document.digest,
-            rendered=member.name not in outcome.not_rendered,
-            differences=tuple(text for name, text in outcome.differences if name == member.name),
-        )
 
-    def _problems(self, group: _Group, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """The vendor's words, asked of the members that would not render."""
-        by_name: Mapping[str, Participant] = {member.name: member for member in group.members}
-        return tuple((name, by_name[name].observe().problem or "its vendor would not take it") for name in names)
-
-    def _observe(self, group: _Group) -> None:
-        if len(group.members) == 1:
-            found = [group.members[0].observe()]
-        else:
-            with ThreadPoolExecutor(len(group.members), thread_name_prefix="observe") as pool:
-                found = list(pool.map(lambda member: member.observe(), group.members))
-        group.states = {state.name: state for state in found}
+def _problems(states: Iterable[ParticipantState]) -> tuple[tuple[str, str], ...]:
+    return tuple((state.name, state.problem) for state in states)

@@ -236,6 +236,32 @@ def _place(directory: Path) -> dict[str, Any]:
     return {"path": str(directory.resolve()), "inode": directory.stat().st_ino}
 
 
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """Where a working copy's log is, and where its incarnation is remembered (not in the tree). `now`: RFC 3339."""
+
+    directory: Path
+    cluster: str
+    outside: Path
+    now: Callable[[], str]
+
+    def open(self) -> RedoLog:
+        """Under the tree's lock alone. Raises LogRefused."""
+        return RedoLog(self.directory, self.cluster, self.outside, self.now)
+
+    def read(self) -> Contents:
+        """Without a lock, and without touching it. Raises LogRefused."""
+        return read(self.directory)
+
+    def is_ours(self, contents: Contents) -> bool:
+        return is_ours(self.directory, contents.incarnation, self.outside)
+
+    def unfinished(self) -> tuple[Transaction, ...]:
+        """What the next run that publishes will finish. Raises LogRefused."""
+        contents = self.read()
+        return unfinished(contents) if self.is_ours(contents) else ()
+
+
 class RedoLog:
     """Open for writing, under the tree's lock. One for all groups; threads may append at the same time."""
 
@@ -268,6 +294,13 @@ class RedoLog:
 
     def unfinished(self) -> tuple[Transaction, ...]:
         return tuple(one for one in self._transactions.values() if not one.finished)
+
+    def state_of(self, id: str) -> str:
+        return self._transactions[id].state
+
+    def forget(self, one: Transaction) -> None:
+        """Close a transaction that nobody can be told of any more. Raises LogRefused."""
+        self.append(Append("end", one.stamp, (), "superseded"))
 
     def append(self, action: Append, about: Transaction | None = None) -> None:
         """Write what the coordinator wants written. `about`: what a begin tells of its transaction. Raises LogRefused:
