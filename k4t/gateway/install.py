@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from k4t.gateway import install_envoy, install_haproxy
+from k4t.gateway import install_envoy, install_haproxy, install_nginx
 from k4t.model.hosts import Gateway
 from k4t.remote import setup
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 VENDORS: dict[str, ModuleType] = {
     "envoy": install_envoy,
     "haproxy": install_haproxy,
+    "nginx": install_nginx,
 }
 
 

@@ -15,7 +15,9 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def processes(program: str) -> List[list]:  # type: ignore[type-arg]
-    """[pid, [argv…]] of every running `program`, of any user."""
+    """[pid, [argv…]] of every running `program`, of any user, but for those in containers (a pid namespace of their
+    own). nginx writes its role before what it was called with: only masters count."""
+    here = namespace("/proc/self/cmdline")
     found = []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
@@ -23,9 +25,18 @@ def processes(program: str) -> List[list]:  # type: ignore[type-arg]
                 argv = [part.decode("utf-8", "replace") for part in file.read().split(b"\0")[:-1]]
         except OSError:
             continue  # it ended meanwhile
-        if argv and os.path.basename(argv[0]) == program:
+        is_it = argv and (os.path.basename(argv[0]) == program or argv[0].startswith(program + ": master process "))
+        if is_it and namespace(path) in ("", here):
             found.append([int(path.split("/")[2]), argv])
     return sorted(found)
+
+
+def namespace(cmdline: str) -> str:
+    """The pid namespace of /proc/PID/cmdline, "" when it can't be seen."""
+    try:
+        return os.readlink(cmdline.replace("cmdline", "ns/pid"))
+    except OSError:
+        return ""
 
 
 def sha256(path: str) -> str:

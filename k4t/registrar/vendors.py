@@ -20,6 +20,12 @@ def _haproxy(root: str, config: Mapping[str, Any]) -> Vendor:
     return HAProxy(root, config)
 
 
+def _nginx(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .nginx import Nginx
+
+    return Nginx(root, config)
+
+
 def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
     from .dnsmasq import Dnsmasq
 
@@ -29,6 +35,7 @@ def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
 VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {
     "envoy": _envoy,
     "haproxy": _haproxy,
+    "nginx": _nginx,
     "dnsmasq": _dnsmasq,
 }
 

@@ -1,0 +1,25 @@
+"""nginx by files that it includes, through the registrar on its host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from k4t.model.hosts import Gateway
+from k4t.model.participant import Capabilities
+from k4t.model.spec import Cluster
+from k4t.remote.registrar import RegistrarParticipant
+
+if TYPE_CHECKING:
+    from k4t.remote.transport import Transport
+
+
+class Nginx(RegistrarParticipant):
+    """Implements k4t.model.participant.Participant."""
+
+    kind = "gateway"
+    driver = "nginx"
+    capabilities = Capabilities(upstream_h2c=False, active_checks=False)
+
+    def __init__(self, gateway: Gateway, cluster: Cluster, connect: Callable[[], Transport]) -> None:
+        super().__init__(gateway.name, gateway.group, cluster.id, connect)
