@@ -220,10 +220,10 @@ class HAProxy(Vendor):
         master, _ = haproxy_socket.master(pid)
         if not master:
             raise VendorRefused("HAProxy (pid %d) runs without a master process; start it with -W or -Ws" % pid)
-        waited = haproxy_checker.gave_up(master)
+        failed = haproxy_checker.failed_reloads(master)
         haproxy_checker.reload(master)
         deadline = time.monotonic() + RELOAD_S
-        while time.monotonic() < deadline and (waited or not haproxy_checker.gave_up(master)):
+        while time.monotonic() < deadline and haproxy_checker.failed_reloads(master) <= failed:
             try:
                 loaded = self._pid() != pid and self._running_generation() == wanted
                 if loaded and not haproxy_checker.accepts(pid):

@@ -97,13 +97,15 @@ def reload(master: int) -> None:
         os.kill(master, signal.SIGUSR2)
 
 
-def gave_up(master: int) -> bool:
-    """Whether the master, told to reload, could not load its files: it then starts itself once more, told to wait."""
+def failed_reloads(master: int) -> int:
+    """How often in a row the master, told to reload, could not load its files (it then starts itself once more, with
+    what it knows of its processes in its environment)."""
     try:
-        with open("/proc/%d/environ" % master, "rb") as file:
-            return b"HAPROXY_MWORKER_WAIT_ONLY=1" in file.read().split(b"\0")
+        with open("/proc/%d/environ" % master, encoding="utf-8", errors="replace") as file:
+            found = re.search(r"\btype=m;[^|\0]*\bfailedreloads=(\d+)", file.read())
     except OSError:
-        return False
+        return 0
+    return int(found.group(1)) if found else 0
 
 
 def accepts(pid: int) -> bool:
