@@ -216,8 +216,6 @@ def test_one_app_balanced_in_several_ways(gate: Gate) -> None:
 
 def test_least_requests(gate: Gate) -> None:
     """While one endpoint is busy with many, the other gets the next."""
-    if not gate.capabilities.active_checks:
-        pytest.skip("its workers count apart")
     gate.publish({Route("web", domains=("a.example.com",), balance="least-requests"): (8001, 8002)})
     slow = [threading.Thread(target=gate.get, args=("a.example.com", "/sleep/1")) for _ in range(8)]
     for thread in slow:
@@ -399,7 +397,7 @@ def serial(gate: Gate, host: str) -> str:
 
 
 def test_a_renewed_certificate(gate: Gate) -> None:
-    """It is shown after the publication; an open connection goes on."""
+    """It is shown after the publication; an open connection goes on (nginx ends it where it is idle)."""
     route = Route("web", domains=("a.example.com",), tls="example")
     gate.publish(sites(route), gate.certificate("example", "a.example.com"))
     before = serial(gate, "a.example.com")
@@ -409,6 +407,8 @@ def test_a_renewed_certificate(gate: Gate) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         gate.publish(sites(route), gate.certificate("example", "a.example.com"))
         assert serial(gate, "a.example.com") != before
+        if gate.gateway.driver == "nginx":
+            return
         connection.sendall(request)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
