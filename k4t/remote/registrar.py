@@ -32,9 +32,9 @@ ANSWER_TIMEOUT_S = 60.0
 HEAD_FILE = "head"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
-MISSING, ALTERED, NO_PYTHON, OLD_PYTHON = 90, 91, 92, 93
+MISSING, ALTERED, NO_PYTHON, OLD_PYTHON, OTHER = 90, 91, 92, 93, 94
 START = f"""\
-[ -f "$1" ] || exit {MISSING}
+[ -f "$1" ] || {{ for other in "${{1%-*}}"-*.pyz; do [ ! -f "$other" ] || exit {OTHER}; done; exit {MISSING}; }}
 echo "$2  $1" | sha256sum -c - >/dev/null 2>&1 || exit {ALTERED}
 command -v python3 >/dev/null 2>&1 || exit {NO_PYTHON}
 exec python3 -IS "$1" --driver "$3" rpc
@@ -172,7 +172,8 @@ class RegistrarClient:
         path = zipapp_path(sha256)
         install = f"k4t {self._kind} install {self._name}"
         mismatch = {
-            MISSING: (f"this k4t's registrar is not there ({path})", install),
+            MISSING: (f"the registrar is not installed ({path})", install),
+            OTHER: (f"the registrar there is of another version of k4t ({path} is missing)", install),
             ALTERED: (f"the registrar was altered: {path} hasn't the checksum {sha256[:12]}…", install),
             NO_PYTHON: ("python3 is not installed", "install python3 (3.8 or newer) there"),
             OLD_PYTHON: (done.words(), "install python3 (3.8 or newer) there"),

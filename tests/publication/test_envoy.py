@@ -257,7 +257,7 @@ def test_commit_twice(clean: Site) -> None:
 
 
 def test_registrar_missing_altered_newer(clean: Site) -> None:
-    """Three ways not to match, three messages, one remedy."""
+    """Each way not to match has its message; one remedy."""
     path = zipapp_path(build()[1])
     remedy = "k4t gateway install gw1"
     clean.gw.exec(["mv", path, "/root/pyz"])
@@ -265,8 +265,12 @@ def test_registrar_missing_altered_newer(clean: Site) -> None:
         state = clean.observe()
         assert not state.reachable
         assert state.exit_status == 1
-        assert "this k4t's registrar is not there" in state.problem
+        assert "the registrar is not installed" in state.problem
         assert state.problem.endswith(remedy)
+        other = path.rpartition("-")[0] + "-000000000000.pyz"
+        clean.gw.exec(["touch", other])
+        assert "the registrar there is of another version of k4t" in clean.observe().problem
+        clean.gw.exec(["rm", other])
         clean.gw.exec(["sh", "-c", f"cp /root/pyz {path}; echo x >> {path}"])
         with pytest.raises(RegistrarMismatch, match="was altered") as caught:
             clean.envoy().fence(Epoch(10**6, "r"))

@@ -31,6 +31,8 @@ from k4t.model.state import Container, Former, Observed
 from k4t.registrar.document import Document
 
 NO_OPTIONS = Options()
+ANSWERED = (1,)
+"""Exit statuses of gateways and DNS servers whose host answers, but not as it should: their registrar is not there."""
 NO_IMAGE = ResolvedImage("", "")
 
 
@@ -356,7 +358,9 @@ class _Run:
                 self.warnings.append(said)
         for key, group in self.survey.groups.items():
             if self.closed.get(key) not in self.refused:
-                self.warnings += [f"{key[0]} {one.name} is unreachable ({one.problem})" for one in group.away]
+                for one in group.away:
+                    what = "can't be used" if one.exit_status in ANSWERED else "is unreachable"
+                    self.warnings.append(f"{key[0]} {one.name} {what} ({one.problem})")
         if self.unknown.get(""):
             nodes = ", ".join(sorted(self.survey.unknown))
             self.not_done.append(f"{_few(self.unknown[''])} is not seen and may be on {nodes}, unreachable")
@@ -413,6 +417,9 @@ def _is_closed(group: Group, *, degrade: bool) -> bool:
 
 
 def _why_closed(group: Group) -> str:
-    away = ", ".join(f"{m.name} ({m.problem})" if m.problem else m.name for m in group.away)
+    silent = [m for m in group.away if m.exit_status not in ANSWERED]
+    away = ", ".join(f"{m.name} ({m.problem})" if m.problem else m.name for m in silent)
+    words = [f"unreachable {away}"] if silent else []
+    words += [f"{m.name} can't be used ({m.problem})" for m in group.away if m not in silent]
     remedy = "" if len(group.away) == len(group.members) else "; --degraded publishes to the others"
-    return f"{group.kind} group {group.name}: unreachable {away}{remedy}"
+    return f"{group.kind} group {group.name}: {', '.join(words)}{remedy}"
