@@ -87,10 +87,15 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
                     threading.Thread(target=participant.connect_ahead, name=participant.name, daemon=True).start()
         from k4t.master.history import WorkingCopy
         from k4t.master.locking import locked
+        from k4t.master.pairs import Pairs
         from k4t.master.publication.publish import Publisher
         from k4t.master.vault import Vault
         from k4t.remote import lock
 
+        vault = Vault(tree, lambda secret: value(secret, db), lambda: digest_key(db))
+        for participant in participants.values():
+            if isinstance(participant, RegistrarParticipant):
+                participant.certificates = Pairs(db, tree, vault.value)
         holder = lock.Holder(who(), socket.gethostname(), os.getpid(), now(), "apply", run_id)
         yield Run(
             directory=db,
@@ -104,7 +109,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             emit=emit,
             lock=lambda: locked(WorkingCopy(db).lock_path, fleet, holder, emit, wait_s=WAIT_S if wait else 0.0),
             host_lock={node.name: _host_lock(fleet, node, holder) for node in tree.nodes.values()},
-            vault=Vault(tree, lambda secret: value(secret, db), lambda: digest_key(db)),
+            vault=vault,
         )
     finally:
         for participant in participants.values():

@@ -65,8 +65,8 @@ class Rfc2136:
         self._seen = ""
 
     def _signed(self) -> Key | None:
-        if self._key is None and self._dns.key_name:
-            self._key = parse_key(self._dns.key_name, self._secret(), self._dns.secret)
+        if self._key is None:
+            self._key = tsig_key(self._dns, self._secret)
         return self._key
 
     # --- the contract --------------------------------------------------------------------------------------
@@ -296,6 +296,11 @@ class Rfc2136:
         if bad != own.state:
             self._zone.write(seen, bad, Change())
         return False
+
+
+def tsig_key(dns: Dns, secret: Callable[[], str]) -> Key | None:
+    """The tree's; None when it names none. Raises StepError, SecretUnavailable."""
+    return parse_key(dns.key_name, secret(), dns.secret) if dns.key_name else None
 
 
 @dataclass(frozen=True, slots=True)
