@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from k4t.model.publish import Record, Route
 from k4t.model.shared import NOWHERE, Protocol, Share, Where
+from k4t.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Image:
     """`reference` always stands; with `archive` (a file of the app's directory) it is the name to give it."""
 
@@ -19,7 +20,7 @@ class Image:
     pull: Literal["missing", "always", "never"] = "missing"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContainerSettings:
     user: str = ""
     workdir: str = ""
@@ -30,14 +31,14 @@ class ContainerSettings:
     cap_drop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Network:
     mode: Literal["host", "bridge", "macvlan", "ipvlan", "none"] = "host"
     resolvers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Port:
     """`container`: where it listens by itself; `host`: the number it is told or published at, "auto", or None."""
 
@@ -48,7 +49,7 @@ class Port:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Env:
     """`digest`: the keyed one of its secret's value, once that is known (never as the tree is read)."""
 
@@ -58,7 +59,7 @@ class Env:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class File:
     """`sha256` is of the content after `expand`; of a secret it is the keyed digest, once its value is known."""
 
@@ -72,7 +73,7 @@ class File:
     sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Volume:
     """Exactly one of `path`, `name`, `tmpfs_bytes`."""
 
@@ -90,7 +91,7 @@ class Volume:
         return self.tmpfs_bytes is None and not self.read_only and self.scope == "node"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resources:
     cpus: float | None = None
     memory_bytes: int | None = None
@@ -99,7 +100,7 @@ class Resources:
     pids: int = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HttpProbe:
     port: str = ""
     path: str = "/"
@@ -107,17 +108,17 @@ class HttpProbe:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TcpProbe:
     port: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExecProbe:
     args: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageProbe:
     """The image's own HEALTHCHECK."""
 
@@ -125,7 +126,7 @@ class ImageProbe:
 Probe = HttpProbe | TcpProbe | ExecProbe | ImageProbe
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Health:
     probe: Probe
     interval_s: float = 5.0
@@ -134,26 +135,26 @@ class Health:
     start_period_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Log:
     driver: str = "local"
     max_size_bytes: int = 10 * 1024 * 1024
     max_files: int = 5
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stop:
     signal: str = ""
     grace_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Spread:
     by: str
     max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pin:
     replica: int
     node: str = ""
@@ -161,7 +162,7 @@ class Pin:
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Placement:
     require: tuple[tuple[str, str], ...] = ()
     spread: tuple[Spread, ...] = ()
@@ -169,7 +170,7 @@ class Placement:
     pins: tuple[Pin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Update:
     strategy: Literal["rolling", "recreate"] = "rolling"
     max_surge: Share = Share(1)
@@ -180,7 +181,7 @@ class Update:
     on_failure: Literal["rollback", "stop"] = "rollback"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Job:
     name: str
     before_update: bool = False
@@ -192,7 +193,7 @@ class Job:
     env: tuple[Env, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scale:
     min: int
     max: int
@@ -202,7 +203,7 @@ class Scale:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class App:
     """`replicas` is None for per-node apps. `docker_extra` is the parsed JSON of the `<docker>` way out."""
 

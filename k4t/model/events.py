@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from k4t.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Note:
     """A sentence for people."""
 
@@ -14,12 +15,12 @@ class Note:
     warning: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepStarted:
     step: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepProgress:
     """`fraction` is 0…1, or None when the whole isn't known."""
 
@@ -28,21 +29,21 @@ class StepProgress:
     fraction: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepDone:
     step: str
     text: str = ""
     duration_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepFailed:
     step: str
     error: str
     host: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepSkipped:
     """Not begun, because `because` (a step's id, or a word) did not succeed."""
 

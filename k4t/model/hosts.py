@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from k4t.model.shared import NOWHERE, Where
+from k4t.model.value import value
 
 Availability = Literal["active", "cordoned", "drained", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ssh:
     """How to reach a host. Empty or None means: as the cluster says, then as ~/.ssh/config says."""
 
@@ -24,7 +25,7 @@ class Ssh:
     connect_timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Power:
     host: str = ""
     on: str = ""
@@ -32,7 +33,7 @@ class Power:
     after_apply: Literal["stay", "off"] = "stay"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capacity:
     """None: what the host reports."""
 
@@ -41,7 +42,7 @@ class Capacity:
     reserve_memory_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddressPool:
     """Addresses for macvlan and ipvlan containers, both ends included."""
 
@@ -52,7 +53,7 @@ class AddressPool:
     gateway: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """`address` is where traffic goes: the v4 one, else the v6 one; `address6` the v6 one when both are given."""
 
@@ -69,13 +70,13 @@ class Node:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Script:
     verb: str
     args: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Gateway:
     """`http`, `https`: ports on which it takes traffic in; 0 for none."""
 
@@ -90,7 +91,7 @@ class Gateway:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dns:
     name: str
     driver: str

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from k4t.model.state import ParticipantState
+from k4t.model.value import value
 from k4t.registrar.document import Document, Epoch
 
 Kind = Literal["gateway", "dns"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capabilities:
     """What a driver can express. `plan` refuses what the weakest member of a group can't, naming it.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from k4t.model.value import value
 
 Protocol = Literal["tcp", "udp"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Where:
     """The line of the tree that a value comes from, for messages. `file` is relative to the tree."""
 
@@ -22,7 +23,7 @@ class Where:
 NOWHERE = Where("")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Share:
     """`max-surge`, `withdraw`: a count, or a percentage of something."""
 

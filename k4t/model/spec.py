@@ -8,16 +8,17 @@ the schema's default may be left out of a canonical form; `k4t.master.planning.s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from k4t.model.app import App
 from k4t.model.hosts import Dns, Gateway, Node, Power, Ssh
 from k4t.model.publish import Certificate
 from k4t.model.shared import NOWHERE, Where
+from k4t.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registry:
     host: str
     user: str = ""
@@ -25,7 +26,7 @@ class Registry:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Backup:
     """A snapshot target: a node of the tree, or a host that is none."""
 
@@ -37,13 +38,13 @@ class Backup:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Safety:
     withdraw_percent: float = 30.0
     min: int = 5
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cluster:
     name: str
     id: str
@@ -58,7 +59,7 @@ class Cluster:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretRef:
     """`secrets/NAME.xml` (a reference) or `secrets/NAME.age` (`kind` "age"). Never the value."""
 
@@ -68,7 +69,7 @@ class SecretRef:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tree:
     """One consistent reading of `db/`.
 

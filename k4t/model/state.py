@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from k4t.model.shared import Protocol
+from k4t.model.value import value
 from k4t.registrar.document import Document, Epoch
 
 NO_EPOCH = Epoch(0, "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BoundPort:
     """A port as the `.ports` label remembers it: `number` is where traffic goes on the container's address."""
 
@@ -21,7 +22,7 @@ class BoundPort:
     protocol: Protocol = "tcp"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Container:
     """One container with k4t's labels, of this cluster. `state` is Docker's word (running, exited, created …).
 
@@ -62,7 +63,7 @@ def container_name(cluster: str, app: str, replica: str, generation: int) -> str
     return f"{cluster}.{app}.{replica}.{generation}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stranger:
     """A container that is not this cluster's: another cluster's, or nobody's. Never touched."""
 
@@ -74,7 +75,7 @@ class Stranger:
     address: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JobRun:
     """The container of a job of this cluster: its last run, or the one to come. `key`: what it runs for (see
     planning.jobs); `done`: keys of earlier runs that succeeded. `schedule`: of a timer, as its label has it.
@@ -105,7 +106,7 @@ class JobRun:
         return (*self.done, self.key) if self.exit_status == 0 else self.done
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Facts:
     """What a host reports of itself. `arch` in Docker's words (amd64, arm64 …)."""
 
@@ -115,7 +116,7 @@ class Facts:
     memory_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Revision:
     """One applied state: `tree` is the whole tree's sha256 or "" for a partial apply; `apps` what changed then, with
     their hashes; `at` is RFC 3339 UTC."""
@@ -128,7 +129,7 @@ class Revision:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dead:
     """A node that was given up: its containers up to revision `serial` may only be stopped. `fenced`: it was switched
     off then."""
@@ -137,7 +138,7 @@ class Dead:
     fenced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Former:
     """What led to an app before an update to `spec` began: one document a group, of its routes, checks and records."""
 
@@ -145,7 +146,7 @@ class Former:
     documents: tuple[Document, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Head:
     """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC. `dead`: nodes
     that were given up and are not known to be clean since.
@@ -170,7 +171,7 @@ class Head:
     former: Mapping[str, Former] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeState:
     """`problem` is why a node is unreachable, in words; `exit_status` that problem's. `late`: it has not answered yet,
     and still may; until then it is as unknown as an unreachable one."""
@@ -187,7 +188,7 @@ class NodeState:
     late: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ParticipantState:
     """One gateway or DNS server. `document` is what it holds of this cluster; None: nothing yet. `ancestors`: (seq,
     sha256) of documents that it follows, parent first, as far as this member knows. `id`: random, of what it keeps
@@ -216,7 +217,7 @@ class ParticipantState:
     staged: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Observed:
     """Everything one run saw. Keys are names of the tree."""
 

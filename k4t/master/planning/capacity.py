@@ -11,9 +11,10 @@ from k4t.master.planning.survey import Survey
 from k4t.model.app import App, Pin
 from k4t.model.hosts import Node
 from k4t.model.state import Facts, Observed
+from k4t.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Demand:
     """What one container takes of a node. `ports`: known ones, and its own address where that is known. `any`: kinds
     of which it takes one that its host will choose."""
@@ -24,7 +25,7 @@ class Demand:
     any: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Freed:
     """What a container of `app` gives back with the step `removed`, or for the same app already with `stopped` (it is
     then kept, stopped, until the update is complete: `name`)."""

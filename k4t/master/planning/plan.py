@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from k4t.model.app import App
 from k4t.model.participant import Kind
 from k4t.model.state import JobRun
+from k4t.model.value import value
 from k4t.registrar.document import Document
 
 Action = Literal[
@@ -17,7 +18,7 @@ Action = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolvedImage:
     """A reference and what it stands for in this revision.
 
@@ -30,7 +31,7 @@ class ResolvedImage:
     archs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Slot:
     """One generation of one replica. Its endpoints are known once its container exists.
 
@@ -49,7 +50,7 @@ class Slot:
         return f"{self.app}.{self.replica}.{self.generation}@{self.node}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fetch:
     """Bring an image to a node: pulled by digest, or its archive sent."""
 
@@ -59,7 +60,7 @@ class Fetch:
     policy: Literal["missing", "always", "never"] = "missing"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Create:
     """`address`, `ports` come from pins; everything else is allocated on the host, under its lock.
 
@@ -78,7 +79,7 @@ class Create:
     instead_of: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """A container that exists, or will when its create step is done (`id` is then empty)."""
 
@@ -89,7 +90,7 @@ class Target:
     grace_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Await:
     """Until the replica is healthy, at most `timeout_s`."""
 
@@ -99,7 +100,7 @@ class Await:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resize:
     """Resources and restart policy of a running container, changed in place."""
 
@@ -110,7 +111,7 @@ class Resize:
     resources: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refresh:
     """Files of a running container, rewritten in place; it is then restarted, or told by signals. `targets` change;
     `files`: the hashes of all that it has for itself, afterwards. `app` as the tree has it now."""
@@ -124,7 +125,7 @@ class Refresh:
     signals: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Publish:
     """One atomic change to every member of a group.
 
@@ -141,14 +142,14 @@ class Publish:
     former: Document | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pause:
     """Let sessions or caches run out."""
 
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunJob:
     """A job, run to its end (`schedule` empty), or put on the node with a timer. `app` is the app as the job runs it;
     `done`: keys of earlier runs that succeeded. `name`: the container's, of three parts where a replica's has four."""
@@ -164,7 +165,7 @@ class RunJob:
     done: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DropJob:
     """A timer and its container, or a container of a job that the tree no longer has."""
 
@@ -178,7 +179,7 @@ class DropJob:
 Work = Fetch | Create | Target | Await | Resize | Refresh | Publish | Pause | RunJob | DropJob
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Step:
     """`cause` in words (“image 1.3 → 1.4”). `after`: ids of steps that must have succeeded before.
 
@@ -197,7 +198,7 @@ class Step:
     awaits: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UnsafeChange:
     """`kind` and `name` as in `--allow KIND:NAME`; `detail` says what would happen, with the numbers."""
 
@@ -210,7 +211,7 @@ class UnsafeChange:
         return f"{self.kind}:{self.name}" if self.name else self.kind
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unschedulable:
     """`reasons`: “2 of 3 nodes: not enough memory”."""
 
@@ -219,7 +220,7 @@ class Unschedulable:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """`scope`: the apps it is about (every app, when it is a whole apply). Sentences: `not_done`, what is left
     because a node is unreachable (exit 3); `refused`, apps left alone because a group can't be published to (69).
@@ -250,7 +251,7 @@ class Plan:
         return tuple(step.work for step in self.steps if isinstance(step.work, Publish))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Options:
     """`named`: what the command itself asked for, as in `--allow` (“remove-app:web”, “withdraw”): not unsafe then.
 
