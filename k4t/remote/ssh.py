@@ -7,6 +7,7 @@ The way in: where is it (`ssh_config`) → through which jumps → dial → key 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import random
 import socket
@@ -16,9 +17,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from k4t import command
+from k4t import __version__, command
 from k4t.errors import ConnectionLost, HostUnreachable, LoginRefused, StepError
 from k4t.model.hosts import Ssh
 from k4t.remote import channels, dial, login
@@ -42,6 +44,22 @@ WINDOW_BYTES = 1024 * 1024
 # paramiko imports `invoke` for the `Match exec` of its own configuration reader, and with it asyncio and a YAML parser:
 # 50 ms of each run. It copes without; `ssh_config` refuses Match exec by name before it comes to that.
 sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
+
+
+class _Metadata(ModuleType):
+    """Stands in for importlib.metadata until somebody wants more of it than paramiko, which asks for its own version
+    alone (it goes into the banner): the real one imports email, csv and zipfile, 25 ms of each run."""
+
+    def version(self, name: str) -> str:
+        return f"k4t{__version__}" if name == "paramiko" else str(self.__getattr__("version")(name))
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+sys.modules.setdefault("importlib.metadata", _Metadata("importlib.metadata"))
 
 RSA = ("rsa-sha2-512", "rsa-sha2-256")
 SCANNED_TYPES = (("ssh-ed25519",), ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"), RSA)
