@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k4t.dns.dnsmasq import Dnsmasq
-from k4t.dns.rfc2136 import Rfc2136, tsig_key
-from k4t.dns.wire import CONNECT_TIMEOUT_S, dial
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
@@ -46,6 +44,7 @@ GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], Reg
     "nginx": Nginx,
 }
 DNS_SERVERS = {"dnsmasq": Dnsmasq}
+RFC2136 = "rfc2136"
 
 
 def read(db: Path) -> Tree:
@@ -159,10 +158,12 @@ def _participants(tree: Tree, fleet: Fleet, db: Path) -> dict[tuple[Kind, str], 
     for dns in tree.dns.values():
         if server := DNS_SERVERS.get(dns.driver):
             found["dns", dns.name] = server(dns, tree.cluster, _connect(fleet, dns))
-        elif dns.driver == Rfc2136.driver:
+        elif dns.driver == RFC2136:
+            from k4t.dns.rfc2136 import Rfc2136  # late: half a registrar and a DNS client come with it
+
             found["dns", dns.name] = Rfc2136(dns, tree.cluster, _secret(tree, dns, db), _dial(fleet, dns))
         else:
-            missing.append(_unavailable(dns, (*DNS_SERVERS, Rfc2136.driver)))
+            missing.append(_unavailable(dns, (*DNS_SERVERS, RFC2136)))
     if missing:
         raise InvalidTree(missing)
     return found
@@ -178,6 +179,8 @@ def _secret(tree: Tree, dns: Dns, db: Path) -> Callable[[], str]:
 
 def _dial(fleet: Fleet, dns: Dns) -> Callable[[], Stream]:
     """From here; from its SSH host where the tree names one other than the address it answers at."""
+    from k4t.dns.wire import CONNECT_TIMEOUT_S, dial
+
     if dns.ssh.host in ("", dns.address):
         return lambda: dial(dns.address, dns.port)
     return lambda: fleet.transport(dns).connect_tcp(dns.address, dns.port, CONNECT_TIMEOUT_S)
@@ -229,8 +232,9 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
     if isinstance(thing, Gateway):
         yield from gateway_install.install(run.fleet.transport(thing), thing)
     elif isinstance(thing, Dns):
-        if thing.driver == Rfc2136.driver:
+        if thing.driver == RFC2136:
             from k4t.dns import install_bind
+            from k4t.dns.rfc2136 import tsig_key
 
             key = tsig_key(thing, _secret(run.tree, thing, run.directory))
             yield from install_bind.install(run.fleet.transport(thing), thing, key)
