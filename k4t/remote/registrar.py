@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import threading
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +65,8 @@ ERRORS: Mapping[str, tuple[type[StepError | ParticipantAway], str]] = {
 @functools.cache
 def build() -> tuple[bytes, str]:
     """The zipapp and its sha256: the same bytes for the same source, whatever the time and the machine."""
+    import zipfile
+
     sources = {path.name: path.read_bytes() for path in sorted(_package().glob("*.py"))}
     content = {f"k4t/registrar/{name}": source for name, source in sources.items()}
     content |= {"__main__.py": FIRST.encode(), "k4t/__init__.py": b""}
