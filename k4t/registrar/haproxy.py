@@ -49,7 +49,7 @@ class HAProxy(Vendor):
             bool(config.get("ipv6", True)),
             self.own,
         )
-        self.checked = ""
+        self.checked: Dict[str, str] = {}
 
     # --- set up ----------------------------------------------------------------------------------------------
 
@@ -71,6 +71,9 @@ class HAProxy(Vendor):
         for route in document.routes:
             if route.listen and route.protocol == "udp":
                 raise VendorRefused("a route of app %s (listen %d): HAProxy has no UDP" % (route.app, route.listen))
+            if route.tls and not route.listen and self.own and not self.place.https:
+                said_ = "this gateway has no https port (set https in the tree, then k4t gateway install)"
+                raise VendorRefused("a route of app %s: %s" % (route.app, said_))
             if route.listen and route.listen in taken:
                 said = (route.app, route.listen, taken[route.listen])
                 raise VendorRefused("a route of app %s: port %d is the gateway's %s port" % said)
@@ -91,14 +94,15 @@ class HAProxy(Vendor):
         if wanted.problems:
             raise VendorRefused("; ".join(wanted.problems[:5]))
         current = split(files.read(self.file) or "")[0]
-        if wanted.structure in (current, self.checked):
+        candidate = {"": wanted.structure, **wanted.files}
+        if candidate == self.checked or candidate == {"": current, **{path: files.read(path) for path in wanted.files}}:
             return
         running = self._running_generation()
         taken = haproxy_checker.ports_taken(wanted.structure, current if running is not None else "")
         if taken and running in (None, generation(current)):
             raise VendorRefused("port %d of this host is in use by another program" % taken[0])
         haproxy_checker.check(self._arguments(), self.file, rendering, self.directory)
-        self.checked = wanted.structure
+        self.checked = candidate
 
     def _arguments(self) -> Sequence[str]:
         """The program and its configuration files: ours, or those that the operator's process was started with."""
@@ -162,11 +166,24 @@ class HAProxy(Vendor):
             change = haproxy_members.change(wanted.members, before)
             haproxy_socket.tell(self.place.socket, haproxy_members.withdraw(change.leaving))
         self._write_all(rendering, wanted.text)
+        self._renew(wanted)
         failing = self._add(wanted, change.fresh, before, sick)
         haproxy_socket.tell(self.place.socket, haproxy_members.withdraw(change.kept))
         gone = [*change.leaving, *change.kept, *change.leftover]
         haproxy_socket.tell(self.place.socket, [*haproxy_members.delete(gone)])
         return failing
+
+    def _renew(self, wanted: Rendered) -> None:
+        """Certificates that the process has otherwise: replaced in it, so that open connections go on."""
+        for path in self._stale_certificates(wanted):
+            said = haproxy_socket.renew(self.place.socket, path, wanted.files[path])
+            if said:
+                raise VendorRefused("HAProxy refuses certificate %s: %s" % (path, said[:500]))
+
+    def _stale_certificates(self, wanted: Rendered) -> List[str]:
+        pems = sorted(path for path in wanted.files if path.endswith(".pem"))
+        served = haproxy_socket.fingerprints(self.place.socket, pems)
+        return [path for path in pems if served.get(path) != haproxy_socket.fingerprint(wanted.files[path])]
 
     def _servers(self, wanted: Rendered, old: Rendering) -> List[Server]:
         """Of our own backends alone."""
@@ -242,15 +259,16 @@ class HAProxy(Vendor):
     def _write_named(self, rendering: Rendering) -> None:
         for path, content in rendering.items():
             if path != self.file and files.read(path) != content:
-                files.write(path, content, 0o600 if path.endswith(".pem") else 0o644)
+                files.write(path, content, _mode(path))
 
     def _restore(self, old: Rendering) -> None:
         """The last good file again, and everything in it ready; a master that failed to start a worker starts one."""
         text = old.get(self.file)
         if text is None:
             return
-        if files.read(self.file) != text:
-            files.write(self.file, text)
+        for path, content in old.items():
+            if content is not None and files.read(path) != content:
+                files.write(path, content, _mode(path))
         structure, members = split(text)
         keys = [(name, server) for name, found in members.items() for server in found]
         try:
@@ -291,6 +309,9 @@ class HAProxy(Vendor):
         found = self._verify_files(rendering, self._on_disk())
         try:
             structure = self._verify_structure(rendering)
+            if not structure:
+                stale = self._stale_certificates(rendering[self.file])
+                structure = ["certificate %s is not what is loaded" % path for path in stale]
             return found + structure + self._verify_members(rendering[self.file])
         except VendorSilent:
             return [self._asleep(), *found]
@@ -312,9 +333,7 @@ class HAProxy(Vendor):
         for name, text in sorted(wanted.files.items()):
             if name.endswith(".map") and sorted(maps.get(name, [])) != sorted(text.splitlines()):
                 found += ["%s: %s" % (os.path.basename(name), words) for words in _compare(text, maps.get(name))]
-        pems = {name for name in wanted.files if name.endswith(".pem")}
-        missing = sorted(pems - haproxy_socket.certificates(path)) if pems else []
-        return found + ["certificate %s is not loaded" % name for name in missing]
+        return found
 
     def _verify_members(self, wanted: Rendered) -> List[str]:
         found = []
@@ -331,6 +350,10 @@ class HAProxy(Vendor):
             if name in wanted.members and server not in wanted.members[name].servers and one.ready:
                 found.append("%s: %s is served but not published" % (name, one.address))
         return found
+
+
+def _mode(path: str) -> int:
+    return 0o600 if path.endswith(".pem") else 0o644
 
 
 def _text(value: Any) -> str:

@@ -2,8 +2,9 @@
 
 One file holds the structure (frontends, rules, backends) and the members of each backend (its `server` lines); hosts
 and prefixes stand in maps, so that a request is looked up, not tried against every rule, and so that the running
-process can be asked for them. Maps, certificates and the list of certificates are named by their content: the one
-file that names them is what switches. Source: HAProxy 2.6 configuration manual.
+process can be asked for them. Maps and lists of certificates are named by their content: the one file that names them
+is what switches. Certificates keep their names: they are renewed in the running process. Source: HAProxy 2.6
+configuration manual.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def app_of(backend: str) -> str:
 def render(made: Routing, place: Place, pems: Mapping[str, str]) -> Rendered:
     """`pems`: certificate's name to the text of chain and key in one."""
     files: Dict[str, str] = {}
-    paths = {name: _named(files, place, "certificates/%s.pem", text) for name, text in pems.items()}
+    paths = {name: place.path("certificates", name.replace("/", ".") + ".pem") for name in pems}
+    files.update({paths[name]: text for name, text in pems.items()})
     leads = _leads(made)
     members = {lead.name: _members(lead.backend) for lead in leads}
     sections = [_defaults(), *_frontends(made, place, paths, files)]
@@ -364,7 +366,8 @@ def _members(backend: Backend) -> Members:
     }
     pool, check = backend.pool, backend.check
     said = ["check inter %dms fall %d rise 1" % (check.interval_ms, check.retries)] if check else []
-    said += {"h2c": ["proto h2"], "tls": ["ssl verify none"]}.get(pool.upstream, [])
+    secure = "ssl verify none check-ssl" if check else "ssl verify none"
+    said += {"h2c": ["proto h2"], "tls": [secure]}.get(pool.upstream, [])
     cookie = pool.cookie if pool.affinity == "cookie" else ""
     return Members(servers, " ".join(said), cookie, check.timeout_ms if check else 0)
 

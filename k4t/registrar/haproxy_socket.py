@@ -6,10 +6,12 @@ commands on it are separated by semicolons.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import os
 import socket
-from typing import Dict, FrozenSet, Iterable, List, Sequence, Tuple
+from typing import Dict, Iterable, List, Sequence, Tuple
 
 from .errors import VendorSilent
 
@@ -122,9 +124,36 @@ def _map_lines(answer: str) -> List[str]:
     return [line.partition(" ")[2] for line in answer.splitlines() if line.startswith("0x")]
 
 
-def certificates(path: str) -> FrozenSet[str]:
-    """Paths of the certificates that the process has loaded."""
-    return frozenset(line for line in ask(path, "show ssl cert").splitlines() if line.startswith("/"))
+def fingerprints(path: str, names: Iterable[str]) -> Dict[str, str]:
+    """Of the certificates that the process has loaded from these paths: SHA-1, as it says it."""
+    found: Dict[str, str] = {}
+    for name in names:
+        for line in ask(path, "show ssl cert %s" % name).splitlines():
+            if line.startswith("SHA1 FingerPrint:"):
+                found[name] = line.partition(":")[2].strip().upper()
+    return found
+
+
+def fingerprint(pem: str) -> str:
+    """Of the first certificate of a PEM text; "" when it holds none."""
+    body = pem.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END")[0]
+    try:
+        return hashlib.sha1(base64.b64decode(body)).hexdigest().upper()  # noqa: S324 - it names, it doesn't protect
+    except ValueError:
+        return ""
+
+
+def renew(path: str, name: str, pem: str) -> str:
+    """Replace a certificate in the running process, for connections to come; "" or what it says against it."""
+    lines = "\n".join(line for line in pem.splitlines() if line.strip())
+    said = ask(path, "set ssl cert %s <<\n%s\n" % (name, lines))
+    if "Transaction created" not in said and "Transaction updated" not in said:
+        return " ".join(said.split()) or "no reason given"
+    said = ask(path, "commit ssl cert %s" % name)
+    if "Success!" in said:
+        return ""
+    ask(path, "abort ssl cert %s" % name)
+    return " ".join(said.split()) or "no reason given"
 
 
 def master(pid: int) -> Tuple[int, Sequence[str]]:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import socketserver
 import ssl
@@ -65,6 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
+        key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 4.2.2
+        self.send_header(
+            "Sec-WebSocket-Accept",
+            base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest()).decode(),
+        )
         self.end_headers()
         while data := self.connection.recv(4096):
             self.connection.sendall(data)

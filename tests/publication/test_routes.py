@@ -306,7 +306,8 @@ def test_websocket(gate: Gate, tls: bool) -> None:
     gate.publish(sites(Route("web", domains=("a.example.com",), tls="example")), secure)
     upgrade = "GET /ws HTTP/1.1\r\nHost: a.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     with gate.line(HTTPS if tls else HTTP, tls="a.example.com" if tls else "") as connection:
-        connection.sendall((upgrade + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n").encode())
+        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        connection.sendall((upgrade + key).encode())
         head = b""
         while b"\r\n\r\n" not in head:
             head += connection.recv(4096)
