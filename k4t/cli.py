@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, jobs, look, nodes, past, plans, secrets, updates
+from k4t.commands import apps, hosts, jobs, look, nodes, past, plans, secrets, txn, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, hoisted
@@ -34,6 +34,7 @@ app.add_typer(secrets.secret_app, name="secret")
 app.add_typer(jobs.job_app, name="job")
 app.add_typer(look.look_app)
 app.add_typer(updates.update_app)
+app.add_typer(txn.txn_app, name="txn")
 
 
 def _version(asked: bool) -> None:

@@ -197,7 +197,7 @@ def look(db: Path) -> dict[str, Any]:
     with opened(db, ahead=True) as run:
         from k4t.master.inspection.status import status
 
-        return status(run.fleet, now())
+        return status(run.fleet, now(), redo_log(db, run.tree))
 
 
 def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Callable[[str], None]) -> None:

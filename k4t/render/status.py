@@ -86,6 +86,15 @@ def _notes(status: dict[str, Any]) -> Iterator[str]:
             yield f"! {one['name']}: {one['problem']}"
         for difference in one.get("differences", ())[:5]:
             yield f"! {one['name']}: {difference}"
+    if status.get("redo_log"):
+        yield f"! {status['redo_log']}"
+    for one in status["transactions"]:
+        who = f"{one['at']} by {one['who']}"
+        if one["state"] == "owed":
+            yield f"! {', '.join(one['members'])} of {one['on']} is owed what was published {who}"
+        else:
+            end = "rolls it forward" if one["state"] == "decided" else "aborts it"
+            yield f"! transaction {one['id']} of {one['on']} ({who}) is {one['state']}: the next apply {end}"
 
 
 def _node(one: dict[str, Any]) -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from k4t.errors import K4tError
+from k4t.errors import K4tError, LogRefused
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe
 from k4t.master.planning import serials
 from k4t.master.planning.assess import wanted
 from k4t.master.planning.placement import Board
 from k4t.master.planning.survey import survey
+from k4t.master.transactions import debts
 from k4t.master.vantage import vantage
 from k4t.model.app import App
 from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
 from k4t.node import health
 from k4t.remote.lock_holder import holder_of
 
+if TYPE_CHECKING:
+    from k4t.master.publication.redolog import LogPlace, Transaction
 
-def status(fleet: Fleet, observed_at: str) -> dict[str, Any]:
-    """One look at every host, and one probe of every running replica."""
+
+def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[str, Any]:
+    """One look at every host, and one probe of every running replica. `log`: this working copy's redo log."""
     observed = observe(fleet)
     head = serials.newest(observed.heads)
     healthy = _healthy(fleet, observed)
@@ -36,9 +40,33 @@ def status(fleet: Fleet, observed_at: str) -> dict[str, Any]:
         "apps": [_app(app, observed, head, healthy, desired[app.name]) for app in fleet.tree.apps.values()],
         "gateways": [_member(state, observed) for state in observed.gateways.values()],
         "dns": [_member(state, observed) for state in observed.dns.values()],
-        "transactions": [],
+        **_transactions(log, observed),
         "backups": [],
     }
+
+
+def _transactions(log: LogPlace | None, observed: Observed) -> dict[str, Any]:
+    """What our own log has open, and what its last publications owe to members that have not got it since."""
+    if log is None:
+        return {"transactions": [], "redo_log": ""}
+    try:
+        contents = log.read()
+    except LogRefused as error:
+        return {"transactions": [], "redo_log": str(error)}
+    if not log.is_ours(contents):
+        return {"transactions": [], "redo_log": ""}
+    rows = [_transaction(one, one.state, one.members) for one in contents.transactions if not one.finished]
+    members = (*observed.gateways.values(), *observed.dns.values())
+    rows += [_transaction(one, "owed", owed) for one, owed in debts(contents, members)]
+    return {"transactions": rows, "redo_log": ""}
+
+
+def _transaction(one: Transaction, state: str, members: tuple[str, ...]) -> dict[str, Any]:
+    """`state`: begun (will be aborted), decided (will be rolled forward), owed (to these `members`)."""
+    return {
+        "id": one.id, "on": one.on, "state": state, "members": list(members), "who": one.who, "at": one.at,
+        "message": one.message,
+    }  # fmt: skip
 
 
 def _lock(fleet: Fleet) -> dict[str, Any] | None:
