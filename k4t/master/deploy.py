@@ -178,7 +178,7 @@ def _roll_back(run: Run, request: Request, decision: Decision, executed: Execute
     if not specs or executed.interrupted:
         return None
     observed = effective(run.fleet, observe(run.fleet))
-    failed = rollback.with_a_way_back(specs, observed)
+    failed = rollback.with_a_way_back(specs, decision.tree or run.tree, observed)
     if not failed:
         return None
     from k4t.master import record

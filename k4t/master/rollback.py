@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from k4t.errors import HostFull, NameTaken, PullFailed, RegistrarMismatch, StepError
 from k4t.master.execute import Executed, Failure
 from k4t.master.planning.plan import Plan, Target
+from k4t.master.planning.refresh import differs, of_spec
 from k4t.model.spec import Tree
 from k4t.model.state import Observed
 
@@ -45,9 +46,10 @@ def _blames_the_spec(failure: Failure) -> bool:
     return failure.step.action in SPEAKING and isinstance(error, StepError) and not isinstance(error, NOT_THE_SPEC)
 
 
-def with_a_way_back(specs: Mapping[str, str], observed: Observed) -> dict[str, str]:
-    """Those apps of which a container with another spec still exists. A first deploy has nothing to go back to."""
-    others = {one.app for node in observed.nodes.values() for one in node.containers if one.spec != specs.get(one.app)}
+def with_a_way_back(specs: Mapping[str, str], tree: Tree, observed: Observed) -> dict[str, str]:
+    """Those apps of which a container of before still exists. A first deploy has nothing to go back to."""
+    there = [one for node in observed.nodes.values() for one in node.containers if one.app in specs]
+    others = {one.app for one in there if one.spec != of_spec(specs[one.app]) or differs(tree.apps[one.app], one)}
     return {app: spec for app, spec in specs.items() if app in others}
 
 
@@ -63,11 +65,16 @@ def sentences(undone: RolledBack) -> tuple[str, ...]:
     """What the summary says of each app."""
     incomplete = {failure.step.app for failure in undone.executed.failed}
     incomplete |= {step.app for step, _ in undone.executed.skipped}
-    return tuple(_sentence(app, spec, whole=app not in incomplete) for app, spec in undone.failed.items())
+    begun = {step.app for step in undone.plan.steps}
+    return tuple(
+        _sentence(app, spec, whole=app not in incomplete, begun=app in begun) for app, spec in undone.failed.items()
+    )
 
 
-def _sentence(app: str, spec: str, *, whole: bool) -> str:
+def _sentence(app: str, spec: str, *, whole: bool, begun: bool) -> str:
     held = f"spec {spec[:11]}… did not get healthy, and is held: change it, or --retry"
+    if not begun:
+        return f"{app} stays as it is, since there is nothing to put back: {held}"
     if whole:
         return f"{app} is rolled back: {held}"
     return f"{app} is rolled back in part, the next apply goes on with that: {held}"

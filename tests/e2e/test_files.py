@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,19 +17,22 @@ from tests.lab import Host
 
 pytestmark = pytest.mark.integration
 NAME = "prod.web.0.1"
-# An app that reads its file once, and again at each SIGHUP.
-SCRIPT = "trap 'cat /conf/a >/dev/shm/seen' HUP; cat /conf/a >/dev/shm/seen; while :; do sleep 0.1; done"
+# An app that reads its file once, and again at each SIGHUP, and does not run with "bad".
+SCRIPT = (
+    "trap 'cat /conf/a >/dev/shm/seen' HUP; cat /conf/a >/dev/shm/seen; "
+    "read -r word </conf/a; [ $word != bad ] || exit 1; while :; do sleep 0.1; done"
+)
 READER = f"""\
-  <command><arg>/bin/sh</arg><arg>-c</arg><arg>{SCRIPT.replace(">", "&gt;")}</arg></command>
+  <command><arg>/bin/sh</arg><arg>-c</arg><arg>{SCRIPT.replace("<", "&lt;").replace(">", "&gt;")}</arg></command>
   <health interval="1s" start-period="0s"><exec><arg>/bin/true</arg></exec></health>"""
 
 
-def app(site: Site, on_change: str, content: str, *, limit: str = "100%", file: str = "") -> None:
+def app(site: Site, on_change: str, content: str, *, limit: str = "100%", file: str = "", replicas: int = 1) -> None:
     site.write("apps/web/a.conf", content)
     named = file or '<file source="a.conf" target="/conf/a"'
     site.write(
         "apps/web/app.xml",
-        f"""<app><image>{site.lab.image}</image>
+        f"""<app replicas="{replicas}"><image>{site.lab.image}</image>
 {READER}
   {named} on-change="{on_change}"/>
   <update max-unavailable="{limit}" drain="0s"/><stop grace="1s"/>
@@ -103,6 +107,72 @@ def test_where_a_restart_is_an_outage_it_is_replaced(site: Site) -> None:
     seen(host, "two\n", "prod.web.0.2")
     assert host.exec(["ls", f"/var/lib/k4t/{site.id}/containers"]).stdout.split() == ["prod.web.0.2"]
     assert site.json("plan")["steps"] == []
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("on_change", "place"),
+    [
+        ("SIGHUP", "before:refresh"),
+        ("SIGHUP", "after:refresh"),
+        ("restart", "before:refresh:2"),
+        ("restart", "after:refresh"),
+        ("restart", "before:await"),
+        ("restart", "after:await"),
+    ],
+)
+def test_a_change_in_place_converges_wherever_it_was_killed(
+    site: Site, tmp_path: Path, on_change: str, place: str
+) -> None:
+    """Another machine, without `.k4t/`, brings it to those that lack it: the same containers, nothing left to do."""
+    app(site, on_change, "one\n", limit="1", replicas=2)
+    site.k4t("apply", "--yes")
+    app(site, on_change, "two\n", limit="1", replicas=2)
+    process = site.start("apply", "--yes", extra={"K4T_FAILPOINT": place})
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, out + said
+    other = site.copy(tmp_path / "other")
+    other.k4t("apply", "--yes", "--wait")
+    for name in (NAME, "prod.web.1.1"):
+        seen(on(site, name), "two\n", name)
+    assert sorted(name for host in site.lab.nodes for name in containers(host)) == [NAME, "prod.web.1.1"]
+    assert other.json("plan")["steps"] == []
+
+
+def test_a_content_that_does_not_run_is_put_back_where_it_came_with_a_new_container(site: Site) -> None:
+    """Like any other failed update: the old container serves with the old content, the new one is held."""
+    app(site, "restart", "one\n", limit="0")
+    site.k4t("apply", "--yes")
+    app(site, "restart", "bad\n", limit="0")
+    failed = site.k4t("apply", "--yes", status=1)
+    assert "web is rolled back: spec v1:" in failed.stdout
+    assert containers(on(site)) == [NAME]
+    seen(on(site), "one\n")
+    again = site.json("apply", "--yes", status=3)
+    assert (again["done"], "web is held" in again["not_done"][0]) == (0, True)
+    app(site, "restart", "two\n", limit="0")
+    site.k4t("apply", "--yes")
+    assert site.json("plan")["steps"] == []
+    assert site.json("status")["apps"][0]["held"] is None
+
+
+def test_a_content_that_does_not_run_comes_to_no_second_replica(site: Site) -> None:
+    """Restarted in place, the first one is lost until there is another content, and the message says so; the second
+    one goes on with the old content, from whichever machine the next apply comes."""
+    app(site, "restart", "one\n", limit="1", replicas=2)
+    site.k4t("apply", "--yes")
+    app(site, "restart", "bad\n", limit="1", replicas=2)
+    failed = site.k4t("apply", "--yes", status=None)
+    assert failed.returncode in (1, 3)
+    assert "there is nothing to put back" in failed.stdout
+    seen(on(site, "prod.web.1.1"), "one\n", "prod.web.1.1")
+    other = site.copy(site.directory / "other")
+    again = other.json("apply", "--yes", status=3)
+    assert (again["done"], "web.0 can't be put back" in again["not_done"][0]) == (0, True)
+    seen(on(site, "prod.web.1.1"), "one\n", "prod.web.1.1")
+    app(other, "restart", "two\n", limit="1", replicas=2)
+    other.k4t("apply", "--yes")
+    assert other.json("plan")["steps"] == []
 
 
 def test_replace_is_the_default(site: Site) -> None:

@@ -28,6 +28,7 @@ from k4t.master.planning.endpoints import compose
 from k4t.master.planning.former import documents, of_app
 from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.reconcile import reconcile
+from k4t.master.planning.refresh import identity
 from k4t.master.planning.report import as_text
 from k4t.master.planning.specs import spec_hash
 from k4t.master.planning.survey import slot_of
@@ -122,7 +123,7 @@ def _spec(desired: Tree, app: str, image: str) -> str:
     if app not in desired.apps:
         return ""
     changed = dataclasses.replace(desired.apps[app], image=Image(image))
-    return spec_hash(changed, f"sha256:{image}")
+    return identity(changed, spec_hash(changed, f"sha256:{image}"))
 
 
 def _made(desired: Tree, before: Tree, name: str, there: Mapping[str, Container]) -> Container:

@@ -11,7 +11,7 @@ from k4t.master.planning.graph import NOT_STARTED, removal_of, stop_of
 from k4t.master.planning.placement import Board, forbids
 from k4t.master.planning.plan import ResolvedImage
 from k4t.master.planning.ranges import ADDRESSED, inside
-from k4t.master.planning.refresh import RESTART, Renewal, renewal
+from k4t.master.planning.refresh import RESTART, Renewal, differs, identity, renewal
 from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
 from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import Survey, replica_key
@@ -90,12 +90,21 @@ class Assessment:
 
     def retires(self, container: Container) -> bool:
         kept = self.app.update.on_failure == "rollback" and not self.held
-        return kept and container.spec != self.spec and container.state not in NOT_STARTED
+        return kept and self.differs(container) and container.state not in NOT_STARTED
 
     def retains(self, container: Container) -> bool:
         """Whether it is such a container, stopped by now."""
         kept = self.app.update.on_failure == "rollback" and not self.held
-        return kept and container.spec != self.spec and container.state == "exited"
+        return kept and self.differs(container) and container.state == "exited"
+
+    @property
+    def identity(self) -> str:
+        """What is held, when it does not get healthy."""
+        return identity(self.app, self.spec)
+
+    def differs(self, container: Container) -> bool:
+        """Whether it is of before the update."""
+        return container.spec != self.spec or differs(self.app, container)
 
     def vacated(self, container: Container) -> str:
         """The id of the step after which its place is free for its successor."""
@@ -124,6 +133,13 @@ class Assessment:
             for keep, lacks in found
             if lacks is not None and lacks.in_place and not (keep.action and RESTART in lacks.signals)
         ]
+
+    @property
+    def renewed(self) -> list[Container]:
+        """Those that have the new content already, while others are still to be restarted for it: a run that was cut
+        off may not have seen them healthy."""
+        kept = (keep.container for keep in self.keeps if not keep.action and keep.container.running)
+        return [one for one in kept if not differs(self.app, one)]
 
     @property
     def available(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.plan import Create, Plan
+from k4t.master.planning.refresh import of_spec
 from k4t.model.app import App, Health, HttpProbe
 from k4t.model.participant import Kind
 from k4t.model.spec import Tree
@@ -44,12 +45,13 @@ def begun(head: Head, plan: Plan, observed: Observed) -> dict[str, Former]:
     does another one as long as nothing of the unfinished one runs."""
     created = {step.app for step in plan.steps if isinstance(step.work, Create)}
     settled = {name for work in plan.publications() for name in work.settle}
-    running = {(one.app, one.spec) for node in observed.nodes.values() for one in node.containers if one.running}
+    seen = (one for node in observed.nodes.values() for one in node.containers if one.running)
+    running = {(one.app, one.spec) for one in seen}
     live = documents(observed)
     found = dict(head.former)
     for app in sorted(created & settled & plan.specs.keys()):
         known, spec = found.get(app), plan.specs[app]
-        if known is not None and (known.spec == spec or (app, known.spec) not in running):
+        if known is not None and (known.spec == spec or (app, of_spec(known.spec)) not in running):
             found[app] = dataclasses.replace(known, spec=spec)
             continue
         found[app] = _of(app, spec, live)

@@ -223,8 +223,13 @@ class Track:
         id = self.graph.add(f"refresh:{slot.label}", "refresh", lacks.cause, work, slot=slot, after=after)
         if lacks.signals != (RESTART,):
             return after
-        healthy = Await(container.name, slot, app, app.update.timeout_s)
-        return (self.graph.add(f"await:{slot.label}", "await", lacks.cause, healthy, slot=slot, after=(id,)),)
+        return (self.confirm(container, lacks.cause, (id,)),)
+
+    def confirm(self, container: Container, cause: str, after: tuple[str, ...] = ()) -> str:
+        """The id of the step that says it is healthy."""
+        slot = slot_of(container)
+        healthy = Await(container.name, slot, self.recipe.app, self.recipe.app.update.timeout_s)
+        return self.graph.add(f"await:{slot.label}", "await", cause, healthy, slot=slot, after=after)
 
     def _create(self, entry: Entry, gate: tuple[str, ...]) -> str:
         app, image, slot = self.recipe.app, self.recipe.image, entry.slot

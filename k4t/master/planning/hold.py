@@ -21,7 +21,7 @@ def held_spec(name: str, head: Head | None, options: Options) -> str:
 def is_held(found: Assessment, spec: str) -> bool:
     """Whether an app's wanted spec is the held one. Without any container of another spec there is nothing to go back
     to: then it is tried again."""
-    return bool(spec) and found.spec == spec and any(_former(found, all_of_it) for _, all_of_it in _replicas(found))
+    return bool(spec) and found.identity == spec and any(_former(found, all_of_it) for _, all_of_it in _replicas(found))
 
 
 def hold(found: Assessment, standing: Standing) -> None:
@@ -64,17 +64,17 @@ def _replicas(found: Assessment) -> Iterator[tuple[str, tuple[Container, ...]]]:
 
 
 def _former(found: Assessment, containers: tuple[Container, ...]) -> list[Container]:
-    return [one for one in containers if one.spec != found.spec and one.state not in BEYOND_STARTING]
+    return [one for one in containers if found.differs(one) and one.state not in BEYOND_STARTING]
 
 
 def pause(found: Assessment, standing: Standing, head: Head | None, options: Options) -> None:
     """Let no more than `pause-after` replicas have the wanted spec, as long as others serve with another one."""
     limit = found.app.update.pause_after
-    older = [(need, need.old) for need in found.needs if need.old is not None and need.old.spec != found.spec]
-    continued = found.name in options.proceed or (head is not None and head.continued.get(found.name) == found.spec)
+    older = [(need, need.old) for need in found.needs if need.old is not None and found.differs(need.old)]
+    continued = found.name in options.proceed or (head is not None and head.continued.get(found.name) == found.identity)
     if not limit or not older or continued or found.held or _returning(found, [old for _, old in older]):
         return
-    moving = [need for need in found.needs if need.old is not None and need.old.spec == found.spec]
+    moving = [need for need in found.needs if need.old is not None and not found.differs(need.old)]
     missing = [need for need in found.needs if need.old is None]
     room = max(0, limit - len(found.keeps) - len(moving))
     allowed = {need.replica for need in [*missing, *(need for need, _ in older)][:room]}

@@ -18,6 +18,7 @@ from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, r
 from k4t.master.planning.hold import held_spec, hold, is_held, pause
 from k4t.master.planning.placement import Board, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
+from k4t.master.planning.refresh import RESTART
 from k4t.master.planning.renew import rebalance, recycle
 from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
@@ -171,9 +172,9 @@ class _Run:
     def _say_waiting(self, found: Assessment) -> None:
         name = found.name
         if found.spec:
-            self.specs[name] = found.spec
+            self.specs[name] = found.identity
         if found.held:
-            self.held[name] = found.spec
+            self.held[name] = found.identity
             head = self.survey.head
             serial = head.held_at.get(name) if head and name not in self.options.failed else None
             when = f"at serial {serial}" if serial else "in this run"
@@ -181,7 +182,7 @@ class _Run:
             more = f" ({_few([f'{name}.{one}' for one in found.withheld])} can't be put back)" if found.withheld else ""
             self.not_done.append(said + more)
         elif found.paused is not None:
-            self.paused[name] = found.spec
+            self.paused[name] = found.identity
             self.not_done.append(f"{name} is paused after {found.paused} of {found.desired}; k4t continue {name}")
 
     def _may_publish(self, found: Assessment) -> bool:
@@ -286,8 +287,10 @@ class _Run:
             return
         for container in found.resizes:
             track.resize(container)
-        restarted: tuple[str, ...] = ()
-        for container, lacks in found.refreshes:
+        refreshes, restarted = found.refreshes, tuple[str, ...]()
+        if any(RESTART in lacks.signals for _, lacks in refreshes):
+            restarted = tuple(track.confirm(one, refreshes[0][1].cause) for one in found.renewed)
+        for container, lacks in refreshes:
             restarted = track.refresh(container, lacks, restarted)
         paused = [keep.container for keep in found.keeps if keep.container.state == "paused"]
         self.warnings += [f"{one.name} on {one.node} is paused, and left so" for one in paused]

@@ -7,6 +7,7 @@ let one be away. Everywhere else the replica is replaced, health-gated and drain
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from k4t.model.app import App, File
@@ -44,6 +45,23 @@ def renewal(app: App, container: Container, *, may_restart: bool) -> Renewal | N
         signals,
         in_place=container.running and has_own and (may_restart or RESTART not in wants),
     )
+
+
+def differs(app: App, container: Container) -> bool:
+    """Whether it has another content of a file than the one for whose sake an app is started anew."""
+    changing = [file for file in app.files if file.on_change == RESTART]
+    return bool(changing) and any(_differs(file, dict(container.files)) for file in changing)
+
+
+def identity(app: App, spec: str) -> str:
+    """What is held when it does not get healthy: the spec, and the contents that come by a restart."""
+    told = sorted((file.target, file.sha256) for file in app.files if file.on_change == RESTART)
+    return f"{spec}+{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}" if told and spec else spec
+
+
+def of_spec(identity: str) -> str:
+    """The spec in it."""
+    return identity.partition("+")[0]
 
 
 def _differs(file: File, told: dict[str, str]) -> bool:
