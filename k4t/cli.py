@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -222,8 +223,8 @@ def main(argv: list[str] | None = None) -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     status = _run(words or ["--help"])
-    if status == Interrupted.exit_status:
-        _leave_at_once(status)
+    if status == Interrupted.exit_status or any(thread.daemon for thread in threading.enumerate()):
+        _leave_at_once(status)  # a thread that is cutting a connection's keys just then may crash the interpreter
     gc.freeze()  # or the interpreter's last collections walk through all that was imported: 40 ms
     sys.exit(status)
 
