@@ -11,15 +11,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from k4t.errors import StepError
+from k4t.model.value import value
 
 MAX_LINE_BYTES = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completed:
     """How a command ended. `exit_status` is None when it was lost: the outcome is in doubt, read it back."""
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from k4t.errors import Unreachable, Usage, gravest
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe_node
 from k4t.master.planning.survey import replica_key
 from k4t.model.hosts import Node
 from k4t.model.state import Container, NodeState
+from k4t.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wanted:
     """Empty means any. `replica`: its number, or the node's name where apps run one a node."""
 
@@ -21,7 +20,7 @@ class Wanted:
     replica: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chosen:
     """`containers` by app, replica, generation; `away`: nodes that might hold more and can't be asked."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from k4t.errors import Interrupted, K4tError
 from k4t.master.planning.plan import Step
 from k4t.model.events import Emit, Note, StepDone, StepFailed, StepSkipped, StepStarted
+from k4t.model.value import value
 
 MAX_STEPS_AT_ONCE = 128
 STEPS_PER_NODE = 4
@@ -26,7 +27,7 @@ Perform = Callable[[Step, frozenset[str]], str]
 """Makes a step's call; told which of the steps it `awaits` have not succeeded. Returns a word about it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failure:
     step: Step
     error: K4tError

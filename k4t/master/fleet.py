@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from k4t.model.hosts import Dns, Gateway, Node, Ssh
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Tree
 from k4t.model.state import NodeState
+from k4t.model.value import value
 from k4t.node.docker import Engine
 from k4t.remote.transport import Transport
 
@@ -31,7 +31,7 @@ Connect = Callable[[str, Ssh, str], Transport]
 Key = tuple[str, int | None, str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Host:
     """A machine of the tree. A node, a gateway and a DNS server may share one: `key` tells machines apart."""
 

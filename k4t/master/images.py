@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from k4t.errors import ImageNotFound, K4tError
@@ -13,11 +13,12 @@ from k4t.master.planning.plan import ResolvedImage
 from k4t.master.vault import Vault
 from k4t.model.app import App
 from k4t.model.state import Head, Observed
+from k4t.model.value import value
 from k4t.node import images
 from k4t.node.reference import registry_of
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resolved:
     """`images`: one entry an app (and a job with an image of its own). `problems`: why there is none, by app."""
 

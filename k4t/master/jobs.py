@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from k4t.master.vault import Vault
 from k4t.model.app import App, Job
 from k4t.model.events import Emit, Note
 from k4t.model.state import Head, JobRun, Observed
+from k4t.model.value import value
 from k4t.node import cron, images, joblist
 from k4t.node import jobs as acts
 from k4t.node.docker import Engine
@@ -164,7 +164,7 @@ def _remember(run: Run, head: Head | None, app: App, job: Job, node: str) -> Non
 # --- the list --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Listed:
     """One job of the tree, or one that is still on a node. Times are RFC 3339 UTC, "" where there is none. `result`:
     "running", "exit 0" …, "not yet", or "unknown" (its node does not answer)."""

@@ -12,11 +12,11 @@ import os
 import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from k4t.errors import K4tError
+from k4t.model.value import value
 from k4t.tree import files
 from k4t.tree.edit import sync_directory
 
@@ -27,7 +27,7 @@ TIDY_EVERY = 16
 Files = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Manifest:
     """The files of one revision: path to sha256. `unknown`: apps whose applied files this copy never saw."""
 

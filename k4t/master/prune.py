@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from k4t.errors import K4tError
 from k4t.master.choose import Chosen, Wanted, choose
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head
+from k4t.model.value import value
 from k4t.node import files, lifecycle, stock
 from k4t.node.docker import Engine
 from k4t.node.reference import split
@@ -24,13 +24,13 @@ from k4t.remote import head as remote_head
 KEEP = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OldImage:
     node: str
     image: Stocked
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Surplus:
     """What would go. `problems`: nodes that could not be asked, in words."""
 

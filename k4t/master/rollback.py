@@ -6,7 +6,6 @@ What is put back is planned like everything else (planning.goback), from what is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from k4t.errors import HostFull, NameTaken, PullFailed, RegistrarMismatch, StepError
 from k4t.master.execute import Executed, Failure
@@ -14,13 +13,14 @@ from k4t.master.planning.plan import Plan, Target
 from k4t.master.planning.refresh import differs, of_spec
 from k4t.model.spec import Tree
 from k4t.model.state import Observed
+from k4t.model.value import value
 
 SPEAKING = ("create", "start", "await")
 """Actions whose failure says something about the spec."""
 NOT_THE_SPEC = (PullFailed, HostFull, NameTaken, RegistrarMismatch)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RolledBack:
     """`failed`: the specs that are held from now on, by app. `plan` is what put back, `executed` what became of it."""
 

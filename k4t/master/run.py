@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from k4t.model.value import value
 
 if TYPE_CHECKING:
     from k4t.master.fleet import Fleet
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from k4t.node.allocator import Locker
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """`lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock."""
 

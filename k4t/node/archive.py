@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from k4t.errors import StepError
+from k4t.model.value import value
 
 MAX_MEMBERS = 100_000
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
@@ -21,7 +21,7 @@ MAX_DOCUMENTS_BYTES = 32 * 1024 * 1024
 REMEDY = "make it with: docker save -o FILE IMAGE (one image to a file)"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Archive:
     """`config` is the sha256 of the image's configuration, "sha256:…"; `manifest` that of its manifest, or "".
 

@@ -6,10 +6,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from k4t.errors import ConnectionLost, DockerHangs, DockerUnavailable, EngineRefused, HostFull, K4tError
+from k4t.model.value import value
 from k4t.node.http import Broken, Garbled, Pool, Reply, TooSlow, Wire, read_reply, send_request
 from k4t.remote.transport import Transport
 
@@ -19,7 +20,7 @@ MAX_CONNECTIONS = 6
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """`path` without the version. `repeatable`: sending it twice does no harm, should a reply go missing."""
 

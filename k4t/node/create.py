@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from k4t.errors import (
@@ -19,6 +19,7 @@ from k4t.errors import (
 from k4t.model.app import App, Port
 from k4t.model.hosts import Node
 from k4t.model.state import BoundPort, Container
+from k4t.model.value import value
 from k4t.node import addresses, labels
 from k4t.node.allocate import Key, allocate, held_ports, needs_host_ports
 from k4t.node.allocator import Entries, Locker
@@ -36,7 +37,7 @@ LOOKS = 5
 LOOK_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Order:
     """One container to make. `image`: what the Engine finds it by. `ports`: pinned numbers by port name. `address`: the
     pinned one; `reserved`: those that other replicas are pinned to. `instead_of`: names of this cluster's containers
@@ -65,7 +66,7 @@ class Order:
     reserved: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chosen:
     """What is the new container's alone. `network`: Docker's, where `address` is its own."""
 

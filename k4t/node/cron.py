@@ -6,9 +6,10 @@ restrict. 0 and 7 are Sunday. OnCalendar: systemd.time(7).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
+
+from k4t.model.value import value
 
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
@@ -16,7 +17,7 @@ MAX_DAYS = 366 * 8
 """The 29th of February comes at least once in so many."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cron:
     minutes: tuple[int, ...]
     hours: tuple[int, ...]

@@ -6,12 +6,12 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/System/operation
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
+from k4t.model.value import value
 from k4t.node.call import Request
 from k4t.node.docker import Engine
 from k4t.node.labels import PREFIX
@@ -23,7 +23,7 @@ TOLD = frozenset(
 """With health_status. What a probe inside a container makes (exec_…) is left out."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EngineEvent:
     """`at` is RFC 3339 UTC with milliseconds; `action` Docker's word; `detail` what goes with it (exit status 1)."""
 

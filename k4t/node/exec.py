@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from k4t.errors import K4tError, StepError
 from k4t.model.state import Container
+from k4t.model.value import value
 from k4t.node.call import Request
 from k4t.node.docker import Engine
 from k4t.node.flow import Channel, Flow
@@ -25,7 +25,7 @@ Size = tuple[int, int]
 """Rows and columns."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """`terminal`: its size, when the command gets one; `interactive`: it is sent input."""
 

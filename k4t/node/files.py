@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from k4t.errors import StepError
 from k4t.model.app import App, File, Volume
+from k4t.model.value import value
 from k4t.node.docker import Engine
 from k4t.node.labels import PREFIX
 from k4t.remote.transport import Transport
@@ -24,7 +24,7 @@ _NUMERIC = re.compile(r"[0-9]+(:[0-9]+)?")
 _NAME = re.compile(r"[a-z0-9][a-zA-Z0-9_.-]*")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Placed:
     """One file and where it goes. `private`: in the container's own directory."""
 

@@ -12,12 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from k4t.errors import ConnectionLost, Interrupted, StepError, Unhealthy
 from k4t.model.app import App, ExecProbe, Health, HttpProbe, ImageProbe, TcpProbe
 from k4t.model.state import BoundPort, Container
+from k4t.model.value import value
 from k4t.node.docker import Engine, Json
 from k4t.node.http import Broken, Garbled, TooSlow, Wire, read_status, send_request
 from k4t.remote.lock import port_holder
@@ -44,7 +44,7 @@ class Dialer(Protocol):
     def connect_tcp(self, address: str, port: int, timeout_s: float) -> Stream: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Look:
     """What Docker says of a container. `check` is its own health ("" for none), `said` that check's last words."""
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from k4t.command import quote
 from k4t.errors import EngineRefused, ImageNotFound, Interrupted, K4tError, StepError
 from k4t.model.app import App
 from k4t.model.state import Container, JobRun
+from k4t.model.value import value
 from k4t.node import cron, joblist, logs
 from k4t.node.body import Given, body
 from k4t.node.docker import Engine
@@ -43,7 +44,7 @@ ZONES = "/usr/share/zoneinfo"
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Order:
     """A job to run, or to put on a node. `app`: the app as the job runs it; `image`: what the Engine finds it by.
     `secrets`, `contents`, `digests`: as create.Order has them."""

@@ -6,11 +6,11 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
 from k4t.model.state import Container
+from k4t.model.value import value
 from k4t.node.call import Request
 from k4t.node.docker import Engine
 from k4t.node.flow import Channel, Flow
@@ -21,7 +21,7 @@ TIMESTAMP_LEAST = len("2026-11-20T10:00:00Z")
 FRAMED = (b"\x00", b"\x01", b"\x02")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Line:
     """`at` is RFC 3339 UTC with nine digits of a second, so it sorts as text."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from k4t.model.value import value
 
 HUB = "docker.io"
 BY_ID = "id:"
@@ -18,7 +19,7 @@ class ImageLike(Protocol):
     def digest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resolved:
     """A reference and what it stands for; `archs` in Docker's words, empty where that isn't known."""
 

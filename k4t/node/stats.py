@@ -6,17 +6,17 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from k4t.errors import EngineRefused
 from k4t.model.state import Container
+from k4t.model.value import value
 from k4t.node.call import Request
 from k4t.node.docker import Engine
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sample:
     """`cpu_s`: processor time since its start, read at `at_s`. Bytes over the network since its start; None where it
     shares the host's network, which is not counted by container."""

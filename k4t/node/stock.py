@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from k4t.errors import EngineRefused
+from k4t.model.value import value
 from k4t.node.call import Request
 from k4t.node.docker import Engine
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stocked:
     """One image: `names` are its tags and its REPOSITORY@digest. `size_bytes` counts layers that others share too."""
 

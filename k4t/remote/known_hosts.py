@@ -15,15 +15,15 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from k4t.errors import HostKeyChanged, HostKeyUnknown, K4tError
+from k4t.model.value import value
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HostKey:
     """`type` as it stands in the file (ssh-ed25519, ecdsa-sha2-nistp256, ssh-rsa …); `blob` is the public key."""
 
@@ -40,7 +40,7 @@ class HostKey:
         return f"{_short(self.type)} {self.fingerprint}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """One line: `marker` is "", "cert-authority" or "revoked"; `file` and `line` say where."""
 

@@ -16,11 +16,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
 
 from k4t.errors import K4tError, Locked, StepError, Unreachable
+from k4t.model.value import value
 from k4t.remote.connection import RUN_MARK
 from k4t.remote.lock_script import SCRIPT
 from k4t.remote.transport import Process, Transport
@@ -36,7 +37,7 @@ MAX_CROSSINGS = 3
 TOGETHER = 16
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Holder:
     """Who holds a lock. `since` is RFC 3339 UTC, `run` the run id that marks its commands on hosts."""
 
@@ -215,7 +216,7 @@ class HostLock:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HostLocks:
     """The cluster's locks on all hosts. `failed` could not be locked, for another reason than another run."""
 
@@ -314,7 +315,7 @@ def release_all(locks: Sequence[HostLock]) -> None:
         lock.wait_gone()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HostHeld:
     """What was seen under the host's lock: every (protocol, port) that something listens on, on any address."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from k4t.errors import LoginRefused
+from k4t.model.value import value
 from k4t.remote.known_hosts import HostKey
 from k4t.remote.ssh_config import Target
 
@@ -23,7 +23,7 @@ class KeyUnreadable(Exception):
     """The file holds no private key that can be used; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Offer:
     """`key` is the library's; `words` name it in messages: a path, or the agent's key."""
 
@@ -31,7 +31,7 @@ class Offer:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Keyring:
     """The library's way to keys. `load` raises KeyEncrypted or KeyUnreadable; `agent` gives (comment, blob, key)."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k4t.errors import K4tError, StepError
 from k4t.model.participant import Kind
+from k4t.model.value import value
 from k4t.remote.registrar import BIN, RegistrarClient, build, source, zipapp_path
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ exec python3 -IS "$(ls -t {BIN}/k4t-registrar-*.pyz | head -n 1)" "$@"
 SERVICE_ENABLE = 'systemctl daemon-reload && systemctl enable --quiet "$1" && systemctl restart "$1"'
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Survey:
     """What a host has. `processes`: (pid, argv) of the vendor's, whoever started them."""
 
@@ -54,7 +54,7 @@ class Survey:
         return next((pid for pid, argv in self.processes if any(path in part for part in argv)), 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InstallPlan:
     """`own`: the vendor runs by our configuration. `pid`: of the one we started, 0 when it doesn't run. `put`: the
     registrar is missing. `notes`: what people must know or do themselves."""
@@ -66,7 +66,7 @@ class InstallPlan:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Service:
     """How a vendor is run where nobody else runs it. `file`: the configuration that a change of means a restart."""
 

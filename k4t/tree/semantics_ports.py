@@ -7,15 +7,15 @@ matter here: a tree must not get invalid because a node is drained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from k4t.errors import Finding
 from k4t.model.app import App
 from k4t.model.hosts import Node
+from k4t.model.value import value
 from k4t.tree.semantics_app import finding, fixed_number
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """An app's fixed port. `may`: the nodes it may run on, at most; `must`: those where it runs for certain."""
 

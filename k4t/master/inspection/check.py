@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from k4t.errors import K4tError
 from k4t.master.fleet import WITHOUT_SHELL, Fleet, at_once
 from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.value import value
 from k4t.remote.lock import STATE, writable_by
 from k4t.remote.transport import Transport
 
@@ -17,7 +17,7 @@ Thing = Node | Gateway | Dns
 PROGRAMS = {"flock": "apt-get install util-linux", "timeout": "apt-get install coreutils"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Checked:
     """One thing looked at. `exit_status` is what it ends the run with when it is not ok."""
 

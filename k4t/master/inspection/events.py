@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from k4t.master.fleet import Fleet, at_once
 from k4t.master.inspection import audit
 from k4t.master.planning import serials
 from k4t.model.state import Head
+from k4t.model.value import value
 from k4t.node import events as engine_events
 from k4t.remote import head as remote_head
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Happening:
     """`at` is RFC 3339 UTC. `source`: apply (a run of k4t) or docker. `subject`: who, or which container."""
 
@@ -30,7 +30,7 @@ class Happening:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Told:
     """Oldest first. `problems`: who could not be asked, in words."""
 

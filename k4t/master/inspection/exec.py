@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.state import Container
+from k4t.model.value import value
 from k4t.node import exec as node_exec
 from k4t.node.flow import Channel
 
@@ -16,7 +16,7 @@ MAX_LINE_BYTES = 64 * 1024
 Say = Callable[[Container, Channel, str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ended:
     """`error`: why the command could not be run there, or its end not be seen."""
 

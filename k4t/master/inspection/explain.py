@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from k4t.errors import K4tError, Usage
@@ -22,13 +21,14 @@ from k4t.master.vantage import vantage
 from k4t.model.app import App
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head, Observed, ParticipantState
+from k4t.model.value import value
 from k4t.node import events, health, logs
 
 TAIL_LINES = 10
 NO_IMAGE = ResolvedImage("", "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Insides:
     """What only an inspection tells. `exit_code` is of the last time it ended; `said` its own check's last answer."""
 
@@ -40,7 +40,7 @@ class Insides:
     log: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Replica:
     """One container of the app, or a wanted replica without one (`container` is then None).
 
@@ -55,7 +55,7 @@ class Replica:
     published: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """What speaks against one more replica there; "" for nothing."""
 
@@ -64,7 +64,7 @@ class Place:
     against: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Member:
     """A gateway or DNS server the app is published by. `trouble`: "" when it is in step."""
 
@@ -74,7 +74,7 @@ class Member:
     trouble: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Explained:
     """`steps`: what an apply would do, with causes. `helps`: sentences that name the command or the line to edit."""
 

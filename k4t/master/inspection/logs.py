@@ -11,13 +11,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from operator import attrgetter
 
 from k4t.errors import K4tError
 from k4t.master.choose import Chosen, Wanted, choose
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.state import Container
+from k4t.model.value import value
 from k4t.node import logs
 from k4t.node.flow import Flow
 from k4t.node.logs import Line
@@ -30,7 +30,7 @@ BY_TIME = attrgetter("at")
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Query:
     """`since`: RFC 3339 UTC; `tail`: of each container."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from k4t.errors import K4tError
 from k4t.master.choose import Chosen
 from k4t.master.fleet import Fleet, at_once
 from k4t.model.state import Container
+from k4t.model.value import value
 from k4t.node import stats
 from k4t.node.stats import Sample
 
 EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Use:
     """`cpus`: processors kept busy (1.5 = one and a half). Rates in bytes a second; None where they aren't counted."""
 

@@ -17,11 +17,12 @@ from k4t.master.planning.standing import Standing
 from k4t.master.planning.survey import Survey, replica_key
 from k4t.model.app import App
 from k4t.model.state import Container
+from k4t.model.value import value
 
 BEYOND_STARTING = ("dead", "removing")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Keep:
     """A container that stays. `action`: "" when it serves, else what brings it into service.
 
@@ -34,7 +35,7 @@ class Keep:
     leftovers: tuple[Container, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Need:
     """A replica that wants a new container, in the place of `old` if there is one.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from k4t.master.planning.assess import Assessment
 from k4t.master.planning.capacity import Host
@@ -22,6 +21,7 @@ from k4t.master.planning.survey import Survey
 from k4t.model.app import App, Image, Job
 from k4t.model.spec import Tree
 from k4t.model.state import JobRun, Observed
+from k4t.model.value import value
 
 KEY_LENGTH = 32
 
@@ -87,7 +87,7 @@ def key(app: App, job: Job, images: Mapping[str, ResolvedImage]) -> str:
     return hashlib.sha256(canonical_json(form)).hexdigest()[:KEY_LENGTH]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scene:
     """What all of this looks at."""
 

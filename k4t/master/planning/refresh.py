@@ -8,15 +8,15 @@ let one be away. Everywhere else the replica is replaced, health-gated and drain
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from k4t.model.app import App, File
 from k4t.model.state import Container
+from k4t.model.value import value
 
 RESTART = "restart"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Renewal:
     """What a container lacks: `targets` change, `files` are the hashes of all its own files afterwards. `signals`: what
     it is then told, each once; RESTART alone when one of them wants that. `in_place` False: it has to be replaced."""
