@@ -30,7 +30,7 @@ from k4t.master.planning.plan import Options, Plan, Publish
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.rollback import RolledBack
 from k4t.model.events import Note
-from k4t.model.state import Head
+from k4t.model.state import Head, Observed
 
 if TYPE_CHECKING:
     from k4t.master.locking import Locks
@@ -230,7 +230,9 @@ def _record(
     head = hold.remembered(head, plan, failed=failed, serial=outcome.serial, proceed=decision.proceed)
     unfinished = {*failed, *(one.step.app for one in executed.failed), *(step.app for step, _ in executed.skipped)}
     left = former.ended(head.former, plan, unfinished)
-    head = dataclasses.replace(head, jobs={**head.jobs, **placed(plan.steps)}, former=left)
+    head = dataclasses.replace(
+        head, jobs={**head.jobs, **placed(plan.steps)}, former=left, members=_ids(run, head, decision.observed)
+    )  # fmt: skip
     record.write_heads(run.fleet, head, run.emit)
     failpoints.reach("after:record")
     entry = {
@@ -238,6 +240,13 @@ def _record(
         "apps": list(request.apps), "allow": sorted(request.allow | request.named), "done": outcome.done,
     }  # fmt: skip
     record.remember(run.copy, head, about, entry, run.emit)
+
+
+def _ids(run: Run, head: Head, observed: Observed) -> dict[str, str]:
+    """Of what each gateway and DNS server of the tree keeps, as it was seen last: a blank one is told by another."""
+    members = (*observed.gateways.values(), *observed.dns.values())
+    known = {**head.members, **{f"{one.kind}/{one.name}": one.id for one in members if one.reachable and one.id}}
+    return {name: id for name, id in known.items() if tuple(name.split("/")) in run.fleet.participants}
 
 
 def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None = None) -> Outcome:

@@ -168,6 +168,8 @@ class Head:
     at: str = ""
     dead: Mapping[str, Dead] = field(default_factory=dict)
     jobs: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, str] = field(default_factory=dict)
+    """The id of what a gateway or DNS server keeps (“gateway/gw1”): a blank replacement has another."""
     former: Mapping[str, Former] = field(default_factory=dict)
 
 

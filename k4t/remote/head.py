@@ -39,6 +39,8 @@ def encode(head: Head) -> bytes:
     }
     if head.jobs:
         content["jobs"] = dict(head.jobs)
+    if head.members:
+        content["members"] = dict(head.members)
     if head.former:
         content["former"] = {
             app: {"spec": one.spec, "documents": [to_json(document) for document in one.documents]}
@@ -83,6 +85,7 @@ def _head(found: Mapping[str, object]) -> Head:
         at=_text(found.get("at", "")),
         dead=_dead(found.get("dead", {})),
         jobs=_texts(found.get("jobs", {})),
+        members=_texts(found.get("members", {})),
         former=_former(found.get("former", {})),
     )
 

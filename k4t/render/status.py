@@ -86,6 +86,8 @@ def _notes(status: dict[str, Any]) -> Iterator[str]:
             yield f"! {one['name']}: {one['problem']}"
         for difference in one.get("differences", ())[:5]:
             yield f"! {one['name']}: {difference}"
+        if one.get("behind"):
+            yield f"! {one['behind'] if one['behind'].startswith(one['name']) else one['name'] + ': ' + one['behind']}"
     if status.get("redo_log"):
         yield f"! {status['redo_log']}"
     for one in status["transactions"]:

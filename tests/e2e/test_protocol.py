@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -68,3 +68,79 @@ def test_killed_at_every_step_and_continued(site: Site, lab: Lab, tmp_path: Path
         text = done.stdout + done.stderr
         assert ("rolled forward" in text) == (who == "same" and place in DECIDED[:-1]), f"{place}: {text}"
         pair.check(site, lab, name, f"{place}, {who}")
+
+
+@pytest.mark.parametrize(
+    "place", ["after:fence:2", "before:decide", "after:decide"] if EVERYWHERE else ["after:fence:2"]
+)
+def test_a_stopped_master_is_overtaken(site: Site, lab: Lab, tmp_path: Path, place: str) -> None:
+    """SIGSTOP, another master publishes, SIGCONT: it changes nothing and says that it was overtaken."""
+    pair.begin(site, lab)
+    pair.change(site, "v1")
+    process = pair.stopped_at(site, place)
+    other = site.copy(tmp_path / "other")
+    pair.change(other, "v2")
+    other.k4t("apply", "--yes", "--wait")
+    before = [pair.kept(host) for host in pair.members(lab)]
+    status, said = pair.woken(process)
+    assert status != 0, said
+    assert "overtaken" in said
+    assert [pair.kept(host) for host in pair.members(lab)] == before
+    pair.check(other, lab, "v2", place)
+
+
+UNDECIDED = ("before:observe", "before:fence", "before:prepare", "after:prepare:2", "before:decide")
+CUT = (*UNDECIDED, "before:commit", "before:verify")
+
+
+@pytest.mark.parametrize("place", CUT if EVERYWHERE else ["before:prepare", "before:commit"])
+def test_a_member_is_cut_off_and_refused(site: Site, lab: Lab, place: str) -> None:
+    """Before the decision the other one stays as it was, byte by byte; after it, it has what the cut off one is owed."""
+    here, cut = pair.members(lab)
+    pair.begin(site, lab)
+    before = pair.kept(here)
+    pair.change(site, "v1")
+    process = pair.stopped_at(site, place)
+    cut.cut()
+    try:
+        status, said = pair.woken(process)
+        assert status == (69 if place in UNDECIDED else 3), said
+        assert "gw2" in said
+        if place in UNDECIDED:
+            assert staged_apart(pair.kept(here)) == staged_apart(before)
+            assert not pair.served(here, "v1")
+        else:
+            assert pair.served(here, "v1")
+    finally:
+        cut.restore()
+    site.k4t("apply", "--yes", "--wait")
+    pair.check(site, lab, "v1", place)
+
+
+def staged_apart(files: Mapping[str, str]) -> Mapping[str, str]:
+    """What is staged is nobody's yet: a fence, or the next document, replaces it."""
+    return {path: sha256 for path, sha256 in files.items() if not path.endswith("/staged.json")}
+
+
+@pytest.mark.parametrize(
+    "place", ["before:fence", "before:prepare", "before:commit"] if EVERYWHERE else ["before:prepare"]
+)
+def test_a_member_is_cut_off_and_owed(site: Site, lab: Lab, place: str) -> None:
+    """degrade: the other one commits, status shows the debt, and it is paid when the member returns."""
+    here, cut = pair.members(lab)
+    pair.begin(site, lab, policy="degrade")
+    pair.change(site, "v1")
+    process = pair.stopped_at(site, place)
+    cut.cut()
+    try:
+        status, said = pair.woken(process)
+        assert status in (0, 3), said
+        assert "gw2 is stale" in said
+        assert pair.served(here, "v1")
+        owed = site.json("status")["transactions"]
+        assert [(one["state"], one["members"]) for one in owed] == [("owed", ["gw2"])]
+    finally:
+        cut.restore()
+    assert [one["members"] for one in site.json("status")["transactions"]] == [["gw2"]]
+    site.k4t("apply", "--yes", "--wait")
+    pair.check(site, lab, "v1", place)

@@ -10,6 +10,7 @@ from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe
 from k4t.master.planning import serials
 from k4t.master.planning.assess import wanted
+from k4t.master.planning.lag import ahead, lag, replaced
 from k4t.master.planning.placement import Board
 from k4t.master.planning.survey import survey
 from k4t.master.transactions import debts
@@ -38,8 +39,8 @@ def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[
         "lock": _lock(fleet),
         "nodes": [_node(fleet, state) for state in observed.nodes.values()],
         "apps": [_app(app, observed, head, healthy, desired[app.name]) for app in fleet.tree.apps.values()],
-        "gateways": [_member(state, observed) for state in observed.gateways.values()],
-        "dns": [_member(state, observed) for state in observed.dns.values()],
+        "gateways": [_member(state, observed, head) for state in observed.gateways.values()],
+        "dns": [_member(state, observed, head) for state in observed.dns.values()],
         **_transactions(log, observed),
         "backups": [],
     }
@@ -150,13 +151,15 @@ def _endpoints(container: Container) -> list[dict[str, Any]]:
     ]
 
 
-def _member(state: ParticipantState, observed: Observed) -> dict[str, Any]:
-    peers = observed.gateways if state.kind == "gateway" else observed.dns
-    newest = max(
-        (peer.document.version for peer in peers.values() if peer.group == state.group and peer.document), default=None
-    )
+def _member(state: ParticipantState, observed: Observed, head: Head | None) -> dict[str, Any]:
+    seen = observed.gateways if state.kind == "gateway" else observed.dns
+    peers = [peer for peer in seen.values() if peer.group == state.group and peer.reachable]
+    live = max((peer.document for peer in peers if peer.document), key=lambda one: one.version, default=None)
+    pinned = head.members.get(f"{state.kind}/{state.name}", "") if head else ""
+    behind = lag(state, ahead(peers, live), pinned) if state.reachable else ""
     version = state.document.version if state.document else None
-    in_step = state.reachable and state.rendered and not state.differences and version == newest
+    current = version == (live.version if live else None)
+    in_step = state.reachable and state.rendered and not state.differences and not behind and current
     return {
         "name": state.name,
         "group": state.group,
@@ -168,4 +171,6 @@ def _member(state: ParticipantState, observed: Observed) -> dict[str, Any]:
         "digest": state.digest,
         "problem": state.problem,
         "differences": list(state.differences),
+        "behind": behind or replaced(state, pinned),
+        "id": state.id,
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from k4t.master.planning.endpoints import by_app, settled_by_app
+from k4t.master.planning.lag import ahead, lag
 from k4t.master.planning.plan import Slot
 from k4t.master.planning.serials import complete, names_app, newest
 from k4t.model.participant import Kind
@@ -13,10 +14,13 @@ from k4t.model.spec import Tree
 from k4t.model.state import Container, Head, Observed, ParticipantState
 from k4t.registrar.document import Document, Endpoint
 
+PUBLISHED = ("endpoints", "checks", "routes", "records", "certificates")
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group of gateways or DNS servers. `live` is the newest document that any reachable member holds."""
+    """One group of gateways or DNS servers. `live` is the newest document that any reachable member holds. `ids`: what
+    the cluster knows its members by."""
 
     kind: Kind
     name: str
@@ -24,6 +28,7 @@ class Group:
     live: Document | None = None
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
     settled: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def away(self) -> tuple[ParticipantState, ...]:
@@ -46,10 +51,8 @@ class Group:
         return tuple(found)
 
     def _troubles_of(self, member: ParticipantState) -> Iterable[str]:
-        if self.live is not None and member.document is None and not self.live.empty:
-            yield f"{member.name} holds nothing"
-        elif self.live is not None and member.document is not None and not _same(member.document, self.live):
-            yield f"{member.name} is not in step"
+        if behind := lag(member, ahead(self.members, self.live), self.ids.get(member.name, "")):
+            yield behind
         elif not member.rendered:
             yield f"{member.name} has accepted what it does not serve"
         else:
@@ -106,7 +109,8 @@ def survey(desired: Tree, observed: Observed) -> Survey:
         if name in observed.nodes and observed.nodes[name].reachable
         for container in observed.nodes[name].containers
     ]
-    groups = _groups(observed)
+    head = newest(observed.heads)
+    groups = _groups(observed, head)
     return Survey(
         containers=_by_replica(seen),
         by_id={container.id: container for container in seen},
@@ -114,7 +118,7 @@ def survey(desired: Tree, observed: Observed) -> Survey:
         unknown=unknown,
         dead=dead,
         elsewhere=_elsewhere(groups.values(), unknown) if unknown else {},
-        head=newest(observed.heads),
+        head=head,
     )
 
 
@@ -129,9 +133,7 @@ def _newest(documents: list[Document]) -> Document | None:
 
 def _same(one: Document, other: Document) -> bool:
     """What `digest` compares, without hashing it."""
-    return one is other or all(
-        getattr(one, name) == getattr(other, name) for name in ("endpoints", "checks", "routes", "records")
-    )
+    return one is other or all(getattr(one, name) == getattr(other, name) for name in PUBLISHED)
 
 
 def _by_replica(containers: Iterable[Container]) -> dict[str, dict[str, tuple[Container, ...]]]:
@@ -147,20 +149,22 @@ def _by_replica(containers: Iterable[Container]) -> dict[str, dict[str, tuple[Co
     return found
 
 
-def _groups(observed: Observed) -> dict[tuple[Kind, str], Group]:
+def _groups(observed: Observed, head: Head | None) -> dict[tuple[Kind, str], Group]:
     members: dict[tuple[Kind, str], list[ParticipantState]] = {}
     for states in (observed.gateways, observed.dns):
         for _, state in sorted(states.items()):
             members.setdefault((state.kind, state.group), []).append(state)
-    return {key: _group(key[0], key[1], tuple(states)) for key, states in sorted(members.items())}
+    pinned = head.members if head else {}
+    return {key: _group(key[0], key[1], tuple(states), pinned) for key, states in sorted(members.items())}
 
 
-def _group(kind: Kind, name: str, members: tuple[ParticipantState, ...]) -> Group:
+def _group(kind: Kind, name: str, members: tuple[ParticipantState, ...], pinned: Mapping[str, str]) -> Group:
     documents = [member.document for member in members if member.reachable and member.document is not None]
     live = _newest(documents)
     if live is None:
         return Group(kind, name, members)
-    return Group(kind, name, members, live, by_app(live), settled_by_app(live))
+    ids = {member.name: pinned.get(f"{kind}/{member.name}", "") for member in members} if pinned else {}
+    return Group(kind, name, members, live, by_app(live), settled_by_app(live), ids)
 
 
 def _elsewhere(groups: Iterable[Group], unknown: frozenset[str]) -> dict[tuple[str, str], str]:
