@@ -11,11 +11,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from k4t.dns import records
 from k4t.dns.records import Claim, Wanted
+from k4t.dns.reverse import Pointers, Reverse, pointers
 from k4t.dns.wire import MESSAGE_BYTES, Change, Key, Name, Raced, Records, Server, parse_key
 from k4t.dns.zone import UPLOAD_BYTES, Seen, Zone
 from k4t.dns.zonestate import Ancestors, ClusterState, Pointer, Unreadable, pack
@@ -61,8 +63,10 @@ class Rfc2136:
         self._secret = secret
         self._key: Key | None = None
         self._zone = Zone(Server(dns.name, dns.zone, self._signed, dial), cluster.id)
+        self._reverse = Reverse([Server(dns.name, zone, self._signed, dial) for zone in dns.reverse])
         self._epoch = NO_EPOCH
         self._seen = ""
+        self._unpointed = ""
 
     def _signed(self) -> Key | None:
         if self._key is None:
@@ -98,6 +102,7 @@ class Rfc2136:
 
     def close(self) -> None:
         self._zone.server.close()
+        self._reverse.close()
 
     def _rounds(self, act: Callable[[Seen], T]) -> T:
         """Read, decide, write; again when somebody else wrote first. Raises what Server raises, and StepError."""
@@ -138,6 +143,9 @@ class Rfc2136:
             others=tuple(other.document for other in self._others(seen, "live")),
             differences=((own.damage,) if own.damage else ()) + differences,
             problem=own.state.problem,
+            id=seen.index.id,
+            ancestors=own.kept.live.ancestors if own.kept.live else (),
+            staged=own.kept.staged.transaction if own.kept.staged else "",
         )
 
     def _fenced(self, seen: Seen, epoch: Epoch) -> None:
@@ -183,7 +191,9 @@ class Rfc2136:
         if made != own.kept:
             state = replace(state, fence=made.fence, live=state.staged, staged=None)
         assert state.live is not None  # noqa: S101 - commit says so
-        return self._serve(seen, own, state, self._zone.document(self._cluster, state.live)[0])
+        served = self._serve(seen, own, state, self._zone.document(self._cluster, state.live)[0])
+        self._seen = state.live.sha256
+        return served
 
     def _verified(self, seen: Seen, document: Document) -> tuple[str, ...]:
         own = self._mine(seen)
@@ -243,9 +253,17 @@ class Rfc2136:
         return list(dict.fromkeys((*records.claims(unite(live)), *records.claims(unite(rendered)))))
 
     def _differences(self, union: Union) -> tuple[str, ...]:
-        claims = records.claims(union)
+        claims, wanted = records.claims(union), records.render(union)
         found = self._zone.server.ask(name for claim in claims for name in claim.asked)
-        return tuple(records.words(records.render(union), claims, found))
+        return (*records.words(wanted, claims, found), *self._reverse_differences(_pointers(wanted, claims)))
+
+    def _reverse_differences(self, now: Pointers) -> tuple[str, ...]:
+        """A reverse zone that can't be asked is told like one that differs: names come first."""
+        try:
+            found = tuple(self._reverse.differences(now))
+            return (self._unpointed, *found) if found and self._unpointed else found
+        except K4tError as error:
+            return (f"reverse zone: {error.words}",)
 
     # --- records -------------------------------------------------------------------------------------------
 
@@ -279,23 +297,45 @@ class Rfc2136:
         """Records and state in one update. False: the state alone, since the server won't have the records."""
         picture = self._look(seen, own, document, whole=True)
         problem = "; ".join(picture.strangers[:MAX_SAID])
+        now = _pointers(picture.wanted, picture.claims)
         if not problem:
             change = records.difference(picture.wanted, picture.claims, picture.found)
             good = replace(state, problem="", rendered=None)
             if good == own.state and not change.put and not change.remove:
+                self._point(now)
                 return True
             absent = records.must_be_absent(picture.fresh, picture.found)
             try:
+                self._unpoint(seen, own, now)
                 self._zone.write(seen, good, replace(change, absent=absent))
             except VendorRefused as refusal:
                 problem = refusal.message
             else:
+                self._point(now)
                 return True
         rendered = own.state.rendered if own.state.problem else own.state.live
         bad = replace(state, problem=problem, rendered=rendered)
         if bad != own.state:
             self._zone.write(seen, bad, Change())
         return False
+
+    def _unpoint(self, seen: Seen, own: _Own, now: Pointers) -> None:
+        if self._dns.reverse and own.document is not None:
+            union = unite([*self._served(seen), self._holding(own.document)])
+            with suppress(K4tError):
+                self._reverse.take_out(_pointers(records.render(union), records.claims(union)), now)
+
+    def _point(self, now: Pointers) -> None:
+        """Whatever comes of it: the read-back tells."""
+        self._unpointed = ""
+        try:
+            self._reverse.add(now)
+        except K4tError as error:
+            self._unpointed = f"reverse zone: {error.words}"
+
+
+def _pointers(wanted: Wanted, claims: Sequence[Claim]) -> Pointers:
+    return pointers(wanted, [claim.name for claim in claims if claim.owned_by is not None])
 
 
 def tsig_key(dns: Dns, secret: Callable[[], str]) -> Key | None:

@@ -93,6 +93,8 @@ class Gateway:
 
 @value
 class Dns:
+    """`reverse`: zones for PTR records (driver rfc2136). `path`: the file that driver hosts writes."""
+
     name: str
     driver: str
     address: str
@@ -101,6 +103,8 @@ class Dns:
     port: int = 53
     key_name: str = ""
     secret: str = ""
+    reverse: tuple[str, ...] = ()
+    path: str = ""
     ssh: Ssh = Ssh()
     scripts: tuple[Script, ...] = ()
     where: Where = NOWHERE

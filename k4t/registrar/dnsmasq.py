@@ -8,15 +8,14 @@ asked by DNS.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import time
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Sequence
 
-from . import dnsquery, files
+from . import dnsquery, files, hostsfile
 from .document import Document
-from .errors import VendorRefused, VendorSilent
+from .errors import VendorSilent
 from .store import Holding
 from .union import Union, full_name, record_clashes
 from .vendor import Rendering, Vendor
@@ -72,29 +71,14 @@ class Dnsmasq(Vendor):
         return record_clashes(mine, others)
 
     def supports(self, document: Document) -> None:
-        for record in document.records:
-            if record.type != "address":
-                raise VendorRefused("record %s: the dnsmasq driver has no %s records" % (record.name, record.type))
+        hostsfile.supports(document, "dnsmasq")
 
     def render(self, union: Union) -> Rendering:
-        """One `address name` a line, sorted; a name without endpoints has no line."""
-        lines: Set[Tuple[str, str]] = set()
-        for named in union.records:
-            record = named.record
-            found = record.to or [
-                endpoint.ip
-                for endpoint in union.endpoints
-                if endpoint.app == record.app and record.port_name in ("", endpoint.port_name)
-            ]
-            if record.type == "address":
-                lines.update((named.name, str(ipaddress.ip_address(ip))) for ip in found)
-        return {self.path: "".join("%s %s\n" % (ip, name) for name, ip in sorted(lines))}
+        return {self.path: hostsfile.text(union)}
 
     def check(self, rendering: Rendering) -> None:
-        """Hold names to DNS's limits: dnsmasq has no checker for hosts files (`--test` reads its configuration)."""
-        for name in _names(rendering[self.path]):
-            if len(name) > 253 or any(not 0 < len(label) <= 63 for label in name.split(".")):
-                raise VendorRefused("%s is too long for a DNS name" % name[:80])
+        """dnsmasq has no checker for hosts files (`--test` reads its configuration)."""
+        hostsfile.check(rendering[self.path])
 
     # --- in step -----------------------------------------------------------------------------------------------
 
@@ -110,7 +94,7 @@ class Dnsmasq(Vendor):
     def _remember(self, old: str, new: str) -> None:
         """Names that went, so that every read-back asks that they stay away."""
         before = set((files.read(self.gone) or "").split())
-        gone = (before | set(_names(old))) - set(_names(new))
+        gone = (before | set(hostsfile.names(old))) - set(hostsfile.names(new))
         if gone != before:
             files.write(self.gone, "".join(name + "\n" for name in sorted(gone)))
 
@@ -144,8 +128,8 @@ class Dnsmasq(Vendor):
             return [*found, str(silent)]
 
     def _ask(self, text: str) -> List[str]:
-        wanted = _names(text)
-        strays = (files.read(self.gone) or "").split() + list(_names(files.read(self.path) or ""))
+        wanted = hostsfile.names(text)
+        strays = (files.read(self.gone) or "").split() + list(hostsfile.names(files.read(self.path) or ""))
         for name in strays:
             wanted.setdefault(name, set())
         if not wanted:  # is it there at all? (a name that it need not ask elsewhere)
@@ -156,16 +140,6 @@ class Dnsmasq(Vendor):
             found += ["%s does not give %s" % (name, ip) for ip in sorted(addresses - served)]
             found += ["%s gives %s, which is not published" % (name, ip) for ip in sorted(served - addresses)]
         return found
-
-
-def _names(text: str) -> Dict[str, Set[str]]:
-    """Name to addresses of a hosts file's text."""
-    found: Dict[str, Set[str]] = {}
-    for line in text.splitlines():
-        ip, _, name = line.partition(" ")
-        if ip and name and not ip.startswith("#"):
-            found.setdefault(name, set()).add(ip)
-    return found
 
 
 def _unit(binary: str) -> str:

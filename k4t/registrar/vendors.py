@@ -32,11 +32,18 @@ def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
     return Dnsmasq(root, config)
 
 
+def _hosts(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .hosts import Hosts
+
+    return Hosts(root, config)
+
+
 VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {
     "envoy": _envoy,
     "haproxy": _haproxy,
     "nginx": _nginx,
     "dnsmasq": _dnsmasq,
+    "hosts": _hosts,
 }
 
 

@@ -114,9 +114,11 @@ class Named:
 
     def nsupdate(self, *lines: str) -> None:
         """By hand."""
-        text = "".join(f"{line}\n" for line in (f"server 127.0.0.1 {self.port}", "zone k4t.lab", *lines, "send"))
+        self.nsupdate_raw("\n".join((f"server 127.0.0.1 {self.port}", "zone k4t.lab", *lines, "send")))
+
+    def nsupdate_raw(self, text: str) -> None:
         argv = ["nsupdate", "-y", f"hmac-sha256:{KEY_NAME}:{self.secret}"]
-        done = subprocess.run(argv, input=text, check=False, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(argv, input=text + "\n", check=False, capture_output=True, text=True, timeout=20)
         assert done.returncode == 0, done.stderr
 
     def dump(self) -> list[str]:

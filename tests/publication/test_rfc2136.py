@@ -18,6 +18,7 @@ from k4t.dns.rfc2136 import Rfc2136
 from k4t.dns.wire import dial
 from k4t.errors import (
     ConnectionLost,
+    Differs,
     K4tError,
     LoginRefused,
     Overtaken,
@@ -165,6 +166,47 @@ def test_nothing_to_do(site: Site) -> None:
     before = site.named.dump()
     assert not publisher.publish("dns", "default", changing(PROD)).changed
     assert site.named.dump() == before
+
+
+def test_pointers(site: Site) -> None:
+    """With a reverse zone an address has its names, and nobody else's of it is touched; what goes is taken out; drift
+    is told and healed. Addresses of other zones, and SRV's hosts, have none."""
+    zone = "0.10.in-addr.arpa"
+    other = "3.0.0.10.in-addr.arpa"
+    by_hand = f"server 127.0.0.1 {site.named.port}\nzone {zone}\nupdate add {other}. 60 PTR node3.lab.\nsend"
+    site.named.nsupdate_raw(by_hand)
+
+    def publish(*ips: str) -> None:
+        site.runs += 1
+        publisher = Publisher([site.member(reverse=(zone,))], PROD, f"run{site.runs}")
+        change = changing(PROD, endpoints=web(*ips), records=(WEB, SRV, Record("www", "web"), Record("*.any", "web")))
+        publisher.publish("dns", "default", change)
+
+    publish("10.0.0.1", "10.0.0.3", "192.0.2.1")
+    assert site.named.dig("1.0.0.10.in-addr.arpa", "PTR") == ["web.k4t.lab.", "www.k4t.lab."]
+    assert site.named.dig(other, "PTR") == ["node3.lab.", "web.k4t.lab.", "www.k4t.lab."]
+    publish("10.0.0.2")
+    assert site.named.dig("1.0.0.10.in-addr.arpa", "PTR") == []
+    assert site.named.dig(other, "PTR") == ["node3.lab."]
+    site.named.nsupdate_raw(
+        f"server 127.0.0.1 {site.named.port}\nzone {zone}\nupdate delete 2.0.0.10.in-addr.arpa. PTR\nsend"
+    )
+    assert site.member(reverse=(zone,)).observe().differences == (
+        "2.0.0.10.in-addr.arpa does not give web.k4t.lab",
+        "2.0.0.10.in-addr.arpa does not give www.k4t.lab",
+    )
+    publish("10.0.0.2")
+    assert site.named.dig("2.0.0.10.in-addr.arpa", "PTR") == ["web.k4t.lab.", "www.k4t.lab."]
+
+
+def test_a_reverse_zone_that_refuses(site: Site) -> None:
+    """The names are published all the same, and it is told."""
+    member = site.member(reverse=("0.0.10.in-addr.arpa",))
+    with pytest.raises(Differs, match=r"reverse zone: it is not the primary server of 0\.0\.10\.in-addr\.arpa"):
+        Publisher([member], PROD, "run1").publish(
+            "dns", "default", changing(PROD, endpoints=web("10.0.0.1"), records=(WEB,))
+        )
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1"]
 
 
 # --- what is not k4t's -------------------------------------------------------------------------------------
@@ -418,8 +460,9 @@ def test_an_overtaken_run(site: Site) -> None:
         old.prepare("t1", document())
     new.prepare("t2", document(2, "runB"))
     assert new.commit("t2")
+    late = site.member()
     with pytest.raises(Overtaken, match="what is live is not what this run saw"):
-        new.prepare("t3", document(2, "runB", 2, "f" * 64))
+        late.prepare("t3", document(3, "runC", 1, "f" * 64))
 
 
 @pytest.mark.parametrize("cut", range(1, 26))
