@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
             signal.signal(number, signal.default_int_handler)
     status = _run(words or ["--help"])
     if status == Interrupted.exit_status or any(thread.daemon for thread in threading.enumerate()):
-        _leave_at_once(status)  # a thread that is cutting a connection's keys just then may crash the interpreter
+        _leave_at_once(status)  # the interpreter may crash beneath a thread that is in a key exchange
     gc.freeze()  # or the interpreter's last collections walk through all that was imported: 40 ms
     sys.exit(status)
 
