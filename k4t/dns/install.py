@@ -1,5 +1,6 @@
 """`k4t dns install`: a host with nothing but dnsmasq becomes a DNS server; one with a dnsmasq of its own gets a drop-in
-file where its conf-dir is in use, else it is told the lines to include."""
+file where its conf-dir is in use, else it is told the lines to include. A hosts file wants a path alone. For BIND see
+install_bind."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CONF = "/etc/k4t/dnsmasq/dnsmasq.conf"
 HOSTS = "/var/lib/k4t/dnsmasq/hosts"
+HOSTS_FILE = "/etc/k4t/hosts"
 DROP_INS = "/etc/dnsmasq.d"
 UNIT = "k4t-dnsmasq.service"
 PRIVATE = ("libvirt", "lxd", "lxc", "NetworkManager", "podman", "incus")
@@ -44,6 +46,27 @@ def plan_install(found: setup.Survey, dns: Dns) -> setup.InstallPlan:
 
 def install(transport: Transport, dns: Dns) -> Iterator[str]:
     """Make the host a DNS server; what was done, line by line. Doing it again says that there is nothing to do."""
+    yield from (_hosts if dns.driver == "hosts" else _dnsmasq)(transport, dns)
+
+
+def _hosts(transport: Transport, dns: Dns) -> Iterator[str]:
+    """Nothing runs for it: the registrar, and an empty file for whoever reads it."""
+    path = dns.path or HOSTS_FILE
+    if not setup.survey(transport, "coredns").registrar:
+        yield f"wrote {setup.put_registrar(transport)}"
+    at_work = setup.Setup(transport, "dns", dns.name, "hosts")
+    try:
+        changed = at_work.configure({"path": path, "zones": [dns.zone]})
+    finally:
+        at_work.close()
+    yield from (f"wrote {written}" for written in changed)
+    if not changed:
+        yield "nothing to do"
+        return
+    yield f"{path} will hold the names of {dns.zone}; CoreDNS serves it with `hosts {path} {dns.zone}` in its Corefile"
+
+
+def _dnsmasq(transport: Transport, dns: Dns) -> Iterator[str]:
     found = setup.survey(transport, "dnsmasq")
     plan = plan_install(found, dns)
     at_work = setup.Setup(transport, "dns", dns.name, "dnsmasq")

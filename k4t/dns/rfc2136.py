@@ -261,9 +261,9 @@ class Rfc2136:
         """A reverse zone that can't be asked is told like one that differs: names come first."""
         try:
             found = tuple(self._reverse.differences(now))
-            return (self._unpointed, *found) if found and self._unpointed else found
         except K4tError as error:
             return (f"reverse zone: {error.words}",)
+        return (self._unpointed, *found) if found and self._unpointed else found
 
     # --- records -------------------------------------------------------------------------------------------
 
