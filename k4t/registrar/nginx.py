@@ -204,7 +204,7 @@ class Nginx(Vendor):
             if words:
                 raise VendorRefused("nginx refuses it: " + words)
         try:
-            nginx_process.reload(pid, instance.status, said)
+            nginx_process.reload(pid, instance.status, said, lambda: nginx_process.test(self.binary, instance.conf))
         except VendorSilent as silent:
             if nginx_process.master(instance.conf, USUAL_CONF) != pid:
                 return self._asleep(instance)
@@ -220,7 +220,7 @@ class Nginx(Vendor):
         pid = nginx_process.master(instance.conf, USUAL_CONF)
         before = {path: text for path, text in old.items() if text is not None}
         if pid and self.http in before and self._running(instance) not in (None, _said(before, instance)):
-            nginx_process.reload(pid, instance.status, _said(before, instance))
+            nginx_process.reload(pid, instance.status, _said(before, instance), str)
 
     def _on_disk(self, instance: Instance) -> Dict[str, Optional[str]]:
         return {path: files.read(path) for path in instance.includes}

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from typing import List, Set, Tuple
+from typing import Callable, List, Set, Tuple
 
 from .errors import VendorRefused, VendorSilent
 
@@ -21,10 +21,12 @@ MASTER = "nginx: master process "
 WORKER = "nginx: worker process"
 LEAVING = "is shutting down"
 RELOAD_S = 10.0
+USUAL_S = 1.0
 POLL_S = 0.002
 ASK_S = 2.0
 TEST_S = 20.0
 LISTENING = "0A"
+LOGGED = re.compile(r"^(nginx: )?(\S+ \S+ )?\[\w+\] (\d+#\d+: )?")
 MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
 
 
@@ -110,21 +112,27 @@ def _namespace(pid: str) -> str:
         return ""
 
 
-def reload(pid: int, address: str, wanted: str) -> None:
+def reload(pid: int, address: str, wanted: str, why: Callable[[], str]) -> None:
     """Until new workers have this generation and no old one takes connections.
 
-    Raises VendorRefused when that doesn't come about (the old ones then go on), VendorSilent when nginx ended.
+    `why`: what nginx has against its files, in words, asked for when that takes long. Raises VendorRefused when it
+    doesn't come about (the old ones then go on), VendorSilent when nginx ended.
     """
     old = workers(pid)
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         raise VendorSilent("nginx (pid %d) can't be told to load its files: %s" % (pid, error)) from error
-    deadline = time.monotonic() + RELOAD_S
-    while time.monotonic() < deadline:
+    began, asked = time.monotonic(), False
+    while time.monotonic() < began + RELOAD_S:
         time.sleep(POLL_S)
-        if not any(_takes(worker) for worker in old) and ask(address) == wanted:
-            return
+        if not any(_takes(worker) for worker in old):
+            if ask(address) == wanted:
+                return
+        elif not asked and time.monotonic() > began + USUAL_S:
+            asked, words = True, why()
+            if words:
+                raise VendorRefused("nginx refuses it: " + words)
     raise VendorRefused("nginx has not loaded its new files in %g s; its log says why" % RELOAD_S)
 
 
@@ -140,8 +148,8 @@ def test(binary: str, conf: str) -> str:
     if not done.returncode:
         return ""
     lines = done.stderr.decode("utf-8", "replace").splitlines()
-    said = [line for line in lines if "[emerg]" in line] or lines[:1]
-    return re.sub(r"^nginx: (\[emerg\] )?", "", " ".join(said))[:1000] or "no reason given"
+    said = [LOGGED.sub("", line) for line in lines if "[emerg]" in line] or lines[:1]
+    return "; ".join(dict.fromkeys(said))[:1000] or "no reason given"
 
 
 def stream_module(binary: str) -> str:
