@@ -328,12 +328,12 @@ class Publisher:
             (name, members[name].observe().problem or "its vendor would not take it") for name in done.unrendered
         )
         wrong = ((name, text) for name in done.holders for text in conductor.differences.get(name, ()))
-        owed = [conductor.seen[name] for name in done.owed]
+        problems = {name: str(conductor.failures.get(name) or conductor.seen[name].problem) for name in done.owed}
         return Published(
             document,
             changed=True,
             members=len(done.holders),
-            stale=_problems(owed),
+            stale=tuple(problems.items()),
             not_rendered=refused,
             differences=tuple(pair for pair in wrong if pair[0] not in done.unrendered),
         )
