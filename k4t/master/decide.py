@@ -102,7 +102,7 @@ def plan(
         scope, options = _beyond_canaries(request, scope, options, paused, tree)
     decided = reconcile(tree, observed, images=resolved.images, scope=scope, options=options)
     imageless = tuple(f"{app} is left as it is: {problem}" for app, problem in sorted(resolved.problems.items()))
-    unknown += caveats(run.tree, run.fleet.participants.values())
+    unknown += caveats(run.tree, run.fleet.participants.values(), run.at)
     decided = dataclasses.replace(
         decided, warnings=decided.warnings + unknown, not_done=decided.not_done + returning + imageless
     )  # fmt: skip

@@ -49,11 +49,17 @@ def srv_name(name: str, port_name: str, protocol: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Files in the tree (`chain`, `key_secret`) or files already on the gateways (`chain_path`, `key_path`)."""
+    """Files in the tree (`chain`, `key_secret`) or files already on the gateways (`chain_path`, `key_path`).
+
+    Of the chain in the tree: its hash, until when its first certificate is valid (RFC 3339 UTC), and for which names.
+    """
 
     name: str
     chain: str = ""
     key_secret: str = ""
     chain_path: str = ""
     key_path: str = ""
+    sha256: str = ""
+    expires: str = ""
+    domains: tuple[str, ...] = ()
     where: Where = NOWHERE

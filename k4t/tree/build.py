@@ -152,8 +152,10 @@ def dns(name: str, item: Item) -> Dns:
 
 def certificate(name: str, item: Item) -> Certificate:
     values: dict[str, Any] = item.values
-    chosen = {key.replace("-", "_"): values[key] or "" for key in ("chain", "key-secret", "chain-path", "key-path")}
-    return Certificate(name, **chosen, where=item.where)
+    chain, key_secret, chain_path, key_path = (
+        str(values[key] or "") for key in ("chain", "key-secret", "chain-path", "key-path")
+    )
+    return Certificate(name, chain, key_secret, chain_path, key_path, where=item.where)
 
 
 def secret(name: str, item: Item) -> SecretRef:

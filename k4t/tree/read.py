@@ -18,6 +18,7 @@ from lxml import etree
 
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.model.app import App
+from k4t.model.publish import Certificate
 from k4t.model.shared import Where
 from k4t.model.spec import SecretRef, Tree
 from k4t.tree import build, build_app, scan
@@ -49,7 +50,7 @@ class Refused(Exception):
         self.line, self.code, self.message, self.remedy = line, code, message, remedy
 
 
-REMARKS = frozenset({"no-surge", "no-group"})
+REMARKS = frozenset({"no-surge", "no-group", "certificate-domain"})
 """Codes of findings that are no errors."""
 
 
@@ -111,7 +112,7 @@ class _Reader:
         reading.nodes = self._hosts("nodes", build.node)
         reading.gateways = self._hosts("gateways", build.gateway)
         reading.dns = self._hosts("dns", build.dns)
-        reading.certificates = self._hosts("certificates", build.certificate)
+        reading.certificates = self._with_chains(self._hosts("certificates", build.certificate))
         reading.secrets |= self._hosts("secrets", build.secret)
         self._monitor()
         names["gateway group"] = self._groups("gateways", {g.group for g in reading.gateways.values()})
@@ -174,6 +175,26 @@ class _Reader:
             if path.startswith("certificates/") and not path.endswith(".xml")
         }
         return found
+
+    def _with_chains(self, certificates: dict[str, Certificate]) -> dict[str, Certificate]:
+        return {name: self._with_chain(certificate) for name, certificate in certificates.items()}
+
+    def _with_chain(self, certificate: Certificate) -> Certificate:
+        """What documents and plans say of it; a chain that isn't there is told elsewhere."""
+        path = f"certificates/{certificate.chain}"
+        if path not in self.snapshot.digests:
+            return certificate
+        from k4t.tree import x509
+
+        try:
+            leaf = x509.first(self.snapshot.content(path))
+        except ValueError as error:
+            where, message = certificate.where, f"chain {certificate.chain} {error}"
+            self._add(
+                where.file, where.line, "certificate", message, "put the chain there, the certificate itself first"
+            )
+            return certificate
+        return replace(certificate, sha256=self.snapshot.digests[path], expires=leaf.expires, domains=leaf.domains)
 
     def _cluster(self) -> None:
         node = self._parse("cluster.xml", FILES["cluster.xml"])

@@ -87,7 +87,6 @@ CERTIFICATE = element(
     attribute("key-secret", v.NAMED, "The secret that holds the key.", refers="secrets"),
     attribute("chain-path", v.ABSOLUTE, "The chain's path on the gateways."),
     attribute("key-path", v.ABSOLUTE, "The key's path on the gateways."),
-    effect=False,
 )
 
 SECRET = element(

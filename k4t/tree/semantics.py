@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -16,6 +16,7 @@ from k4t.model.spec import Cluster, SecretRef
 from k4t.tree.check import Reference
 from k4t.tree.nearest import did_you_mean
 from k4t.tree.semantics_app import finding
+from k4t.tree.semantics_routes import check_certificates, check_routes
 
 Findings = Iterator[Finding]
 OWN_LABELS = ("node", "os", "arch")
@@ -45,7 +46,8 @@ def check_tree(reading: Reading) -> Findings:
     yield from _participants(reading)
     yield from _scripts(reading)
     yield from _cluster(reading.cluster)
-    yield from _certificates(reading)
+    known = reading.names.get("certificates", set())
+    yield from check_certificates(reading.certificates, reading.certificate_files, known)
     yield from _secrets(reading.secrets)
     yield from _cycles(reading)
     yield from _routes(reading)
@@ -165,7 +167,7 @@ def _scripts(reading: Reading) -> Findings:
                 yield finding(one.where, "script", f"<script verb={script.verb!r}> holds no <arg>", "write the program")
 
 
-# --- cluster, certificates, secrets ------------------------------------------------------------------------
+# --- cluster, secrets ------------------------------------------------------------------------
 
 
 def _cluster(cluster: Cluster | None) -> Findings:
@@ -178,24 +180,6 @@ def _cluster(cluster: Cluster | None) -> Findings:
         if "${" in text:
             message = f"variable {name} holds ${{: variables don't use each other"
             yield finding(cluster.where, "variable", message, "write its value out")
-
-
-def _certificates(reading: Reading) -> Findings:
-    used: set[str] = set()
-    for one in reading.certificates.values():
-        given = tuple(bool(part) for part in (one.chain, one.key_secret, one.chain_path, one.key_path))
-        if given not in ((True, True, False, False), (False, False, True, True)):
-            message = "a certificate has chain and key-secret, or chain-path and key-path"
-            yield finding(one.where, "certificate", message, "write one of the pairs")
-        if one.chain:
-            used.add(one.chain)
-            if one.chain not in reading.certificate_files:
-                remedy = did_you_mean(one.chain, reading.certificate_files, "put it into certificates/")
-                yield finding(one.where, "missing-file", f"chain {one.chain}: no such file in certificates/", remedy)
-    if len(reading.certificates) == len(reading.names.get("certificates", ())):
-        for name in sorted(reading.certificate_files - used):
-            message = "no certificate names it as its chain"
-            yield Finding(f"certificates/{name}", 0, "unknown-file", message, "remove it, or write its certificate")
 
 
 def _secrets(secrets: Mapping[str, SecretRef]) -> Findings:
@@ -237,19 +221,10 @@ def _cycles(reading: Reading) -> Findings:
 
 
 def _routes(reading: Reading) -> Findings:
-    taken: dict[tuple[object, ...], tuple[str, Where]] = {}
-    ports = {(g.group, number): g for g in reading.gateways.values() for number in (g.http, g.https) if number}
     for app in reading.apps.values():
         for route in app.routes:
-            for key, shown in _route_keys(route.group, route.domains, route.prefix, route.listen):
-                name, other = taken.setdefault(key, (app.name, route.where))
-                if other is not route.where:
-                    message = f"{shown} already goes to {name} ({other})"
-                    yield finding(route.where, "duplicate-route", message, "change domain or prefix of one")
             yield from _group(reading, "gateway", "gateway", route.group, route.where)
-            if route.listen is not None and (gateway := ports.get((route.group, route.listen))):
-                message = f"listen {route.listen} is {gateway.name}'s port for HTTP ({gateway.where})"
-                yield finding(route.where, "port-clash", message, "choose another port")
+    yield from check_routes(reading.apps, reading.gateways.values(), reading.certificates)
 
 
 def _group(reading: Reading, kind: str, what: str, group: str, where: Where) -> Findings:
@@ -258,14 +233,6 @@ def _group(reading: Reading, kind: str, what: str, group: str, where: Where) -> 
         remedy = did_you_mean(group, known, f"`k4t {kind} add` makes one")
         code = "no-group" if group == "default" else "unknown-group"
         yield finding(where, code, f"no {what} is in the group {group!r}", remedy)
-
-
-def _route_keys(
-    group: str, domains: Sequence[str], prefix: str, listen: int | None
-) -> Iterable[tuple[tuple[object, ...], str]]:
-    if listen is not None:
-        return [((group, listen), f"port {listen} of group {group}")]
-    return [((group, domain, prefix), f"{domain}{prefix}" if domain else prefix) for domain in domains or ("",)]
 
 
 def _records(reading: Reading) -> Findings:

@@ -211,10 +211,29 @@ def _routes(app: App, item: Item) -> Findings:
     for one, route in zip(item.all("route"), app.routes, strict=True):
         if not app.ports:
             yield finding(one.where, "route", f"{app.name} has no port to send to", "add a <port>")
-        if route.listen is not None and ("domain" in one.given or "prefix" in one.given):
-            message = "a route has either listen or domain and prefix"
-            yield finding(one.where, "route", message, "keep one of them")
+        if route.listen is not None:
+            yield from _l4(app, one, route)
         yield from _route_protocol(app, route)
+
+
+def _l4(app: App, one: Item, route: Route) -> Findings:
+    """What belongs to HTTP has no meaning on a port of its own."""
+    if "domain" in one.given or "prefix" in one.given:
+        message = "a route has either listen or domain and prefix"
+        yield finding(one.where, "route", message, "keep one of them")
+    port = app.port(route.port)
+    udp = bool(port and port.protocol == "udp")
+    asked = (
+        (route.redirect, "redirect"),
+        (route.strip_prefix, "strip-prefix"),
+        (route.weight is not None, "weight"),
+        (route.affinity == "cookie", 'affinity="cookie"'),
+        (route.upstream == "h2c", 'upstream="h2c"'),
+        (udp and route.upstream == "tls", 'upstream="tls" (for udp)'),
+        (udp and route.tls, "tls (for udp)"),
+    )
+    if wrong := [word for said, word in asked if said]:
+        yield finding(one.where, "route", f"with listen there is no {', '.join(wrong)}", "leave it out")
 
 
 def _route_protocol(app: App, route: Route) -> Findings:

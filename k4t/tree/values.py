@@ -335,6 +335,13 @@ SEARCH = many(DOMAIN, "a list of domain names", "example.com")
 RESOLVERS = many(ADDRESS, "a list of IP addresses", "10.0.0.53")
 CAPABILITIES = many(like("a capability", "NET_ADMIN", r"[A-Z][A-Z_]*"), "a list of capabilities", "NET_BIND_SERVICE")
 PREFIX = like("a path that begins with /", "/", r"/[^\s?#]*")
+_URL_PATH = r"/[A-Za-z0-9._~!$&'()*+,;=:@%/\-]*"
+ROUTE_PREFIX = like("a path that begins with /", "/", _URL_PATH)
+REDIRECT = like(
+    "https, a path that begins with /, or an http or https address",
+    "https",
+    r"https|(https?://[A-Za-z0-9.:_\-]+)?/[A-Za-z0-9._~!&()*+,;=:@%/?#\-]*|https?://[A-Za-z0-9.:_\-]+",
+)
 ABSOLUTE = like("an absolute path", "/etc/app.conf", r"/.*")
 RELATIVE = Type(
     "the name of a file of the tree, without .. or a leading /", "app.conf", _relative, r"[^/\\]+(/[^/\\]+)*"

@@ -16,6 +16,7 @@ from k4t.model.publish import Record
 from k4t.model.shared import Share, Where
 from k4t.model.spec import Cluster, Tree
 
+NOW = "2026-11-20T12:00:00Z"
 pytestmark = pytest.mark.unit
 DNSMASQ = FakeParticipant("dns1", kind="dns", driver="dnsmasq", capabilities=Dnsmasq.capabilities)
 BIND = FakeParticipant("ns1", kind="dns", driver="rfc2136", capabilities=Rfc2136.capabilities)
@@ -38,10 +39,10 @@ def test_what_dnsmasq_has_not() -> None:
     asked = tree(web(Record("web", "srv"), Record("www"), Record("slow", ttl_s=300)))
     (found,) = inexpressible(asked, [BIND, DNSMASQ])
     assert str(found).startswith("apps/web/app.xml:4: dns1 (dnsmasq) can't serve srv records;")
-    (said,) = caveats(asked, [BIND, DNSMASQ])
+    (said,) = caveats(asked, [BIND, DNSMASQ], NOW)
     assert said.startswith("apps/web/app.xml:6: ttl=300s of web's record slow has no effect: ")
     assert said.endswith("dns1 (dnsmasq) serves every name with TTL 1 s")
-    assert caveats(asked, [dataclasses.replace(DNSMASQ, group="inner")]) == ()
+    assert caveats(asked, [dataclasses.replace(DNSMASQ, group="inner")], NOW) == ()
 
 
 @pytest.mark.parametrize(

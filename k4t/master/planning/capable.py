@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from k4t.errors import Finding
+from k4t.master.planning.certificates import certificate_warnings
 from k4t.master.planning.naming import inexpressible_records, record_warnings
+from k4t.master.planning.routable import inexpressible_routes, route_warnings
 from k4t.model.participant import Participant
 from k4t.model.spec import Tree
 
@@ -14,10 +16,10 @@ from k4t.model.spec import Tree
 def inexpressible(tree: Tree, participants: Iterable[Participant]) -> tuple[Finding, ...]:
     """One finding for each thing and member. Which drivers can do what stands in their Capabilities."""
     members = list(participants)
-    return tuple(inexpressible_records(tree, members))
+    return (*inexpressible_records(tree, members), *inexpressible_routes(tree, members))
 
 
-def caveats(tree: Tree, participants: Iterable[Participant]) -> tuple[str, ...]:
-    """What is served otherwise than it stands in the tree, in sentences."""
+def caveats(tree: Tree, participants: Iterable[Participant], at: str) -> tuple[str, ...]:
+    """What is served otherwise than it stands in the tree, and certificates that end, in sentences. `at`: now."""
     members = list(participants)
-    return tuple(record_warnings(tree, members))
+    return (*record_warnings(tree, members), *route_warnings(tree, members), *certificate_warnings(tree, at))

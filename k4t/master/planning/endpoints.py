@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
+from k4t.master.planning import certificates
+from k4t.master.planning.certificates import certificates_of, certified
 from k4t.master.planning.plan import Slot
 from k4t.model.app import App, Health, HttpProbe, TcpProbe
 from k4t.model.participant import Kind
@@ -60,9 +62,10 @@ def records_of(app: App, tree: Tree, group: str) -> tuple[registrar.Record, ...]
 
 
 def wanted_of(app: App, tree: Tree, kind: Kind, group: str) -> tuple[object, ...]:
-    """All that `settle` sets for this app in one group: routes and checks, or records."""
+    """All that `settle` sets for this app in one group: routes, certificates and checks, or records."""
     if kind == "gateway":
-        return (*routes_of(app, group), *checks_of(app, group))
+        routes = routes_of(app, group)
+        return (*routes, *certificates_of(tree, routes), *checks_of(app, group))
     return records_of(app, tree, group)
 
 
@@ -92,7 +95,7 @@ def compose(
         endpoints += endpoints_of(slot.app, container)
     settled = dataclasses.replace(base, name=desired.cluster.name, endpoints=tuple(endpoints))
     if former is not None:
-        settled = _restore(settled, former, frozenset(restore))
+        settled = _restore(settled, former, desired, frozenset(restore))
     return registrar.make(_settle(settled, desired, kind, group, frozenset(settle)))
 
 
@@ -110,19 +113,22 @@ class _Gone:
         return (endpoint.app, endpoint.replica, endpoint.node) in self.places
 
 
-def _restore(base: Document, former: Document, apps: frozenset[str]) -> Document:
+def _restore(base: Document, former: Document, desired: Tree, apps: frozenset[str]) -> Document:
     def theirs(items: Iterable[_Item]) -> tuple[_Item, ...]:
         return tuple(item for item in items if item.app in apps)
 
     def others(items: Iterable[_Item]) -> tuple[_Item, ...]:
         return tuple(item for item in items if item.app not in apps)
 
-    return dataclasses.replace(
+    settled = dataclasses.replace(
         base,
         routes=others(base.routes) + theirs(former.routes),
         checks=others(base.checks) + theirs(former.checks),
         records=others(base.records) + theirs(former.records),
     )
+    # A certificate is never put back: an older one would end sooner.
+    known = certificates_of(desired, theirs(former.routes))
+    return certified(settled, known, former.certificates, base.certificates)
 
 
 def _settle(base: Document, desired: Tree, kind: Kind, group: str, apps: frozenset[str]) -> Document:
@@ -135,9 +141,10 @@ def _settle(base: Document, desired: Tree, kind: Kind, group: str, apps: frozens
         return dataclasses.replace(base, records=tuple(records))
     routes = [route for route in base.routes if route.app not in apps]
     checks = [check for check in base.checks if check.app not in apps]
-    routes += [route for app in present for route in routes_of(app, group)]
+    wanted = [route for app in present for route in routes_of(app, group)]
     checks += [check for app in present for check in checks_of(app, group)]
-    return dataclasses.replace(base, routes=tuple(routes), checks=tuple(checks))
+    settled = dataclasses.replace(base, routes=(*routes, *wanted), checks=tuple(checks))
+    return certified(settled, certificates_of(desired, wanted), base.certificates)
 
 
 def _route(app: App, route: WantedRoute) -> Route:
@@ -229,4 +236,6 @@ def settled_by_app(document: Document) -> Mapping[str, tuple[object, ...]]:
     for listed in (document.routes, document.checks, document.records):
         for item in listed:
             found.setdefault(item.app, []).append(item)
+    for app, named in certificates.by_app(document).items():
+        found[app] += named
     return {app: tuple(items) for app, items in found.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from k4t.master.planning.certificates import certified
 from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.plan import Create, Plan
 from k4t.master.planning.refresh import of_spec
@@ -31,13 +32,14 @@ def documents(observed: Observed) -> dict[tuple[Kind, str], Document]:
 
 def of_app(document: Document, app: str) -> Document:
     """What leads to one app."""
-    return dataclasses.replace(
+    found = dataclasses.replace(
         document,
         endpoints=(),
         checks=tuple(one for one in document.checks if one.app == app),
         routes=tuple(one for one in document.routes if one.app == app),
         records=tuple(one for one in document.records if one.app == app),
     )
+    return certified(found, document.certificates)
 
 
 def begun(head: Head, plan: Plan, observed: Observed) -> dict[str, Former]:

@@ -32,6 +32,7 @@ from k4t.registrar.document import Document
 NOT_STARTED = ("exited", "created", "dead", "removing")
 NOTHING: Mapping[str, str] = {}
 KINDS: tuple[Kind, ...] = ("gateway", "dns")
+UNSETTLED: Mapping[Kind, str] = {"gateway": "routes or checks changed", "dns": "records changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class Track:
     def settle(self, after: tuple[str, ...]) -> None:
         """What no other publication has carried: routes, checks and records, and places it no longer belongs to."""
         for key in sorted({*self.unsettled, *self.standing.misplaced}):
-            cause = {"gateway": "routes or checks changed", "dns": "records changed"}[key[0]]
+            cause = self.standing.renewed.get(key) or UNSETTLED[key[0]]
             slots = [slot for slot in self.standing.misplaced.get(key, []) if (key, slot) not in self.taken_out]
             if not slots and key not in self.unsettled:
                 continue

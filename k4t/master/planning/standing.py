@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from k4t.master.planning.certificates import certificates_of, certified, renewed
 from k4t.master.planning.endpoints import by_app, dns_groups, endpoints_of, gateway_groups, wanted_of
 from k4t.master.planning.former import document_of, groups_of
 from k4t.master.planning.plan import Slot
@@ -24,10 +25,11 @@ class Standing:
 
     `holders`: by container and kind, the groups that hold some endpoint of it; `expected`: what each container has.
     `misplaced`: published in a group that the app no longer is in. `unsettled`: groups whose routes, checks or
-    records differ. `homes`: the node that a vanished container of a replica was published from. `remote`: some
-    endpoint is on a node that doesn't answer, and stays. `lagging`: by container, the groups of which some member that
-    answers is not in step and still sends to it. `sending`: kinds of groups that may have sent to any container of
-    it, also to one that they hold no more; `given_up`: dead nodes, to which nothing was sent for long.
+    records differ; `renewed`: why, where certificates did. `homes`: the node that a vanished container of a replica
+    was published from. `remote`: some endpoint is on a node that doesn't answer, and stays. `lagging`: by container,
+    the groups of which some member that answers is not in step and still sends to it. `sending`: kinds of groups that
+    may have sent to any container of it, also to one that they hold no more; `given_up`: dead nodes, to which nothing
+    was sent for long.
     """
 
     wanted: tuple[GroupKey, ...]
@@ -37,6 +39,7 @@ class Standing:
     stale: dict[GroupKey, list[Slot]] = field(default_factory=dict)
     misplaced: dict[GroupKey, list[Slot]] = field(default_factory=dict)
     unsettled: list[GroupKey] = field(default_factory=list)
+    renewed: dict[GroupKey, str] = field(default_factory=dict)
     homes: dict[str, str] = field(default_factory=dict)
     outdated: set[tuple[GroupKey, str]] = field(default_factory=set)
     lagging: dict[str, set[GroupKey]] = field(default_factory=dict)
@@ -91,17 +94,20 @@ def standing(desired: Tree, survey: Survey, name: str, former: Former | None = N
         for document in group.behind():
             for endpoint in by_app(document).get(name, ()):
                 found.lagging.setdefault(endpoint.container, set()).add(key)
-        if set(group.settled.get(name, ())) != _leading(app, desired, key, former):
+        settled, leading = set(group.settled.get(name, ())), _leading(app, desired, key, former)
+        if settled != leading:
             found.unsettled.append(key)
+            found.renewed[key] = renewed(settled, leading)
     found.groups = tuple(sorted({*found.wanted, *found.live, *found.unsettled}))
     return found
 
 
 def _leading(app: App | None, desired: Tree, key: GroupKey, former: Former | None) -> set[object]:
-    """The routes and checks, or records, that should lead to it."""
+    """The routes, certificates and checks, or records, that should lead to it."""
     if former is not None:
         then = document_of(former, desired, key)
-        return {*then.routes, *then.checks, *then.records}
+        known = certified(then, certificates_of(desired, then.routes), then.certificates)
+        return {*then.routes, *then.checks, *then.records, *known.certificates}
     return set(wanted_of(app, desired, *key) if app else ())
 
 
