@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k4t.dns.dnsmasq import Dnsmasq
+from k4t.dns.hosts import Hosts
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
@@ -43,7 +44,10 @@ GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], Reg
     "haproxy": HAProxy,
     "nginx": Nginx,
 }
-DNS_SERVERS = {"dnsmasq": Dnsmasq}
+DNS_SERVERS: Mapping[str, Callable[[Dns, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
+    "dnsmasq": Dnsmasq,
+    "hosts": Hosts,
+}
 RFC2136 = "rfc2136"
 
 
