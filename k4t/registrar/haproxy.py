@@ -16,8 +16,9 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set
 from . import files, haproxy_checker, haproxy_members, haproxy_socket
 from .document import Document
 from .errors import Refused, VendorRefused, VendorSilent
+from .haproxy_file import GENERATION, generation, split, with_members
 from .haproxy_members import Key
-from .haproxy_render import Place, Rendered, app_of, generation, render, split, with_members
+from .haproxy_render import Place, Rendered, app_of, render
 from .haproxy_setup import BASE, UNIT, base, unit
 from .haproxy_socket import Server
 from .routing import Certificate, routing
@@ -120,7 +121,7 @@ class HAProxy(Vendor):
 
     def _running_generation(self) -> Optional[str]:
         try:
-            return haproxy_socket.environment(self.place.socket, "K4T_GENERATION")
+            return haproxy_socket.environment(self.place.socket, GENERATION)
         except VendorSilent:
             return None
 
@@ -130,22 +131,25 @@ class HAProxy(Vendor):
         old = self._on_disk()
         if not self._verify_files(rendering, old) and not self.verify(rendering):
             return ""
-        wanted: Rendered = rendering[self.file]
         if self._running_generation() is None:
-            self._write_all(rendering, wanted.text)
-            return self._asleep()
+            return self._leave(rendering)
         known = {(name, one) for name, found in split(old.get(self.file) or "")[1].items() for one in found}
         try:
             self._write_named(rendering)
             failing = self._bring(rendering, old)
         except VendorSilent:  # it went away meanwhile
-            self._write_all(rendering, wanted.text)
-            return self._asleep()
+            return self._leave(rendering)
         except Refused:
             self._restore(old)
             raise
         self._tidy(rendering)
         return _words(failing - known)
+
+    def _leave(self, rendering: Rendering) -> str:
+        """All files for an HAProxy that isn't there; in words."""
+        self._write_all(rendering, _text(rendering[self.file]))
+        self._tidy(rendering)
+        return self._asleep()
 
     def _bring(self, rendering: Rendering, old: Rendering) -> Set[Key]:
         """What leaves goes first; then the structure; then what is new, proven; then what it stood in for. What fails
@@ -325,7 +329,7 @@ class HAProxy(Vendor):
         """What the process has loaded. Raises VendorSilent."""
         path = self.place.socket
         wanted: Rendered = rendering[self.file]
-        loaded = haproxy_socket.environment(path, "K4T_GENERATION")
+        loaded = haproxy_socket.environment(path, GENERATION)
         if loaded != generation(wanted.structure):
             return ["HAProxy runs configuration %s of k4t's, not %s" % (loaded, generation(wanted.structure))]
         maps = haproxy_socket.maps(path, self.place.path("maps"))

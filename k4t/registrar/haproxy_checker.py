@@ -14,7 +14,8 @@ from typing import Any, List, Mapping, Sequence
 
 from . import files
 from .errors import VendorRefused
-from .haproxy_render import Rendered, ports
+from .haproxy_file import ports
+from .haproxy_render import Rendered
 
 CHECK_S = 30.0
 
