@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from k4t import failpoints
 from k4t.errors import Interrupted, Partial, Unsafe, gravest
-from k4t.master import hooks, late, rollback
+from k4t.master import hooks, late, rollback, tidy
 from k4t.master.decide import Decision, Request
 from k4t.master.effective import effective
 from k4t.master.execute import Executed, Execution
@@ -82,6 +82,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
 
 def _work(run: Run, request: Request, decision: Decision) -> Worked:
     decision = _declare(run, decision)
+    tidy.tidy(run.fleet, decision.observed, run.emit)
     executed = _execute(run, request, decision)
     return decision, executed, _roll_back(run, request, decision, executed)
 

@@ -31,16 +31,25 @@ class OldImage:
 
 
 @value
+class OldFiles:
+    """What was put on a node for a container that is no more."""
+
+    node: str
+    name: str
+
+
+@value
 class Surplus:
     """What would go. `problems`: nodes that could not be asked, in words."""
 
     images: tuple[OldImage, ...] = ()
     containers: tuple[Container, ...] = ()
     problems: tuple[str, ...] = ()
+    files: tuple[OldFiles, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return not self.images and not self.containers
+        return not (self.images or self.containers or self.files)
 
     @property
     def size_bytes(self) -> int:
@@ -54,11 +63,13 @@ def surplus(fleet: Fleet, *, keep: int = KEEP) -> Surplus:
     problems = [f"{state.name}: {state.problem}" for state in chosen.away]
     away = {state.name for state in chosen.away}
     images: list[OldImage] = []
+    orphans: list[OldFiles] = []
     nodes = [name for name in fleet.tree.nodes if name not in away]
-    for found, problem in at_once(lambda node: _on_node(fleet, node, keep), nodes):
+    for found, left, problem in at_once(lambda node: _on_node(fleet, node, keep), nodes):
         images += found
+        orphans += left
         problems += [problem] if problem else []
-    return Surplus(tuple(images), leftovers(chosen), tuple(problems))
+    return Surplus(tuple(images), leftovers(chosen), tuple(problems), tuple(orphans))
 
 
 def prune(fleet: Fleet, agreed: Surplus, *, keep: int = KEEP) -> Surplus:
@@ -77,7 +88,11 @@ def prune(fleet: Fleet, agreed: Surplus, *, keep: int = KEEP) -> Surplus:
     ):
         images += [] if problem else [old]
         problems += [problem] if problem else []
-    return Surplus(tuple(images), tuple(gone), tuple(problems))
+    cleared = []
+    for orphan, problem in at_once(lambda one: _discard(fleet, one), [one for one in now.files if one in agreed.files]):
+        cleared += [] if problem else [orphan]
+        problems += [problem] if problem else []
+    return Surplus(tuple(images), tuple(gone), tuple(problems), tuple(cleared))
 
 
 def leftovers(chosen: Chosen) -> tuple[Container, ...]:
@@ -132,18 +147,21 @@ def old_images(
     return tuple(sorted(old, key=lambda one: one.names))
 
 
-def _on_node(fleet: Fleet, node: str, keep: int) -> tuple[list[OldImage], str]:
+def _on_node(fleet: Fleet, node: str, keep: int) -> tuple[list[OldImage], list[OldFiles], str]:
     try:
         engine = fleet.engine(node)
         heads = _heads(engine)
         ours = repositories(fleet.tree, heads)
         found = [_dated(engine, one) for one in stock.images(engine) if {*map(repository, one.names)} & ours]
-        used = frozenset(str(entry.get("ImageID", "")) for entry in engine.list_containers())
+        entries = engine.list_containers()
+        used = frozenset(str(entry.get("ImageID", "")) for entry in entries)
+        names = {str(name).removeprefix("/") for entry in entries for name in entry.get("Names") or ()}
+        left = files.left_behind(engine.transport, fleet.tree.cluster.id, names)
     except K4tError as error:
-        return [], f"{node}: {error.words}"
+        return [], [], f"{node}: {error.words}"
     needed = frozenset(_needed(fleet.tree, heads))
     old = old_images(found, ours=ours, in_use=used, needed=needed, keep=keep)
-    return [OldImage(node, image) for image in old], ""
+    return [OldImage(node, image) for image in old], [OldFiles(node, name) for name in left], ""
 
 
 def _dated(engine: Engine, image: Stocked) -> Stocked:
@@ -166,6 +184,14 @@ def _remove(fleet: Fleet, container: Container) -> tuple[Container, str]:
     except K4tError as error:
         return container, f"{container.name}: {error}"
     return container, ""
+
+
+def _discard(fleet: Fleet, orphan: OldFiles) -> tuple[OldFiles, str]:
+    try:
+        files.discard(fleet.transport(fleet.tree.nodes[orphan.node]), fleet.tree.cluster.id, orphan.name)
+    except K4tError as error:
+        return orphan, f"{orphan.node}: {error.words}"
+    return orphan, ""
 
 
 def _forget(fleet: Fleet, old: OldImage) -> tuple[OldImage, str]:

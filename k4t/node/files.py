@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from k4t.errors import StepError
 from k4t.model.app import App, File, Volume
@@ -117,6 +117,14 @@ def discard(transport: Transport, cluster_id: str, container: str) -> None:
     """Take away what was a removed container's alone. Nothing there is fine."""
     directory = private_directory(cluster_id, container)
     _run(transport, ["rm", "-rf", "--", directory], f"{directory} can't be removed")
+
+
+def left_behind(transport: Transport, cluster_id: str, names: Collection[str]) -> tuple[str, ...]:
+    """Containers that files of their own stand for, and that are none of `names`: removed by hand, or never created."""
+    script = 'for one in "$1"/*/; do [ -d "$one" ] && echo "$one"; done; :'
+    done = transport.run(["sh", "-c", script, "sh", f"{ROOT}/{cluster_id}/containers"])
+    found = (line.rstrip("/").rpartition("/")[2] for line in done.stdout.decode("utf-8", "replace").splitlines())
+    return tuple(sorted(name for name in found if _NAME.fullmatch(name) and name not in names))
 
 
 def make_volumes(engine: Engine, cluster_id: str, app: App) -> None:

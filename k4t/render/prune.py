@@ -16,11 +16,15 @@ def lines(found: Surplus, console: Console) -> Iterator[str]:
     for old in found.images:
         tag = next((name for name in old.image.names if "@" not in name), old.image.names[0])
         yield console.style(f"- {old.node}: image {tag}, {amount(old.image.size_bytes)}", "red")
+    for left in found.files:
+        yield console.style(f"- {left.node}: files of {left.name}, which is no more", "red")
     yield f"{counts(found)}." if not found.empty else "Nothing to prune."
 
 
 def counts(found: Surplus) -> str:
     what = f"{plural(len(found.containers), 'container')} and {plural(len(found.images), 'image')}"
+    if found.files:
+        what += f" and the files of {len(found.files)} more"
     return f"{what}, which frees up to {amount(found.size_bytes)}"
 
 
@@ -36,5 +40,6 @@ def as_json(found: Surplus) -> dict[str, Any]:
             for old in found.images
         ],
         "containers": [{"node": one.node, "name": one.name, "state": one.state} for one in found.containers],
+        "files": [{"node": one.node, "container": one.name} for one in found.files],
         "problems": list(found.problems),
     }  # fmt: skip

@@ -75,6 +75,44 @@ def test_a_container_gets_its_secrets(secret: Site, lab: Lab) -> None:
     assert secret.json("plan")["steps"] == []
 
 
+def private(host: Host, site: Site) -> list[str]:
+    """Containers that have files of their own on a node."""
+    return sorted(host.exec(["ls", f"/var/lib/k4t/{site.id}/containers"]).stdout.split())
+
+
+def test_the_files_of_a_container_that_was_removed_by_hand_go_with_the_next_apply(secret: Site) -> None:
+    """Its replica is created again, and only what that one has stays on the node. No other container's is touched."""
+    secret.app("api", port=8081, more=MORE)
+    secret.k4t("apply", "--yes")
+    host = runs_on(secret)
+    host.exec(["mkdir", f"/var/lib/k4t/{secret.id}/containers/prod.web.7.3"])
+    there = [name for name in private(host, secret) if ".api." in name]
+    host.docker(["rm", "-f", "prod.web.0.1"])
+    secret.node(host, inside='<label name="used">no</label>')
+    secret.app("web", more=MORE + '<placement><require label="used">yes</require></placement>')
+    other = next(one for one in secret.lab.nodes if one.name != host.name)
+    secret.node(other, inside='<label name="used">yes</label>')
+    secret.k4t("apply", "--yes")
+    assert runs_on(secret).name == other.name
+    assert private(host, secret) == there
+    assert files_that_hold(host, FILE_SECRET, f"/var/lib/k4t/{secret.id}") == [
+        path for path in files_that_hold(host, FILE_SECRET, "/var/lib/k4t") if ".api." in path
+    ]
+    assert secret.json("plan")["steps"] == []
+
+
+def test_prune_takes_the_files_of_containers_that_are_no_more(secret: Site) -> None:
+    """Where there is nothing to apply: shown first, and then gone; what runs keeps its own."""
+    secret.k4t("apply", "--yes")
+    host = runs_on(secret)
+    orphan = f"/var/lib/k4t/{secret.id}/containers/prod.web.0.0"
+    host.exec(["sh", "-c", f"mkdir {orphan} && echo hush > {orphan}/file"])
+    assert "files of prod.web.0.0, which is no more" in secret.k4t("prune", status=64).stdout
+    assert secret.json("prune", "--yes")["files"] == [{"node": host.name, "container": "prod.web.0.0"}]
+    assert private(host, secret) == ["prod.web.0.1"]
+    assert secret.k4t("prune", "--yes").stdout == "Nothing to prune.\n"
+
+
 def test_a_value_is_nowhere_else(secret: Site, lab: Lab, tmp_path: Path) -> None:
     """No argument list, no file of the tree or of .k4t, no plan, status, log, audit or label; on the node only the
     container's own file and its configuration."""
