@@ -90,6 +90,10 @@ def validate(ctx: typer.Context) -> None:
 
     try:
         tree = read_tree(ctx.obj.db)
+        if tree.gateways or tree.dns:
+            from k4t.wiring import check_drivers
+
+            check_drivers(tree, ctx.obj.db)
     except InvalidTree as error:
         show.findings(error.findings, ctx.obj.console)
         raise typer.Exit(error.exit_status) from None

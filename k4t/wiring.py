@@ -56,6 +56,15 @@ def read(db: Path) -> Tree:
     return read_tree(db)
 
 
+def check_drivers(tree: Tree, db: Path) -> None:
+    """Whether its gateways and DNS servers can do what it asks of them; connects to nobody. Raises InvalidTree."""
+    from k4t.master.planning.capable import inexpressible
+
+    participants = _participants(tree, Fleet(tree, _connector(db, "").connect, {}), db)
+    if findings := inexpressible(tree, participants.values()):
+        raise InvalidTree(findings)
+
+
 def thing(things: Mapping[str, T], word: str, name: str) -> T:
     """The one of that name. Raises Usage with the names there are."""
     if name not in things:

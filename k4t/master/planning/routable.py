@@ -18,9 +18,8 @@ def inexpressible_routes(tree: Tree, members: Iterable[Participant]) -> Iterator
         for gateway in gateways:
             lacking = _lacking(app, route, gateway.capabilities) if gateway.group == route.group else []
             if lacking:
-                message = (
-                    f"the route of {app.name} has {_listed(lacking)}; {gateway.name} ({gateway.driver}) can't do that"
-                )
+                asked = f"the route of {app.name} asks for {_listed(lacking)}"
+                message = f"{asked}, which {gateway.name} ({gateway.driver}) can't do"
                 remedy = "leave it out, or route by another group of gateways"
                 yield Finding(route.where.file, route.where.line, "inexpressible", message, remedy)
 
@@ -29,8 +28,8 @@ def _lacking(app: App, route: Route, means: Capabilities) -> list[str]:
     port = app.port(route.port)
     udp = bool(route.listen and port and port.protocol == "udp")
     asked = (
-        (route.listen and not udp and not means.routes_l4, "listen"),
-        (udp and not means.routes_udp, "listen for a udp port"),
+        (route.listen and not udp and not means.routes_l4, "a port of its own (listen)"),
+        (udp and not means.routes_udp, "a port for udp (listen)"),
         (route.tls and not means.tls, "tls"),
         (route.redirect and not means.redirect, "redirect"),
         (route.weight is not None and not means.weight, "weight"),
