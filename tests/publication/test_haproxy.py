@@ -18,7 +18,7 @@ from k4t.master.publication.publish import Published, Publisher
 from k4t.model.hosts import Gateway
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
-from k4t.registrar.document import Check, Endpoint
+from k4t.registrar.document import Certificate, Check, Endpoint
 from tests.lab import Host
 from tests.publication.conftest import OTHER, PROD, Site, backend, changing, route, tcp
 
@@ -412,6 +412,19 @@ frontend theirs
     bind :8085
     http-request return status 200 content-type text/plain string theirs if { path /theirs }
 """
+INCLUDED = """\
+    default_backend k4t
+frontend theirs_tls
+    mode tcp
+    bind :8446
+    default_backend k4t_tls
+"""
+
+
+SELF_SIGNED = (
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=web.example.com "
+    "-keyout /root/key.pem -out /root/chain.pem 2>/dev/null"
+)
 
 
 def test_a_foreign_haproxy(site: Site) -> None:
@@ -428,12 +441,17 @@ def test_a_foreign_haproxy(site: Site) -> None:
         assert "started" not in said
         assert proxy.host.exec(["cat", "/etc/haproxy/haproxy.cfg"]).stdout == THEIRS
         proxy.host.stop("theirs")
-        proxy.host.exec(["sh", "-c", "echo '    default_backend k4t' >> /etc/haproxy/haproxy.cfg"])
+        proxy.host.exec(["sh", "-c", "cat >> /etc/haproxy/haproxy.cfg"], input=INCLUDED)
+        proxy.host.exec(["sh", "-c", SELF_SIGNED])
         proxy.host.spawn("theirs", [*argv, "-f", FILE])
         time.sleep(0.5)
-        proxy.publish(endpoints=backend(site, 8001), checks=(tcp(),), routes=(route(),))
+        files = Certificate("own", chain_path="/root/chain.pem", key_path="/root/key.pem")
+        web: dict[str, Any] = {"endpoints": backend(site, 8001), "checks": (tcp(),)}
+        proxy.publish(**web, routes=(route(tls="own"),), certificates=(files,))
         assert proxy.get() == (200, "8001 / -")
         assert proxy.get(path="/theirs") == (200, "theirs")
+        secure = f"https://web.example.com:8446/s --resolve web.example.com:8446:{proxy.host.address}"
+        assert proxy.host.exec(["curl", "-sk", *secure.split()]).stdout == "8001 /s -"
         assert proxy.observe().differences == ()
     finally:
         proxy.host.stop("theirs")
