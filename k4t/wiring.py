@@ -33,6 +33,7 @@ from k4t.tree.secrets import digest_key, value
 
 if TYPE_CHECKING:
     from k4t.master.publication.redolog import LogPlace
+    from k4t.model.state import ParticipantState
     from k4t.node.allocator import Locker
     from k4t.remote import lock
     from k4t.remote.transport import Stream, Transport
@@ -114,7 +115,12 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             tree=tree,
             fleet=fleet,
             publisher=Publisher(
-                list(participants.values()), tree.cluster, run_id, log=redo_log(db, tree), who=holder.who
+                list(participants.values()),
+                tree.cluster,
+                run_id,
+                log=redo_log(db, tree),
+                who=holder.who,
+                afresh=lambda kind, name: _asked_afresh(tree, connector, db, (kind, name)),
             ),
             who=holder.who,
             at=holder.since,
@@ -128,6 +134,17 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             participant.close()
         fleet.close()
         connector.close()
+
+
+def _asked_afresh(tree: Tree, connector: Connector, db: Path, key: tuple[Kind, str]) -> ParticipantState:
+    """What a gateway or DNS server says over a connection of its own."""
+    fleet = Fleet(tree, connector.connect, {})
+    participant = _participants(tree, fleet, db)[key]
+    try:
+        return participant.observe()
+    finally:
+        participant.close()
+        fleet.close()
 
 
 def redo_log(db: Path, tree: Tree) -> LogPlace:

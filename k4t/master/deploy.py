@@ -72,7 +72,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
         decision, executed, undone = _work(run, request, decision)
         if decision.late and not executed.interrupted:
             decision, executed, undone = _take_in(run, request, (decision, executed, undone), confirm, locks)
-        outcome = _verified(run, executed, undone, _outcome(decision, executed, undone))
+        outcome = _owed(run, _verified(run, executed, undone, _outcome(decision, executed, undone)))
         _record(run, request, decision, executed, outcome, undone=undone)
         hook.end(outcome)
     if executed.interrupted:
@@ -206,6 +206,15 @@ def _verified(run: Run, executed: Executed, undone: RolledBack | None, outcome: 
         return outcome
     worst = gravest((outcome.exit_status, 3))
     return dataclasses.replace(outcome, result="partial", not_done=outcome.not_done + missing, exit_status=worst)
+
+
+def _owed(run: Run, outcome: Outcome) -> Outcome:
+    """A member that was away while it was published to gets that later: done in part."""
+    left = tuple(run.publisher.owed())
+    if not left:
+        return outcome
+    worst = gravest((outcome.exit_status, 3))
+    return dataclasses.replace(outcome, result="partial", not_done=outcome.not_done + left, exit_status=worst)
 
 
 def _record(

@@ -20,11 +20,13 @@ from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
 from k4t.registrar.document import BadDocument, Document, make
+from k4t.registrar.protocol import NO_EPOCH
 
 if TYPE_CHECKING:
     from k4t.master.publication.redolog import LogPlace, RedoLog, Transaction
 
 Change = Callable[[Document | None], Document]
+Afresh = Callable[[Kind, str], ParticipantState]
 GATHER_S = 0.15
 """How long a publication waits for others that are to come: each costs the vendor a check, a reload and a read-back."""
 
@@ -111,12 +113,16 @@ class Publisher:
         *,
         log: LogPlace | None = None,
         who: str = "",
+        afresh: Afresh | None = None,
     ) -> None:
-        """`log`: this working copy's, opened when it is first needed. Without one nothing is written down."""
+        """`log`: this working copy's, opened when it is first needed. Without one nothing is written down. `afresh`:
+        asks a member over a new connection, when all that this run had have ended."""
         self._cluster = cluster
         self._run = run_id
         self._who = who
         self._place = log
+        self._afresh = afresh
+        self._owed: dict[str, tuple[str, ...]] = {}
         self._log: RedoLog | None = None
         self._guard = threading.Lock()
         self.message = ""
@@ -130,6 +136,10 @@ class Publisher:
         for key, count in publications.items():
             if key in self._groups:
                 self._groups[key].to_come = count
+
+    def owed(self) -> list[str]:
+        """What this run could not tell everyone, a sentence for each group."""
+        return [f"{on} is owed to {', '.join(names)}" for on, names in sorted(self._owed.items()) if names]
 
     def unfinished(self) -> tuple[Transaction, ...]:
         """What our own log has open, read without a lock. Raises LogRefused."""
@@ -264,9 +274,26 @@ class Publisher:
         if done.result == "overtaken":
             raise reason or conductor.overtaken or Overtaken("another run went on from here", "k4t plan shows what is")
         if reason is not None:
-            raise reason
+            raise self._overtaken(conductor) or reason
         silent = conductor.silent()
         raise _unpublishable(silent, others=len(silent) < len(conductor.seen))
+
+    def _overtaken(self, conductor: Conductor) -> Overtaken | None:
+        """Hosts end the connections of a master that was paused or cut off for long, and let another one in: when none
+        is left, whether that has happened is asked over a new one."""
+        state = conductor.state
+        if self._afresh is None or state.epoch == NO_EPOCH or any(member.answers for member in state.members):
+            return None
+        for member in state.members:
+            found = self._afresh(state.kind, member.name)  # type: ignore[arg-type]
+            if found.reachable and found.epoch > state.epoch:
+                return Overtaken(
+                    f"run {state.epoch.run} (epoch {state.epoch.number}) was overtaken by run {found.epoch.run} "
+                    f"(epoch {found.epoch.number})",
+                    "another run went on from here; run k4t plan to see what is",
+                    host=member.name,
+                )
+        return None
 
     def _heal(self, group: _Group, conductor: Conductor, degraded: bool) -> Published | None:
         """A member that lags is owed what the others hold: it gets that first, whatever becomes of what is new."""
@@ -328,6 +355,7 @@ class Publisher:
             (name, members[name].observe().problem or "its vendor would not take it") for name in done.unrendered
         )
         wrong = ((name, text) for name in done.holders for text in conductor.differences.get(name, ()))
+        self._owed[group.on] = done.owed
         problems = {name: str(conductor.failures.get(name) or conductor.seen[name].problem) for name in done.owed}
         return Published(
             document,
