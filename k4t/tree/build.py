@@ -144,6 +144,8 @@ def dns(name: str, item: Item) -> Dns:
         port=values["port"],
         key_name=values["key-name"] or "",
         secret=values["secret"] or "",
+        reverse=values["reverse"] or (),
+        path=values["path"] or "",
         ssh=ssh(item.one("ssh"), values["address"]),
         scripts=_scripts(item),
         where=item.where,

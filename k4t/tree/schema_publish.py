@@ -43,11 +43,15 @@ ROUTE = element(
 RECORD = element(
     "record",
     "A name in DNS.",
-    attribute("name", v.RECORD_NAME, "The name in the zone; without it the app's."),
+    attribute(
+        "name",
+        v.RECORD_NAME,
+        "The name in the zone; without it the app's. An `srv` record is asked for at `_PORT._tcp.NAME`.",
+    ),
     attribute("type", v.choice("address", "srv"), "What is published.", "address"),
     attribute("port", v.NAMED, "The port's name; without it the first one.", refers="port"),
     attribute("to", v.TARGETS, "`endpoints`, `addresses` (the gateways' own), or IP addresses.", "endpoints"),
-    attribute("ttl", v.SECONDS, "How long resolvers may keep it.", "30s"),
+    attribute("ttl", v.SECONDS, "How long resolvers may keep it, where the driver has a TTL for each record.", "30s"),
     attribute("group", v.NAMED, "The group of DNS servers.", "default", refers="dns group"),
     many=True,
 )

@@ -153,6 +153,11 @@ def _participants(reading: Reading) -> Findings:
             yield finding(server.where, "duplicate-address", message, "keep one of them")
         if bool(server.key_name) != bool(server.secret):
             yield finding(server.where, "tsig", "key-name and secret go together", "write both, or none")
+        if server.driver != "rfc2136" and (server.key_name or server.reverse):
+            message = f"driver {server.driver} has no key-name, secret or reverse"
+            yield finding(server.where, "driver", message, 'they belong to driver="rfc2136"')
+        if server.driver != "hosts" and server.path:
+            yield finding(server.where, "driver", f"driver {server.driver} has no path", 'it belongs to driver="hosts"')
 
 
 def _scripts(reading: Reading) -> Findings:

@@ -326,6 +326,7 @@ REGISTRY = like(
     "a registry's host, with its port where it has one", "registry.example.com:5000", rf"{_DOMAIN}(:[0-9]{{1,5}})?"
 )
 DOMAIN = like("a domain name", "k4t.example.com", _DOMAIN)
+DOMAINS = many(DOMAIN, "a list of domain names", "0.10.in-addr.arpa")
 ROUTE_DOMAINS = many(
     like("a domain name, or one that begins with *.", "www.example.com", rf"(\*\.)?{_DOMAIN}"),
     "a list of domain names, each perhaps beginning with *.",
