@@ -102,8 +102,8 @@ def delete(keys: Iterable[Key]) -> List[str]:
 
 
 def probe(wanted: Wanted, keys: Sequence[Key], there: Set[Key]) -> List[str]:
-    """Begin to check each of them, often (all together at most 1,000 times a second)."""
-    interval_ms = max(20, len(keys))
+    """Begin to check each of them, often (all together at most 5,000 times a second); first after one interval."""
+    interval_ms = max(20, len(keys) // 5)
     lines: List[str] = []
     for backend, name in keys:
         members = wanted[backend]
