@@ -19,6 +19,7 @@ BINARY = "nginx"
 CONF = "/etc/nginx/nginx.conf"
 
 START = """\
+umask 022
 mkdir -p "$2"
 for part in router front; do
     pid=$(cat "$2/$part.pid" 2>/dev/null)
@@ -35,7 +36,10 @@ rm -f "$2"/*.sock
 def plan_install(found: setup.Survey, gateway: Gateway) -> setup.InstallPlan:
     """Raises StepError when there is no nginx."""
     if not found.binary and not found.processes:
-        raise StepError("nginx is not installed", "apt-get install nginx libnginx-mod-stream there (1.22 or newer)")
+        raise StepError(
+            "nginx is not installed",
+            "apt-get install nginx libnginx-mod-stream there (1.22 or newer), and disable its service",
+        )
     front, router = found.ours(FRONT), found.ours(ROUTER)
     strangers = [one for one in found.processes if one[0] not in (front, router)]
     own = bool(front or router) or not strangers
@@ -62,5 +66,7 @@ def _include(pid: int, conf: str) -> str:
             "and have it load that (nginx -s reload); k4t then does so itself after every change:",
             f"  within http {{ }}:                    include {FILES}/http.conf;",
             f"  beside it, for routes with listen:  stream {{ include {FILES}/stream.conf; }}",
+            "Or, where it serves nothing else, let k4t run one of its own, whose clients notice no reload: stop that",
+            "one (systemctl disable --now nginx), and do this again",
         ]
     )

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from . import files, nginx_process, nginx_render, nginx_setup, nginx_stream, nginx_text
 from .document import Document
-from .errors import VendorRefused, VendorSilent
+from .errors import Damaged, VendorRefused, VendorSilent
 from .nginx_text import Place
 from .routing import Routing, routing
 from .union import Union
@@ -63,7 +63,7 @@ class Nginx(Vendor):
         self.http, self.stream, self.front = (
             os.path.join(directory, name) for name in ("http.conf", "stream.conf", "front.conf")
         )
-        self.checked: Set[str] = set()
+        self.checked: Dict[str, str] = {}
         self._module: Optional[str] = None
 
     @property
@@ -115,11 +115,11 @@ class Nginx(Vendor):
         for route in document.routes:
             if route.upstream == "h2c" and not route.listen:
                 raise VendorRefused('a route of app %s: nginx has no upstream="h2c"' % route.app)
-            if route.listen and not self._streams():
-                raise VendorRefused("a route of app %s (listen %d): %s" % (route.app, route.listen, NO_STREAM))
             if route.listen in doors and route.listen and route.protocol == "tcp":
                 said = (route.app, route.listen, doors[route.listen])
                 raise VendorRefused("a route of app %s: port %d is the gateway's %s port" % said)
+            if route.listen and not self._streams():
+                raise VendorRefused("a route of app %s (listen %d): %s" % (route.app, route.listen, NO_STREAM))
 
     def render(self, union: Union) -> Rendering:
         made = routing(union, self.root)
@@ -144,10 +144,10 @@ class Nginx(Vendor):
         for instance in self.instances:
             wanted = _part(rendering, instance)
             digest = nginx_text.generation(*wanted.values())
-            if digest not in self.checked and wanted != self._on_disk(instance):
+            if digest != self.checked.get(instance.name) and wanted != self._on_disk(instance):
                 self._check_ports(wanted, instance)
                 self._test(wanted, instance)
-                self.checked.add(digest)
+                self.checked[instance.name] = digest
 
     def _check_ports(self, wanted: Mapping[str, str], instance: Instance) -> None:
         """nginx finds out only when it is too late. An operator's nginx may share ports with what else it has."""
@@ -223,7 +223,7 @@ class Nginx(Vendor):
             nginx_process.reload(pid, instance.status, _said(before, instance), str)
 
     def _on_disk(self, instance: Instance) -> Dict[str, Optional[str]]:
-        return {path: files.read(path) for path in instance.includes}
+        return {path: _read(path) for path in instance.includes}
 
     def _running(self, instance: Instance) -> Optional[str]:
         try:
@@ -258,6 +258,14 @@ class Nginx(Vendor):
                 found += ["port %d/%s is not open; %s" % (*port, self._include(instance)) for port in closed]
             found += edited
         return found
+
+
+def _read(path: str) -> Optional[str]:
+    """None for a file that is missing; "" for one that is no text."""
+    try:
+        return files.read(path)
+    except Damaged:
+        return ""
 
 
 def _part(rendering: Rendering, instance: Instance) -> Dict[str, str]:

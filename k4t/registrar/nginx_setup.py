@@ -41,7 +41,7 @@ UNIT_TEXT = """\
 [Unit]
 Description=nginx, kept in step by k4t (%(what)s)
 After=network-online.target
-Wants=network-online.target %(other)s
+Wants=network-online.target%(other)s
 %(bound)s
 [Service]
 ExecStartPre=/bin/mkdir -p %(run)s
@@ -97,7 +97,7 @@ def units(binary: str, run: str) -> Dict[str, str]:
     """Path to text, of the router's and the front's: they start and stop together."""
     sockets = " ".join("%s/%s.sock" % (run, name) for name in ("http", "https", "router"))
     common = {"binary": binary, "run": run}
-    first = {"what": "router", "other": "k4t-nginx-front.service", "bound": "", "conf": ROUTER, "sockets": sockets}
+    first = {"what": "router", "other": " k4t-nginx-front.service", "bound": "", "conf": ROUTER, "sockets": sockets}
     after = "After=k4t-nginx.service\nPartOf=k4t-nginx.service\n"
     second = {"what": "front", "other": "", "bound": after, "conf": FRONT, "sockets": run + "/front.sock"}
     return {UNIT: UNIT_TEXT % {**common, **first}, FRONT_UNIT: UNIT_TEXT % {**common, **second}}

@@ -145,6 +145,15 @@ def test_a_dead_replica_costs_no_request(door: Door) -> None:
     assert {door.get()[0] for _ in range(4)} == {503}
 
 
+def test_a_silent_replica_costs_no_request(door: Door) -> None:
+    """Its node is off, nothing comes back: who meets it waits for 2 s, and is answered by another."""
+    off = Endpoint("web", door.host.address.rpartition(".")[0] + ".250", 80)
+    door.publish(endpoints=(*backend(door.site, 8001), off), checks=(tcp(),), routes=(route(),))
+    began = time.monotonic()
+    assert {door.get()[0] for _ in range(12)} == {200}
+    assert time.monotonic() - began > 1.9
+
+
 def test_a_replica_that_recovers_is_sent_to(door: Door) -> None:
     """Also as the last one: when all have failed, all are tried."""
     door.publish(endpoints=(Endpoint("web", door.host.address, 8009),), routes=(route(),))
