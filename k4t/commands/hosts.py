@@ -131,16 +131,24 @@ def dns_add(
     address: Address,
     zone: Annotated[str, typer.Option(help="The zone that records go to.")],
     driver: Driver = "dnsmasq",
+    key_name: Annotated[str, typer.Option(help="The TSIG key's name (driver rfc2136).")] = "",
+    secret: Annotated[str, typer.Option(help="The secret that holds the TSIG key.")] = "",
     ssh_host: SshHost = "",
     ssh_port: SshPort = None,
     ssh_user: SshUser = "",
     sudo: Sudo = False,
 ) -> None:
-    """Write dns/NAME.xml and enrol the host's key."""
+    """Write dns/NAME.xml and enrol the host's key; a server that takes updates (driver rfc2136) is only checked."""
     from k4t.tree.create import add_dns
 
+    given: Globals = ctx.obj
     ssh = _ssh(ssh_host, ssh_port, ssh_user, sudo=sudo)
-    _added(ctx.obj, "dns", name, add_dns(ctx.obj.db, name, address, zone=zone, driver=driver, ssh=ssh))
+    path = add_dns(given.db, name, address, zone=zone, driver=driver, ssh=ssh, key_name=key_name, secret=secret)
+    if driver != "rfc2136":
+        _added(given, "dns", name, path)
+        return
+    given.console.note(f"wrote {path}")
+    run_check(given, "dns", [name])  # leaves with what the check says
 
 
 @dns_app.command("check", epilog="Example: k4t dns check dns1")

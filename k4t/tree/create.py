@@ -70,11 +70,28 @@ def add_gateway(directory: Path, name: str, address: str, *, driver: str = "envo
     return _add(directory, "gateways", name, {"driver": driver, "address": address}, ssh)
 
 
-def add_dns(directory: Path, name: str, address: str, *, zone: str, driver: str = "dnsmasq", ssh: Ssh = NO_SSH) -> Path:
+def add_dns(
+    directory: Path,
+    name: str,
+    address: str,
+    *,
+    zone: str,
+    driver: str = "dnsmasq",
+    ssh: Ssh = NO_SSH,
+    key_name: str = "",
+    secret: str = "",
+) -> Path:
     """Write dns/NAME.xml. Raises as `add_node`."""
     _valid(values.ADDRESS, address, "address")
     _valid(values.DOMAIN, zone, "zone")
-    return _add(directory, "dns", name, {"driver": driver, "address": address, "zone": zone}, ssh)
+    attributes = {"driver": driver, "address": address, "zone": zone}
+    if key_name:
+        _valid(values.DOMAIN, key_name, "key-name")
+        attributes["key-name"] = key_name
+    if secret:
+        _valid(values.NAMED, secret, "secret")
+        attributes["secret"] = secret
+    return _add(directory, "dns", name, attributes, ssh)
 
 
 def remove(directory: Path, kind: str, name: str) -> None:

@@ -28,7 +28,10 @@ def test_a_new_tree_is_valid_and_grows(tmp_path: Path) -> None:
     add_node(db, "n1", "10.0.0.1, fd00::1", ssh=Ssh(user="deploy", host="n1.mgmt", sudo=True))
     add_gateway(db, "gw1", "10.0.0.2")
     add_dns(db, "ns1", "10.0.0.2", zone="k4t.lab")
+    (db / "secrets/tsig.xml").write_text('<secret environment="TSIG"/>')
+    add_dns(db, "ns2", "10.0.0.3", zone="k4t.lab", driver="rfc2136", key_name="k4t", secret="tsig")
     tree = read_tree(db)
+    assert (tree.dns["ns2"].key_name, tree.dns["ns2"].secret) == ("k4t", "tsig")
     assert tree.nodes["n1"].ssh.user == "deploy"
     assert (tree.gateways["gw1"].driver, tree.dns["ns1"].zone) == ("envoy", "k4t.lab")
     create(tmp_path / "other", "prod")
