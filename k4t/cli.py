@@ -141,6 +141,7 @@ def plan(
 
         request = decide.Request(tuple(apps or ()), ctx.obj.allow, pull=pull, retry=retry, rebalance=rebalance)
         decision = decide.plan(run, request)
+        plans.say_unfinished(ctx.obj, run)
         if commands:
             plans.print_commands(ctx.obj, run, decision)
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from k4t.commands.common import applied
-from k4t.errors import Unsafe
+from k4t.errors import LogRefused, Unsafe
 
 if TYPE_CHECKING:
     from k4t.master.decide import Decision, Request
@@ -27,6 +27,16 @@ def save(given: Globals, path: Path, run: Run, decision: Decision, request: Requ
         retry=request.retry, rebalance=request.rebalance,
     )  # fmt: skip
     given.console.note(f"saved: k4t apply {path} carries out exactly this plan, or nothing")
+
+
+def say_unfinished(given: Globals, run: Run) -> None:
+    """What an apply would finish before anything else: transactions that our redo log has open."""
+    try:
+        for one in run.publisher.unfinished():
+            end = "rolls it forward" if one.state == "decided" else "aborts it"
+            given.console.note(f"! transaction {one.id} of {one.on} is {one.state}: apply {end} first", "yellow")
+    except LogRefused as error:
+        given.console.note(f"! {error}", "yellow")
 
 
 def print_commands(given: Globals, run: Run, decision: Decision) -> None:
