@@ -78,6 +78,8 @@ class ParamikoSession:
         self.host = host
         self._transport = transport
         self._refusals: dict[int, ChannelRefused] = {}
+        self._why = ""
+        transport._parse_disconnect = self._disconnected  # noqa: SLF001
         self._paramiko_refusal = transport._handler_table[MESSAGE_CHANNEL_OPEN_FAILURE]  # noqa: SLF001
         transport._handler_table[MESSAGE_CHANNEL_OPEN_FAILURE] = self._refused  # noqa: SLF001
 
@@ -86,7 +88,13 @@ class ParamikoSession:
         return bool(self._transport.is_active())
 
     def end(self) -> None:
+        self._why = self._why or ("ended by this run" if self.alive else "")
         end(self._transport)
+
+    def _disconnected(self, message: Any) -> None:
+        """Runs in paramiko's thread, at the host's last message (RFC 4253, 11.1): its reason."""
+        code, words = message.get_int(), message.get_text()
+        self._why = self._why or f"the host said: {words}, code {code}"
 
     def open(self, kind: str, *fields: str | int, timeout_s: float) -> Any:
         transport: Any = self._transport
@@ -115,7 +123,7 @@ class ParamikoSession:
         """Registers a channel and writes the common part of the request. The transport's lock is held."""
         transport: Any = self._transport
         if not transport.active:
-            raise EOFError("closed")
+            raise EOFError(str(transport.saved_exception or ""))
         number = transport._next_channel()  # noqa: SLF001
         message.add_int(number)
         message.add_int(transport.default_window_size)
@@ -156,5 +164,5 @@ class ParamikoSession:
             raise self._lost(error) from error
 
     def _lost(self, error: BaseException | None) -> ConnectionLost:
-        words = str(error) if error and str(error) else "closed by the host or the network"
+        words = self._why or str(error or "") or "closed by the host or the network"
         return ConnectionLost(f"the SSH connection has ended ({words})", host=self.host)

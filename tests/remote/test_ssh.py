@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,41 @@ def test_end_of_the_connection(server: Sshd) -> None:
     ):
         with pytest.raises(ConnectionLost):
             call()
+
+
+def test_the_end_of_a_connection_says_who_ended_it(server: Sshd) -> None:
+    """The host with its reason (RFC 4253, 11.1), the network, or this run itself."""
+    ours, cut, refused = (server.connector().connect("h1", server.ssh, "127.0.0.1") for _ in range(3))
+    ours.close()
+    with pytest.raises(ConnectionLost, match=r"has ended \(ended by this run\)"):
+        ours.run(["true"])
+    os.kill(int(cut.run(["sh", "-c", "ps -o ppid= $$"]).stdout.decode()), 9)
+    wait_until_dead(cut)
+    with pytest.raises(ConnectionLost, match=r"closed by the host or the network|reset by peer"):
+        cut.run(["true"])
+    raw: Any = refused._session._transport  # type: ignore[attr-defined]
+    raw._send_message(unasked())
+    wait_until_dead(refused)
+    with pytest.raises(ConnectionLost, match=r"the host said: .+, code \d+"):
+        refused.run(["true"])
+
+
+def wait_until_dead(transport: SshTransport) -> None:
+    deadline = time.monotonic() + 10
+    while transport.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def unasked() -> Any:
+    """Data for a channel that was never opened: sshd ends the connection, and says why."""
+    from paramiko import Message
+
+    message = Message()
+    message.add_byte(bytes([94]))  # SSH_MSG_CHANNEL_DATA
+    message.add_int(4711)
+    message.add_string("x")
+    return message
 
 
 # --- files ----------------------------------------------------------------------------------------------------
