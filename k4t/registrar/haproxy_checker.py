@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 from typing import Any, List, Mapping, Sequence
 
 from . import files
-from .errors import VendorRefused
+from .errors import Denied, VendorRefused
 from .haproxy_file import ports
 from .haproxy_render import Rendered
 
@@ -23,6 +24,8 @@ CHECK_S = 30.0
 def check(arguments: Sequence[str], file: str, rendering: Mapping[str, Any], directory: str) -> None:
     """`haproxy -c` of a copy of everything, with `file` replaced. Raises VendorRefused with its words."""
     files.make_directory(directory)
+    for left in glob.glob(os.path.join(directory, ".check-*")):  # of a check that was killed; it holds keys
+        shutil.rmtree(left, ignore_errors=True)
     try:
         copy = tempfile.mkdtemp(prefix=".check-", dir=directory)
     except OSError as error:
@@ -94,8 +97,12 @@ def _free(port: int, addresses: Sequence[str]) -> bool:
 
 def reload(master: int) -> None:
     """The master reads its files again and starts a new worker; the old one ends when its connections have."""
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(master, signal.SIGUSR2)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise Denied("can't reload HAProxy (pid %d): %s" % (master, error.strerror)) from error
 
 
 def failed_reloads(master: int) -> int:
