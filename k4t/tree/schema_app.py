@@ -243,7 +243,11 @@ JOB = element(
     attribute("timezone", v.TIMEZONE, "The schedule's time zone.", "UTC"),
     attribute("timeout", v.PERIOD, "How long it may take; then it is stopped, and has failed.", "10m"),
     element("image", "Another image than the app's.", text=v.IMAGE, text_required=True),
-    element("command", "Instead of the app's, or of the job's own image.", args("One argument.")),
+    element(
+        "command",
+        "What it runs, with arguments. Required, unless the job has an image of its own.",
+        args("One argument."),
+    ),
     secret_env(),
     many=True,
     key="name",

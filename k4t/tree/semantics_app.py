@@ -205,6 +205,9 @@ def _jobs(_app: App, item: Item) -> Findings:
     for job in item.all("job"):
         if bool(job.values["before"]) == bool(job.values["schedule"]):
             yield finding(job.where, "job", "a job has either before or schedule", "write exactly one of them")
+        if not (job.one("command") or job.one("image")):
+            message = f"job {job.values['name']} has no command, and would run what the app itself runs"
+            yield finding(job.where, "job", message, "write its <command>, or an <image> of its own")
 
 
 def _routes(app: App, item: Item) -> Findings:
