@@ -43,13 +43,13 @@ def _include(pid: int) -> str:
 
     admin = {"address": {"socket_address": {"address": ADMIN[0], "port_value": ADMIN[1]}}}
     rds = {"route_config_name": "k4t", "config_source": source("rds")}
+    files = {"cds_config": source("cds"), "lds_config": source("lds")}
     return "\n".join(
         [
             f"an Envoy that is not k4t's runs here (pid {pid}); nothing of it was touched. Include in its",
             "configuration, and restart it:",
             f"  its admin page:            admin: {json.dumps(admin)}",
-            f"  k4t's clusters:            dynamic_resources: {json.dumps({'cds_config': source('cds')})}",
+            f"  k4t's clusters, and its listeners for tls and listen: dynamic_resources: {json.dumps(files)}",
             f"  in its connection manager: rds: {json.dumps(rds)}",
-            f"  for routes with tls or listen, in dynamic_resources too: {json.dumps({'lds_config': source('lds')})}",
         ]
     )

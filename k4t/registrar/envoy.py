@@ -251,7 +251,7 @@ class Envoy(Vendor):
             if time.monotonic() >= deadline:
                 if not waiting:
                     return  # warming: its first health checks take longer; verify says so if it stays so
-                raise VendorRefused("Envoy has not read %s in %g s; %s" % (waiting[0], AWAIT_S, self._include()))
+                raise VendorRefused("Envoy has not read %s in %g s; %s" % (waiting[-1], AWAIT_S, self._include()))
             time.sleep(POLL_S)
 
     def _reason(self) -> str:
@@ -280,6 +280,8 @@ class Envoy(Vendor):
         found = self._verify_files(rendering)
         try:
             dump = envoy_admin.Dump(self.admin)
+            if envoy_taken.starting(envoy_admin.counters(self.admin)):
+                found.append("Envoy is starting: it does not listen yet")
         except VendorSilent:
             return [self._asleep(), *found]
         clusters, http, https, listeners = (rendering[self.files.path(kind)] for kind in KINDS)

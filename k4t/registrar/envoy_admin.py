@@ -58,8 +58,10 @@ def _unchunk(body: bytes) -> bytes:
 
 
 def counters(address: Address) -> Dict[str, str]:
-    """Every subscription's version_text and update_rejected, and how many clusters and listeners are warming."""
-    text = get(address, "/stats?filter=(version_text|update_rejected|warming_clusters|listeners_warming)$").decode()
+    """Every subscription's version_text and update_rejected, how many clusters and listeners are warming, and
+    whether its workers have started."""
+    names = "version_text|update_rejected|warming_clusters|listeners_warming|workers_started"
+    text = get(address, "/stats?filter=(%s)$" % names).decode()
     pairs = (line.partition(": ") for line in text.splitlines())
     return {name: value.strip('"') for name, _, value in pairs}
 

@@ -41,3 +41,8 @@ def subscribed(counters: Mapping[str, str], path: str) -> bool:
 def warming(counters: Mapping[str, str]) -> bool:
     """A cluster that waits for its endpoints' first checks, a listener that waits for its routes."""
     return any(counters.get(name, "0") != "0" for name in WARMING)
+
+
+def starting(counters: Mapping[str, str]) -> bool:
+    """Its dump says that listeners are active before anybody listens."""
+    return counters.get("listener_manager.workers_started") == "0"

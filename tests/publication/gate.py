@@ -73,6 +73,10 @@ class Gate:
         return self.member.capabilities
 
     @property
+    def cluster(self) -> str:
+        return PROD.id
+
+    @property
     def address(self) -> str:
         return self.host.address
 
