@@ -111,10 +111,11 @@ class HAProxy(Vendor):
         if self.own:
             return [binary, "-f", self.root.rstrip("/") + BASE, "-f", self.file]
         try:
-            _, argv = haproxy_socket.master(self._pid())
-        except VendorSilent:
-            argv = ()
-        return [binary, *(haproxy_checker.file_options(argv) or ["-f", self.file])]
+            pid, argv = haproxy_socket.master(self._pid())
+            options = haproxy_checker.file_options(argv, os.readlink("/proc/%d/cwd" % pid))
+        except (VendorSilent, OSError):
+            options = []
+        return [binary, *(options if self.file in options else [*options, "-f", self.file])]
 
     def _pid(self) -> int:
         return int(haproxy_socket.information(self.place.socket).get("Pid", "0"))
@@ -172,9 +173,9 @@ class HAProxy(Vendor):
         self._write_all(rendering, wanted.text)
         self._renew(wanted)
         failing = self._add(wanted, change.fresh, before, sick)
-        haproxy_socket.tell(self.place.socket, haproxy_members.withdraw(change.kept))
+        haproxy_socket.tell(self.place.socket, haproxy_members.withdraw([*change.kept, *change.leftover]))
         gone = [*change.leaving, *change.kept, *change.leftover]
-        haproxy_socket.tell(self.place.socket, [*haproxy_members.delete(gone)])
+        haproxy_socket.tell(self.place.socket, haproxy_members.delete(gone))
         return failing
 
     def _renew(self, wanted: Rendered) -> None:

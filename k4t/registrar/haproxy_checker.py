@@ -66,12 +66,12 @@ def words(output: bytes, copy: str) -> str:
     return "; ".join(told or alerts or lines)[:1000] or "no reason given"
 
 
-def file_options(argv: Sequence[str]) -> List[str]:
-    """The -f and -C options of a running HAProxy's arguments."""
+def file_options(argv: Sequence[str], directory: str) -> List[str]:
+    """The -f and -C options of a running HAProxy's arguments, which was started in `directory`."""
     found: List[str] = []
     for place, part in enumerate(argv[:-1]):
         if part in ("-f", "-C"):
-            found += [part, argv[place + 1]]
+            found += [part, os.path.join(directory, argv[place + 1])]
     return found
 
 

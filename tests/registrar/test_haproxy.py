@@ -212,7 +212,7 @@ def test_the_files_of_a_running_one() -> None:
         "-f",
         "k4t.cfg",
     ]
-    assert haproxy_checker.file_options(argv) == ["-f", "/etc/haproxy/haproxy.cfg", "-f", "k4t.cfg"]
+    assert haproxy_checker.file_options(argv, "/srv") == ["-f", "/etc/haproxy/haproxy.cfg", "-f", "/srv/k4t.cfg"]
 
 
 def test_version_and_fingerprint() -> None:
