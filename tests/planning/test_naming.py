@@ -74,8 +74,10 @@ def test_more_than_an_update_holds() -> None:
     """The whole group counts; the line is the largest record's."""
     apps = [
         dataclasses.replace(web(Record(f"app{number}"), replicas=90, network=Network("macvlan")), name=f"app{number}")
-        for number in range(30)
+        for number in range(45)
     ]
     (found,) = inexpressible(tree(*apps), [BIND])
     assert "ns1 (rfc2136) takes 61535 in one update" in found.message
-    assert inexpressible(tree(*apps[:15]), [BIND]) == ()
+    assert inexpressible(tree(*apps[:30]), [BIND]) == ()
+    wide = dataclasses.replace(tree(*apps[:30]), nodes={"n1": Node("n1", "fd88::1")})
+    assert "takes 61535 in one update" in inexpressible(wide, [BIND])[0].message

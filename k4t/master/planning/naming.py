@@ -12,8 +12,8 @@ from k4t.model.publish import Record
 from k4t.model.spec import Tree
 
 DEFAULT_TTL_S = Record("").ttl_s
-ADDRESS_BYTES = 28
-"""Of an AAAA record in an update message: a pointer to its name, ten bytes of header, the address."""
+HEADER_BYTES = 12
+"""Of a record in an update message: a pointer to its name, type, class, TTL, length."""
 NAME_BYTES = 90
 """Of a name in an update message: taking out what it had, and its ownership."""
 SRV_BYTES = 130
@@ -92,8 +92,13 @@ def _largest(sizes: Sequence[tuple[int, Record]]) -> Record:
 
 def _bytes(tree: Tree, app: App, record: Record) -> int:
     name_bytes = len(served_name(app, record))
-    each = SRV_BYTES + name_bytes if record.type == "srv" else ADDRESS_BYTES
+    each = SRV_BYTES + name_bytes if record.type == "srv" else HEADER_BYTES + (16 if _has_ipv6(tree) else 4)
     return NAME_BYTES + 2 * name_bytes + each * _count(tree, app, record)
+
+
+def _has_ipv6(tree: Tree) -> bool:
+    nodes = tree.nodes.values()
+    return any(":" in node.address or (node.pool is not None and ":" in node.pool.first) for node in nodes)
 
 
 def _finding(record: Record, message: str, remedy: str) -> Finding:
