@@ -386,6 +386,20 @@ def test_master_stopped(lab: Lab, host: Host, master: subprocess.Popen[str]) -> 
 
 
 @pytest.mark.crash
+def test_a_starved_master_keeps_it(lab: Lab, host: Host, master: subprocess.Popen[str]) -> None:
+    """A machine that lets it run for a third of a second now and then, never 15 s apart, does not cost the lock."""
+    for _ in range(4):
+        master.send_signal(signal.SIGSTOP)
+        time.sleep(6)
+        master.send_signal(signal.SIGCONT)
+        time.sleep(0.35)
+    assert len(sleepers(host)) == 2
+    said, _ = master.communicate("go\n", timeout=30)
+    assert said == "changed\n"
+    host.exec(["rm", "/tmp/changed"])
+
+
+@pytest.mark.crash
 def test_master_cut_off(lab: Lab, host: Host, master: subprocess.Popen[str]) -> None:
     """A master that is cut off frees the lock within 20 s, and soon knows it."""
     host.cut()
