@@ -108,18 +108,17 @@ def _apps_emptied(
 
 
 def _withdrawn(desired: Tree, survey: Survey, publications: Iterable[Publish]) -> Iterable[UnsafeChange]:
-    adds: dict[GroupKey, dict[str, set[Slot]]] = {}
-    removes: dict[GroupKey, dict[str, set[Slot]]] = {}
+    adds: dict[GroupKey, dict[str, set[str]]] = {}
+    removes: dict[GroupKey, dict[str, set[str]]] = {}
     for work in publications:
-        for slots, into in ((work.add, adds), (work.remove, removes)):
-            apps = into.setdefault((work.kind, work.group), {}) if slots else {}
-            for slot in slots:
-                apps.setdefault(slot.app, set()).add(slot)
+        key = (work.kind, work.group)
+        for slot in work.add:
+            adds.setdefault(key, {}).setdefault(slot.app, set()).add(slot.label)
+        for slot in work.remove:
+            if _serves(survey, slot):
+                removes.setdefault(key, {}).setdefault(slot.app, set()).add(slot.container)
     for key, apps_of in sorted(removes.items()):
-        lost = sum(
-            max(0, sum(_serves(survey, slot) for slot in slots) - len(adds.get(key, {}).get(app, ())))
-            for app, slots in apps_of.items()
-        )
+        lost = sum(max(0, len(gone) - len(adds.get(key, {}).get(app, ()))) for app, gone in apps_of.items())
         total = _healthy(survey, survey.groups[key])
         safety = desired.cluster.safety
         if lost >= max(1, safety.min) and lost * 100 > safety.withdraw_percent * total:
