@@ -20,6 +20,7 @@ CONF = "/etc/nginx/nginx.conf"
 
 START = """\
 umask 022
+ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 mkdir -p "$2"
 for part in router front; do
     pid=$(cat "$2/$part.pid" 2>/dev/null)

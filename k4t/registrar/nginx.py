@@ -63,7 +63,7 @@ class Nginx(Vendor):
         self.http, self.stream, self.front = (
             os.path.join(directory, name) for name in ("http.conf", "stream.conf", "front.conf")
         )
-        self.checked: Dict[str, str] = {}
+        self.checked: Dict[str, List[str]] = {}
         self._module: Optional[str] = None
 
     @property
@@ -140,20 +140,24 @@ class Nginx(Vendor):
         return texts
 
     def check(self, rendering: Rendering) -> None:
-        """Free ports, and `nginx -t` on a copy (about 15 ms each), but for what stands there already."""
+        """Free ports, and `nginx -t` on a copy (about 20 ms), unless only members differ from what stands there."""
         for instance in self.instances:
-            wanted = _part(rendering, instance)
-            digest = nginx_text.generation(*wanted.values())
-            if digest != self.checked.get(instance.name) and wanted != self._on_disk(instance):
+            wanted, there = _part(rendering, instance), self._on_disk(instance)
+            structure = [nginx_text.structure(text) for text in wanted.values()]
+            stands = [nginx_text.structure(there[path] or "") for path in wanted]
+            if structure not in (stands, self.checked.get(instance.name)):
                 self._check_ports(wanted, instance)
                 self._test(wanted, instance)
-                self.checked[instance.name] = digest
+                self.checked[instance.name] = structure
 
     def _check_ports(self, wanted: Mapping[str, str], instance: Instance) -> None:
         """nginx finds out only when it is too late. An operator's nginx may share ports with what else it has."""
+        if not self.own:
+            return
         had = set() if self._running(instance) is None else _ports(self._on_disk(instance))
-        taken = sorted((_ports(wanted) - had) & nginx_process.ports_open())
-        if taken and self.own:
+        new = _ports(wanted) - had
+        taken = sorted(new & nginx_process.ports_open()) if new else []
+        if taken:
             raise VendorRefused("port %d/%s of this host is in use by another program" % taken[0])
 
     def _test(self, wanted: Mapping[str, str], instance: Instance) -> None:
@@ -253,7 +257,7 @@ class Nginx(Vendor):
                 found.append(self._asleep(instance))
             elif running != said:
                 found.append("nginx (%s) runs configuration %s of k4t's, not %s" % (instance.name, running, said))
-            else:
+            elif not self.own and _ports(wanted):  # it may include one of our files and not the other
                 closed = sorted(_ports(wanted) - nginx_process.ports_open())
                 found += ["port %d/%s is not open; %s" % (*port, self._include(instance)) for port in closed]
             found += edited

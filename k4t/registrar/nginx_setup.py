@@ -22,7 +22,6 @@ USERS = ("www-data", "nginx", "nobody")
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 MAIN = """\
 worker_processes auto;
-worker_rlimit_nofile 65536;
 worker_shutdown_timeout 1h;
 error_log stderr error;
 events {

@@ -15,6 +15,7 @@ FOREVER = "24d"  # what is said in milliseconds has 31 bits
 CONNECT_MS = 2000
 FAIL_TIMEOUT = "5s"
 INDENT = "    "
+MEMBERSHIP = re.compile(r"server [\d[]|zone |return 200 ")
 HEAD = "# Written by k4t, and written again: what is changed here by hand is lost."
 
 
@@ -49,6 +50,11 @@ def matter(text: str) -> str:
     """Without comments and empty lines: what nginx can tell apart."""
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
+
+
+def structure(text: str) -> str:
+    """What matters, but for who serves and what follows from that: nothing that nginx could have anything against."""
+    return "\n".join(line for line in matter(text).splitlines() if not MEMBERSHIP.match(line))
 
 
 def generation(*texts: str) -> str:

@@ -97,6 +97,20 @@ def test_generation() -> None:
 
 
 @pytest.mark.unit
+def test_structure() -> None:
+    """Who serves is none of it; how is."""
+    alike = [
+        "server 10.0.0.1:80 max_fails=1;",
+        "  server [fd88::1]:80 backup;",
+        "zone k4t_http 512k;",
+        "return 200 ab;",
+    ]
+    assert {nginx_text.structure(line) for line in alike} == {""}
+    for line in ("server {", "server_name 1.org;", "least_conn;", "return 503;"):
+        assert nginx_text.structure(line) == line
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("route", "words"),
     [
