@@ -18,7 +18,7 @@ from k4t import __version__
 from k4t.commands import apps, hosts, jobs, look, nodes, past, plans, secrets, txn, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
-from k4t.options import AppName, Apps, Globals, HostNames, hoisted
+from k4t.options import AppName, Apps, Globals, HostNames, command_of, hoisted, narrowed
 from k4t.render.console import Console, Output
 
 EPILOG = "Global options may stand anywhere on the line. Exit status: docs/commands.md."
@@ -237,7 +237,8 @@ def main(argv: list[str] | None = None) -> None:
 def _run(words: list[str]) -> int:
     console = Console(color="--no-color" not in words)
     try:
-        return int(app(hoisted(words), prog_name="k4t", standalone_mode=False) or 0)
+        line = hoisted(words)
+        return int(narrowed(app, command_of(line))(line, prog_name="k4t", standalone_mode=False) or 0)
     except InvalidTree as error:
         for finding in error.findings:
             console.note(str(finding))
