@@ -11,11 +11,10 @@ import base64
 import ipaddress
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k4t.dns.wire import Key
+from k4t.dns.wire import Key, Server
 from k4t.errors import K4tError, StepError
 from k4t.model.hosts import Dns
 from k4t.remote import setup
@@ -86,12 +85,14 @@ def install(transport: Transport, dns: Dns, key: Key | None) -> Iterator[str]:
         changed.append(zone_path(dns))
     yield from (f"wrote {path}" for path in changed)
     if plan.own and (changed or not plan.pid):
-        yield from _start(transport, found, plan, dns, user)
+        yield from _start(transport, found, plan, dns, key, user=user)
     elif not changed:
         yield "nothing to do"
 
 
-def _start(transport: Transport, found: setup.Survey, plan: BindPlan, dns: Dns, user: str) -> Iterator[str]:
+def _start(
+    transport: Transport, found: setup.Survey, plan: BindPlan, dns: Dns, key: Key | None, *, user: str
+) -> Iterator[str]:
     binary = found.binary or "named"
     argv = (binary, "-g", "-u", user, "-c", CONF)
     service = setup.Service("BIND", UNIT, CONF, argv)
@@ -100,19 +101,24 @@ def _start(transport: Transport, found: setup.Survey, plan: BindPlan, dns: Dns, 
         transport.put(f"/etc/systemd/system/{UNIT}", _unit(argv).encode())
     yield setup.start(transport, found, service)
     deadline = time.monotonic() + ANSWERS_WITHIN_S
-    while not _answers(transport, dns):
+    while problem := _problem(transport, dns, key):
         if time.monotonic() > deadline:
             said = "" if found.systemd else f" ({setup.tail(transport, service.log)})"
-            raise StepError(f"BIND was started, but does not answer{said}", f"see {service.log}", host=dns.name)
+            raise StepError(f"BIND was started, but: {problem}{said}", f"see {service.log}", host=dns.name)
         time.sleep(POLL_S)
     yield f"BIND answers at {dns.address}:{dns.port}, and takes updates of {dns.zone}"
 
 
-def _answers(transport: Transport, dns: Dns) -> bool:
-    with suppress(K4tError):
-        transport.connect_tcp(dns.address, dns.port, 1.0).close()
-        return True
-    return False
+def _problem(transport: Transport, dns: Dns, key: Key | None) -> str:
+    """Why the zone can't be asked, "" when it can: BIND listens before it has loaded it."""
+    server = Server(dns.name, dns.zone, lambda: key, lambda: transport.connect_tcp(dns.address, dns.port, 1.0))
+    try:
+        server.ask([(dns.zone, "SOA")])
+    except K4tError as error:
+        return error.message
+    finally:
+        server.close()
+    return ""
 
 
 def _put_zone(transport: Transport, dns: Dns, user: str) -> bool:

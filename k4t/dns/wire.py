@@ -199,6 +199,9 @@ class Server:
         import dns.rcode
 
         code = answer.rcode()
+        if code == dns.rcode.SERVFAIL:
+            words = f"it can't answer for {self.zone} (SERVFAIL): the zone is not loaded"
+            raise VendorRefused(words, "its log says why; it may just be starting", host=self.host)
         if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             raise self._refusal(dns.rcode.to_text(code))
         if not answer.flags & dns.flags.AA:
