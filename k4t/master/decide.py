@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,13 @@ from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.spec import Tree
 from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
+from k4t.model.value import value
 
 if TYPE_CHECKING:
     from k4t.master.run import Run
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """What the command line asked for. `apps` empty: the whole tree, or (`node`) the apps that this node concerns.
     `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
@@ -54,7 +55,7 @@ class Request:
         return self.hurried and not (self.node or self.proceed or self.recycle or self.rebalance)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why.
     `dead`: given up nodes, as the next head has them. `news`: to be recorded even when there is nothing to do. `tree`:

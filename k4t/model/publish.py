@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from k4t.model.shared import NOWHERE, Where
+from k4t.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """HTTP (`domains`, `prefix`) or L4 (`listen`, a port on the gateways). No domain means any."""
 
@@ -29,7 +29,7 @@ class Route:
     where: Where = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """`to` empty: the app's endpoints; else literal addresses, or "addresses" for the gateways' own."""
 
@@ -47,7 +47,7 @@ def srv_name(name: str, port_name: str, protocol: str) -> str:
     return name if name.startswith("_") else f"_{port_name}._{protocol}.{name}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Certificate:
     """Files in the tree (`chain`, `key_secret`) or files already on the gateways (`chain_path`, `key_path`).
 

@@ -27,6 +27,7 @@ from k4t.master.planning.survey import label_of, slot_of
 from k4t.model.app import App
 from k4t.model.participant import Kind
 from k4t.model.state import Container, container_name
+from k4t.model.value import value
 from k4t.registrar.document import Document
 
 NOT_STARTED = ("exited", "created", "dead", "removing")
@@ -35,7 +36,7 @@ KINDS: tuple[Kind, ...] = ("gateway", "dns")
 UNSETTLED: Mapping[Kind, str] = {"gateway": "routes or checks changed", "dns": "records changed"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """What comes into service: a new container (`container` is None), or one that exists. `after`: what its create
     (or start) waits for by itself; `start_after`: what only its start waits for."""
@@ -49,7 +50,7 @@ class Entry:
     instead_of: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recipe:
     """What new containers of an app are made from. An app gone from the tree is not `present`, and has defaults."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.lag import ahead, lag
@@ -12,12 +12,13 @@ from k4t.master.planning.serials import complete, names_app, newest
 from k4t.model.participant import Kind
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head, Observed, ParticipantState
+from k4t.model.value import value
 from k4t.registrar.document import Document, Endpoint
 
 PUBLISHED = ("endpoints", "checks", "routes", "records", "certificates")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Group:
     """One group of gateways or DNS servers. `live` is the newest document that any reachable member holds. `ids`: what
     the cluster knows its members by."""
@@ -59,7 +60,7 @@ class Group:
             yield from (f"{member.name}: {difference}" for difference in member.differences)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Survey:
     """`containers`: app, replica, then newest generation first. `unknown`: nodes of the tree that did not answer.
 
