@@ -147,14 +147,18 @@ class Steps:
         return " ".join(f"{port.name}={port.number}" for port in container.ports)
 
     def _await(self, step: Step, work: Await) -> str:
-        return health.await_healthy(
-            self._fleet.engine(step.node),
-            vantage(self._fleet, self._fleet.tree.nodes[step.node], work.app),
-            self._known(work.slot),
-            work.app,
-            timeout_s=work.timeout_s,
-            stopping=self._stopping,
-        )
+        container, nodes = self._known(work.slot), self._fleet.tree.nodes
+        engine, dialer = self._fleet.engine(step.node), vantage(self._fleet, nodes[step.node], work.app)
+
+        def healthy(at: Container) -> str:
+            return health.await_healthy(
+                engine, dialer, at, work.app, timeout_s=work.timeout_s, stopping=self._stopping
+            )  # fmt: skip
+
+        said = healthy(container)
+        if endpoints.dns_groups(work.app) and (second := endpoints.second_address(nodes, container, "dns")):
+            healthy(dataclasses.replace(container, address=second))
+        return said
 
     def _publish(self, work: Publish, failed: frozenset[str]) -> str:
         """What is healthy goes out, also when a neighbour isn't; then nothing is taken out, and the step has failed."""

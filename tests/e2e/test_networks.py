@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from k4t.registrar.dnsquery import resolve
+from tests.e2e.conftest import wipe
 from tests.e2e.site import Site, containers, fetch
 from tests.lab import Host, Lab
 
@@ -245,7 +246,7 @@ def test_a_node_with_an_ipv6_address_alone_serves(published: Site, lab: Lab, mod
 
 
 def test_a_node_with_both_families_publishes_on_both(site: Site, lab: Lab) -> None:
-    """Endpoints are the IPv4 ones; a bridge port answers on either address of the node."""
+    """A bridge port answers on either address of the node."""
     node = lab.host("n1")
     (site.db / "nodes" / "n2.xml").unlink()
     site.write("nodes/n1.xml", f'<node address="{node.address} {node.address6}"><ssh host="{node.address}"/></node>\n')
@@ -258,6 +259,61 @@ def test_a_node_with_both_families_publishes_on_both(site: Site, lab: Lab) -> No
     assert endpoints(site) == [(node.address, 20000)]
     assert answers(lab.host("gw1"), f"http://{node.address}:20000/")
     assert answers(lab.host("gw1"), f"http://[{node.address6}]:20000/")
+
+
+@pytest.mark.parametrize("mode", ["host", "bridge"])
+def test_a_node_with_both_families_is_named_by_both(published: Site, lab: Lab, mode: str) -> None:
+    """DNS has the A and the AAAA record, and loses both; a gateway has one endpoint a replica. An address that is added
+    to the node later is added to DNS."""
+    node, names = lab.host("n1"), (lab.host("gw1").address, 53)
+    (published.db / "nodes" / "n2.xml").unlink()
+    both = f'<node address="{node.address} {node.address6}"><ssh host="{node.address}"/></node>\n'
+    published.write("nodes/n1.xml", both if mode == "bridge" else f'<node address="{node.address}"/>\n')
+    port = "container='8080'" if mode == "host" else "container='8080' host='20005'"
+    text = (
+        f"<app><image>{lab.image}</image><network mode='{mode}'/><port name='http' {port}/>"
+        "<env name='PORT'>8080</env><env name='VER'>VERSION</env>"
+        "<route port='http' domain='web.k4t.lab'/><record name='web' ttl='1s'/><health><http port='http'/></health>"
+        "<update max-unavailable='1' drain='0s'/><stop grace='1s'/></app>"
+    )
+    published.write("apps/web/app.xml", text.replace("VERSION", "1"))
+    published.k4t("apply", "--yes")
+    if mode == "host":
+        assert resolve(names, "web.k4t.lab", "AAAA") == set()
+        published.write("nodes/n1.xml", both)
+        assert {step["action"] for step in published.json("plan")["steps"]} == {"await", "publish"}
+        published.k4t("apply", "--yes")
+    for version in ("1", "2"):
+        published.write("apps/web/app.xml", text.replace("VERSION", version))
+        published.k4t("apply", "--yes")
+        assert resolve(names, "web.k4t.lab", "A") == {node.address}
+        assert resolve(names, "web.k4t.lab", "AAAA") == {node.address6}
+        assert endpoints(published) == [(node.address, 8080 if mode == "host" else 20005)]
+        assert f"version={version}" in fetch(f"http://{lab.host('gw1').address}/", "web.k4t.lab")[1]
+        assert published.json("plan")["steps"] == []
+    published.k4t("stop", "web", "--yes")
+    assert resolve(names, "web.k4t.lab", "A") == resolve(names, "web.k4t.lab", "AAAA") == set()
+
+
+def test_everything_is_reached_over_ipv6_alone(lab: Lab, site: Site) -> None:
+    """SSH to node and gateway, what the gateway sends, and the DNS server: no IPv4 address is in the tree."""
+    node, gateway = lab.host("n1"), lab.host("gw1")
+    (site.db / "nodes" / "n2.xml").unlink()
+    site.write("nodes/n1.xml", f'<node address="{node.address6}"/>\n')
+    site.write("gateways/gw1.xml", f'<gateway driver="envoy" address="{gateway.address6}" http="80"/>\n')
+    site.write("dns/names.xml", f'<dns driver="dnsmasq" address="{gateway.address6}" zone="k4t.lab"/>\n')
+    try:
+        site.k4t("gateway", "install")
+        site.k4t("dns", "install")
+        own(site, mode="host", more=ROUTE + "<env name='PORT'>8080</env>")
+        site.k4t("apply", "--yes")
+        assert fetch(f"http://[{gateway.address6}]/", "web.k4t.lab")[0] == 200
+        assert resolve((gateway.address6, 53), "web.k4t.lab", "AAAA") == {node.address6}
+        status = site.json("status")
+        assert all(one["in_step"] for one in (*status["gateways"], *status["dns"]))
+        assert site.json("plan")["steps"] == []
+    finally:
+        wipe(gateway)
 
 
 def test_a_pool_of_ipv6_addresses_serves(pooled: Site, lab: Lab) -> None:

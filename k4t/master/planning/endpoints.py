@@ -10,6 +10,7 @@ from k4t.master.planning import certificates
 from k4t.master.planning.certificates import certificates_of, certified
 from k4t.master.planning.plan import Slot
 from k4t.model.app import App, Health, HttpProbe, TcpProbe
+from k4t.model.hosts import Node
 from k4t.model.participant import Kind
 from k4t.model.publish import Record, srv_name
 from k4t.model.publish import Route as WantedRoute
@@ -32,10 +33,14 @@ def dns_groups(app: App) -> tuple[str, ...]:
     return tuple(sorted({record.group for record in app.records if not record.to}))
 
 
-def endpoints_of(app: str, container: Container) -> tuple[Endpoint, ...]:
-    """One for each port of its label; one with port 0 when it has none. () when it has no address yet."""
+def endpoints_of(app: str, container: Container, second: str = "") -> tuple[Endpoint, ...]:
+    """One for each port of its label; one with port 0 when it has none. () when it has no address yet. `second`: the
+    same at another address."""
     if not container.address:
         return ()
+    if second:
+        there = dataclasses.replace(container, address=second)
+        return tuple(sorted((*endpoints_of(app, container), *endpoints_of(app, there))))
     common = {"node": container.node, "replica": container.replica, "container": container.id}
     if not container.ports:
         return (Endpoint(app, container.address, 0, **common),)
@@ -45,6 +50,13 @@ def endpoints_of(app: str, container: Container) -> tuple[Endpoint, ...]:
             for port in container.ports
         )
     )
+
+
+def second_address(nodes: Mapping[str, Node], container: Container, kind: Kind) -> str:
+    """The IPv6 address of its node, for a container that has its node's IPv4 one: DNS names both, and clients choose. A
+    gateway gets one endpoint a replica, or a node of both families would have twice the share."""
+    node = nodes.get(container.node) if kind == "dns" else None
+    return node.address6 if node is not None and container.address == node.address else ""
 
 
 def routes_of(app: App, group: str) -> tuple[Route, ...]:
@@ -92,7 +104,7 @@ def compose(
     gone = _Gone(remove, [container.id for _, container in added])
     endpoints = [endpoint for endpoint in base.endpoints if endpoint not in gone]
     for slot, container in added:
-        endpoints += endpoints_of(slot.app, container)
+        endpoints += endpoints_of(slot.app, container, second_address(desired.nodes, container, kind))
     settled = dataclasses.replace(base, name=desired.cluster.name, endpoints=tuple(endpoints))
     if former is not None:
         settled = _restore(settled, former, desired, frozenset(restore))

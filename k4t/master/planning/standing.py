@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from k4t.master.planning.certificates import certificates_of, certified, renewed
-from k4t.master.planning.endpoints import by_app, dns_groups, endpoints_of, gateway_groups, wanted_of
+from k4t.master.planning.endpoints import (
+    by_app,
+    dns_groups,
+    endpoints_of,
+    gateway_groups,
+    second_address,
+    wanted_of,
+)
 from k4t.master.planning.former import document_of, groups_of
 from k4t.master.planning.plan import Slot
 from k4t.master.planning.survey import Group, Survey, slot_of
 from k4t.model.app import App
+from k4t.model.hosts import Node
 from k4t.model.participant import Kind
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Former
@@ -35,7 +44,8 @@ class Standing:
     wanted: tuple[GroupKey, ...]
     live: dict[GroupKey, frozenset[Endpoint]]
     holders: dict[tuple[str, Kind], tuple[GroupKey, ...]]
-    expected: dict[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+    expected: dict[tuple[str, Kind], tuple[Endpoint, ...]] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
     stale: dict[GroupKey, list[Slot]] = field(default_factory=dict)
     misplaced: dict[GroupKey, list[Slot]] = field(default_factory=dict)
     unsettled: list[GroupKey] = field(default_factory=list)
@@ -52,11 +62,13 @@ class Standing:
     def holding(self, container: Container, kind: Kind) -> tuple[GroupKey, ...]:
         return self.holders.get((container.id, kind), ())
 
-    def endpoints(self, container: Container) -> tuple[Endpoint, ...]:
-        """Those that it has now, as every group that names it should hold them."""
-        found = self.expected.get(container.id)
+    def endpoints(self, container: Container, kind: Kind) -> tuple[Endpoint, ...]:
+        """Those that it has now, as every group of a kind that names it should hold them."""
+        key = container.id, kind
+        found = self.expected.get(key)
         if found is None:
-            found = self.expected[container.id] = endpoints_of(container.app, container)
+            second = second_address(self.nodes, container, kind)
+            found = self.expected[key] = endpoints_of(container.app, container, second)
         return found
 
     def sent_to(self, container: Container, kind: Kind) -> bool:
@@ -70,11 +82,11 @@ class Standing:
         """The groups that should hold this container's endpoints and don't, or hold other ones."""
         if not self.wanted:
             return ()
-        endpoints = self.endpoints(container)
         return tuple(
             key
             for key in self.wanted
-            if (key, container.id) in self.outdated or not self.live.get(key, _NONE).issuperset(endpoints)
+            if (key, container.id) in self.outdated
+            or not self.live.get(key, _NONE).issuperset(self.endpoints(container, key[0]))
         )
 
 
@@ -85,7 +97,8 @@ def standing(desired: Tree, survey: Survey, name: str, former: Former | None = N
     mentioned = {key: group for key, group in survey.groups.items() if group.mentions(name)}
     wanted = tuple(key for key in (groups_of(former) if former else _wanted(app)) if key in survey.groups)
     begun = survey.head.former.get(name) if survey.head else None
-    found = Standing(wanted, {}, {}, ttl_s=_ttl_s(app, mentioned, name, begun), given_up=survey.dead)
+    ttl_s = _ttl_s(app, mentioned, name, begun)
+    found = Standing(wanted, {}, {}, nodes=desired.nodes, ttl_s=ttl_s, given_up=survey.dead)
     if former is None:
         found.sending = frozenset(kind for kind, _ in (groups_of(begun) if begun and app is None else wanted))
     for key, group in mentioned.items():
@@ -143,7 +156,7 @@ def _sort_endpoints(
             found.holders[holder] = (*found.holders.get(holder, ()), key)
             if not wanted:
                 found.misplaced.setdefault(key, []).append(slot_of(container))
-        if endpoint not in found.endpoints(container):
+        if endpoint not in found.endpoints(container, key[0]):
             found.outdated.add((key, container.id))
 
 
