@@ -20,7 +20,7 @@ from . import envoy_admin, envoy_compare, envoy_listen, envoy_render, envoy_take
 from .document import Document, Route
 from .envoy_files import KINDS, Files, digest, envelope, pairs, resources, with_leaving
 from .errors import VendorRefused, VendorSilent
-from .routing import routing
+from .routing import Certificate, routing
 from .union import Union
 from .vendor import Rendering, Vendor
 
@@ -66,6 +66,9 @@ class Envoy(Vendor):
     def _source(self, kind: str) -> Dict[str, Any]:
         return envoy_listen.source(self.files.path(kind), self.files.folder(kind))
 
+    def _secret_source(self, certificate: Certificate) -> Dict[str, Any]:
+        return envoy_listen.source(self.files.sds(certificate.name), self.files.folder("sds"))
+
     # --- candidates --------------------------------------------------------------------------------------------
 
     def supports(self, document: Document) -> None:
@@ -95,23 +98,29 @@ class Envoy(Vendor):
                 envoy_render.route_config(envoy_render.HTTP, made.http, 0 if plain else self.https)
             ],
             self.files.path("rds_https"): [envoy_render.route_config(envoy_render.HTTPS, made.https)],
-            self.files.path("lds"): envoy_listen.listeners(made, ports, sources, bool(self.config.get("ipv6", True))),
+            self.files.path("lds"): envoy_listen.listeners(
+                made, ports, sources, self._secret_source, bool(self.config.get("ipv6", True))
+            ),
         }
+        for name, secret in envoy_listen.secrets(made.certificates).items():
+            rendering[self.files.sds(name)] = [secret]
         for name, assignment in envoy_render.assignments(made.backends).items():
             rendering[self.files.eds(name)] = [assignment]
         return rendering
 
     def check(self, rendering: Rendering) -> None:
         """`envoy --mode validate` (about 60 ms), unless only endpoints differ from what Envoy already took."""
-        candidate = [rendering[self.files.path(kind)] for kind in KINDS]
-        current = [resources(self.files.path(kind)) for kind in KINDS]
-        if digest(candidate) == self.checked or current == candidate:
+        found = [path for path in rendering if os.path.dirname(path) != self.files.folder("eds")]
+        candidate = {path: rendering[path] for path in found}
+        if digest(candidate) == self.checked or {path: resources(path) for path in found} == candidate:
             return
-        self._validate(*candidate)
+        self._validate(candidate)
         self.checked = digest(candidate)
 
-    def _validate(self, clusters: Any, http: Any, https: Any, listeners: Any) -> None:
-        candidate = envoy_listen.validation(clusters or [], [*(http or []), *(https or [])], listeners or [])
+    def _validate(self, rendering: Rendering) -> None:
+        clusters, http, https, listeners = (rendering.get(self.files.path(kind)) or [] for kind in KINDS)
+        secrets = {one[0]["name"]: one[0] for path, one in rendering.items() if self._is_secret(path)}
+        candidate = envoy_listen.validation(clusters, [*http, *https], listeners, secrets)
         binary = str(self.config.get("binary") or "envoy")
         with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="k4t-envoy-") as file:
             json.dump(candidate, file)
@@ -206,6 +215,7 @@ class Envoy(Vendor):
         above = [self.files.path(kind) for kind in ("rds", "rds_https", "lds")]
         assignments = [path for path in changed if path != cds and path not in above]
         versions = {path: self.files.write(path, rendering[path]) for path in assignments}
+        versions = {path: version for path, version in versions.items() if not self._is_secret(path)}
         both = with_leaving(old.get(cds), rendering[cds])
         if both != (old.get(cds) or []) or (cds in changed and both == rendering[cds]):
             versions[cds] = self.files.write(cds, both)
@@ -217,6 +227,10 @@ class Envoy(Vendor):
             self._await({cds: self.files.write(cds, rendering[cds])}, before)
         for path in gone:
             files.remove(path)
+
+    def _is_secret(self, path: str) -> bool:
+        """Read by listeners, which warm until they have theirs."""
+        return os.path.dirname(path) == self.files.folder("sds")
 
     def _read(self, path: str, rendering: Rendering, before: Mapping[str, str]) -> bool:
         """Whether Envoy will read this file of routes or listeners."""
@@ -259,7 +273,7 @@ class Envoy(Vendor):
         try:
             if errors := envoy_admin.Dump(self.admin).errors:
                 return "; ".join(errors)[:1000]
-            self._validate(*(resources(self.files.path(kind)) for kind in KINDS))
+            self._validate({path: found for path, found in self.files.on_disk().items() if found})
         except VendorSilent:
             return "it went away"
         except VendorRefused as refusal:

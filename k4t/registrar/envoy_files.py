@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 from . import envoy_admin, files
 
 KINDS = ("cds", "rds", "rds_https", "lds")
+MANY = ("eds", "sds")
 Resources = Any
 """The `resources` of one file, None for one that can't be read as such."""
 
@@ -28,6 +29,9 @@ class Files:
     def eds(self, cluster: str) -> str:
         return os.path.join(self.directory, "eds", cluster + ".json")
 
+    def sds(self, certificate: str) -> str:
+        return os.path.join(self.directory, "sds", certificate.replace("/", ".") + ".json")
+
     def folder(self, kind: str) -> str:
         return os.path.join(self.directory, kind)
 
@@ -41,17 +45,18 @@ class Files:
     def on_disk(self) -> Dict[str, Resources]:
         """Path to resources of every file of ours."""
         paths = [self.path(kind) for kind in KINDS]
-        if os.path.isdir(self.folder("eds")):
-            paths += [os.path.join(self.folder("eds"), name) for name in sorted(os.listdir(self.folder("eds")))]
+        for folder in map(self.folder, MANY):
+            if os.path.isdir(folder):
+                paths += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
         return {path: resources(path) for path in paths}
 
     def restore(self, old: Dict[str, Resources], new: Dict[str, Resources]) -> None:
-        """Everything as it was before; new clusters' endpoints away."""
+        """Everything as it was before; what there was none of, away."""
         for path, content in old.items():
             if content is not None and resources(path) != content:
                 self.write(path, content)
         for path in new:
-            if old.get(path) is None and os.path.dirname(path) == self.folder("eds"):
+            if old.get(path) is None and os.path.basename(os.path.dirname(path)) in MANY:
                 files.remove(path)
 
 

@@ -118,6 +118,15 @@ class Gate:
         self.pairs[digest] = (chain, key)
         return Certificate(name, digest, "2030-01-01T00:00:00Z")
 
+    def operators_files(self, name: str, *domains: str) -> Certificate:
+        """The same as files that stand on the host already; done again, they are others, renamed into place."""
+        chain, key = self.authority.pair(*domains)
+        self.host.exec(["mkdir", "-p", "/etc/tls"])
+        for part, text in (("key", key), ("chain", chain)):
+            script = 'umask 077; cat > "$0.new"; mv "$0.new" "$0"'
+            self.host.exec(["sh", "-c", script, f"/etc/tls/{name}.{part}.pem"], input=text)
+        return Certificate(name, chain_path=f"/etc/tls/{name}.chain.pem", key_path=f"/etc/tls/{name}.key.pem")
+
     def endpoints(self, app: str, *ports: int, port_name: str = "main", protocol: str = "tcp") -> list[Endpoint]:
         return [Endpoint(app, self.address, port, port_name, protocol, container=f"c{port}") for port in ports]
 
@@ -182,6 +191,14 @@ class Gate:
         except BaseException:
             plain.close()
             raise
+
+    def serial(self, host: str) -> str:
+        """Of the certificate that the gateway shows."""
+        with self.line(HTTPS, tls=host) as connection:
+            assert isinstance(connection, ssl.SSLSocket)
+            shown = connection.getpeercert()
+        assert shown
+        return str(shown["serialNumber"])
 
     @contextmanager
     def line(self, port: int, *, tls: str = "") -> Iterator[socket.socket]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -82,6 +83,20 @@ def test_a_certificate_that_was_lost(served: tuple[Gate, Certificate]) -> None:
         assert gate.differences() == ("certificate example: is not on this host",)
         gate.publish({WEB: (8001,), DB: (8020,)}, certificate)
         assert gate.differences() == ()
+
+
+def test_files_of_the_operator_that_change(gate: Gate) -> None:
+    """Envoy shows the new ones when they are renamed into place; nobody publishes anything."""
+    theirs = gate.operators_files("theirs", "a.example.com")
+    gate.publish({dataclasses.replace(WEB, tls="theirs"): (8001,)}, theirs)
+    before = gate.serial("a.example.com")
+    gate.operators_files("theirs", "a.example.com")
+    deadline = time.monotonic() + 10
+    while gate.serial("a.example.com") == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert gate.serial("a.example.com") != before
+    assert gate.differences() == ()
+    gate.publish({})
 
 
 def test_envoy_restarted(served: tuple[Gate, Certificate]) -> None:
