@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -144,3 +145,25 @@ def test_a_member_is_cut_off_and_owed(site: Site, lab: Lab, place: str) -> None:
     assert [one["members"] for one in site.json("status")["transactions"]] == [["gw2"]]
     site.k4t("apply", "--yes", "--wait")
     pair.check(site, lab, "v1", place)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_redo_log_can_not_be_synced(site: Site, lab: Lab, number: int) -> None:
+    """EIO at the fsync of BEGIN, or of COMMIT: nothing changes, once is enough, and the next run is as any other."""
+    pair.begin(site, lab)
+    before = [staged_apart(pair.kept(host)) for host in pair.members(lab)]
+    pair.change(site, "v1")
+    log = site.db / ".k4t/redo.log"
+    trace = site.directory / "trace"
+    argv = ["strace", "-f", "-o", str(trace), "-P", str(log), "-e", f"inject=fsync:error=EIO:when={number}"]
+    done = subprocess.run(
+        [*argv, *site.argv("apply", "--yes")], env=site.environment(), stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert f"can't write {log}: Input/output error" in said
+    assert [staged_apart(pair.kept(host)) for host in pair.members(lab)] == before
+    assert trace.read_text().count("fsync(") == number
+    site.k4t("apply", "--yes", "--wait")
+    pair.check(site, lab, "v1", f"fsync {number}")
