@@ -7,14 +7,16 @@ Each configuration carries a hash of itself, its generation, and the workers tha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import re
 import tempfile
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from . import files, nginx_process, nginx_render, nginx_setup, nginx_stream, nginx_text
 from .document import Document
-from .errors import Damaged, VendorRefused, VendorSilent
+from .errors import Damaged, Refused, VendorRefused, VendorSilent
 from .nginx_text import Place
 from .routing import Routing, routing
 from .union import Union
@@ -185,18 +187,15 @@ class Nginx(Vendor):
         old = self._on_disk(instance)
         running = self._running(instance)
         said = _said(wanted, instance)
-        same = {path: nginx_text.matter(text or "") for path, text in old.items()} == {
-            path: nginx_text.matter(text) for path, text in wanted.items()
-        }
-        for path, text in wanted.items():
-            if old[path] != text:
-                files.write(path, text)
-        if running == said and same:
-            return ""
+        same = all(nginx_text.matter(old[path] or "") == nginx_text.matter(text) for path, text in wanted.items())
         try:
-            return self._load(instance, said)
-        except VendorRefused:
-            self._restore(old, instance)
+            for path, text in wanted.items():
+                if old[path] != text:
+                    files.write(path, text)
+            return "" if running == said and same else self._load(instance, said)
+        except Refused:
+            with contextlib.suppress(Refused):
+                self._restore(old, instance)
             raise
 
     def _load(self, instance: Instance, said: str) -> str:
@@ -222,9 +221,9 @@ class Nginx(Vendor):
             elif files.read(path) != text:
                 files.write(path, text)
         pid = nginx_process.master(instance.conf, USUAL_CONF)
-        before = {path: text for path, text in old.items() if text is not None}
-        if pid and self.http in before and self._running(instance) not in (None, _said(before, instance)):
-            nginx_process.reload(pid, instance.status, _said(before, instance), str)
+        said = _said({path: text or "" for path, text in old.items()}, instance)
+        if pid and said and self._running(instance) not in (None, said):
+            nginx_process.reload(pid, instance.status, said, str)
 
     def _on_disk(self, instance: Instance) -> Dict[str, Optional[str]]:
         return {path: _read(path) for path in instance.includes}
@@ -278,7 +277,8 @@ def _part(rendering: Rendering, instance: Instance) -> Dict[str, str]:
 
 def _said(wanted: Mapping[str, str], instance: Instance) -> str:
     """The generation, as the status server at the end of the first file says it."""
-    return wanted[instance.includes[0]].rpartition("return 200 ")[2].partition(";")[0]
+    found = re.findall(r"return 200 ([0-9a-f]{16});", wanted[instance.includes[0]])
+    return str(found[-1]) if found else ""
 
 
 def _ports(texts: Mapping[str, Optional[str]]) -> Set[Port]:
