@@ -62,7 +62,9 @@ def _add(store: Store, kind: str, held: List[Holding], new: Entry) -> None:
         check_document(mine)
     except BadDocument as error:
         raise BadRequest(str(error)) from error
-    found = clashes(mine, [holding.document for holding in held])
+    staged = [store.staged(cluster) for cluster in store.clusters()]  # may be decided already
+    rivals = [*held, *(holding for holding in staged if holding is not None)]
+    found = clashes(mine, [holding.document for holding in rivals])
     if found:
         raise Clash(found[0])
     store.set_entries([*(row for row in entries if _place(row.endpoint) != _place(new.endpoint)), new])

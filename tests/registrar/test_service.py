@@ -439,3 +439,43 @@ def test_a_manual_name_in_dns(tmp_path: Path) -> None:
     door = dnsmasq(tmp_path)
     door.ok(op="manual", verb="add", cname="printer", ip="10.9.9.9", port=0)
     assert (tmp_path / "var/lib/k4t/dnsmasq/hosts/k4t").read_text() == "10.9.9.9 printer.k4t.lab\n"
+
+
+def test_by_hand_what_another_has_staged(gateway: Door) -> None:
+    """It may be decided already: refused as what is live would be."""
+    gateway.ok(**gateway.prepare(document()))
+    error, words = gateway.error(op="manual", verb="add", cname="shop", ip="10.0.0.1", port=80)
+    assert error == "clash"
+    assert "prod" in words
+
+
+def test_killed_between_the_fence_and_the_staging(gateway: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fence is written first: what an older run staged is void, though its file is there still."""
+    gateway.ok(**gateway.prepare(document()))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove", lambda _: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            gateway.service.answer({"op": "fence", "cluster": A, "epoch": [7, "newer"]})
+    seen = gateway.ok(op="observe", cluster=A)
+    assert (seen["epoch"], seen["staged"]) == ([7, "newer"], "")
+    assert gateway.error(**commit(document()))[0] == "overtaken"
+    gateway.ok(op="fence", cluster=A, epoch=[7, "newer"])
+    assert gateway.service.store.staged(A) is None
+
+
+def test_a_damaged_staging_is_none(gateway: Door) -> None:
+    """It can't be committed, and it stands in nobody's way."""
+    gateway.ok(**gateway.prepare(document()))
+    path = Path(gateway.service.store.directory, "clusters", A, "staged.json")
+    path.write_text(path.read_text().replace("10.0.0.1", "10.0.0.7"))
+    assert gateway.error(**commit(document()))[0] == "not-prepared"
+    gateway.ok(**gateway.prepare(document(B)))
+
+
+def test_a_document_knows_what_it_follows(gateway: Door) -> None:
+    """As far as this host saw it: forks are told by that."""
+    first = document()
+    gateway.publish(first)
+    second = document(seq=2, parent=first.sha256)
+    gateway.publish(second, "t2", seen=first.sha256)
+    assert gateway.ok(op="observe", cluster=A)["ancestors"] == ((1, first.sha256),)
