@@ -104,6 +104,7 @@ OptionalApp = Annotated[
 NoApply = Annotated[bool, typer.Option("--no-apply", help="Only edit the tree.")]
 NewName = Annotated[str, typer.Argument(help="Its name in the tree.")]
 Address = Annotated[str, typer.Argument(help="Where traffic goes.")]
+ClusterName = Annotated[str, typer.Argument(metavar="CLUSTER", help="Its name or id, as list shows it.")]
 Driver = Annotated[str, typer.Option("--driver", help="Its vendor.")]
 SshHost = Annotated[str, typer.Option("--ssh-host", help="Where SSH goes, if elsewhere.")]
 SshPort = Annotated[int | None, typer.Option("--ssh-port", help="Its port, if not 22.")]

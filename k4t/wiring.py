@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import os
 import secrets
@@ -32,6 +33,7 @@ from k4t.tree.read import read_tree
 from k4t.tree.secrets import digest_key, value
 
 if TYPE_CHECKING:
+    from k4t.master.publication.publish import Publisher
     from k4t.master.publication.redolog import LogPlace
     from k4t.model.state import ParticipantState
     from k4t.node.allocator import Locker
@@ -134,6 +136,16 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             participant.close()
         fleet.close()
         connector.close()
+
+
+def publisher_for(run: Run, kind: Kind, id: str, name: str) -> Publisher:
+    """One that speaks for another cluster on this tree's gateways or DNS servers. It writes no redo log."""
+    from k4t.master.publication.publish import Publisher
+
+    cluster = dataclasses.replace(run.tree.cluster, id=id, name=name)
+    participants = _participants(dataclasses.replace(run.tree, cluster=cluster), run.fleet, run.directory)
+    mine = [one for (of, _), one in participants.items() if of == kind]
+    return Publisher(mine, cluster, secrets.token_hex(8), who=run.who)
 
 
 def _asked_afresh(tree: Tree, connector: Connector, db: Path, key: tuple[Kind, str]) -> ParticipantState:
@@ -264,7 +276,7 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
     elif isinstance(thing, Dns):
         if thing.driver == RFC2136:
             from k4t.dns import install_bind
-            from k4t.dns.rfc2136 import tsig_key
+            from k4t.dns.tsig import tsig_key
 
             key = tsig_key(thing, _secret(run.tree, thing, run.directory))
             yield from install_bind.install(run.fleet.transport(thing), thing, key)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k4t.commands.common import agree, group, run_check, run_list
+from k4t.commands.groups import members, run_sync, run_takeover
 from k4t.errors import K4tError
 from k4t.options import (
     Address,
+    ClusterName,
     DnsNames,
     Driver,
     GatewayNames,
@@ -84,8 +86,8 @@ def node_check(ctx: typer.Context, names: NodeNames = None) -> None:
 
 @gateway_app.command("list", epilog="Example: k4t gateway list")
 def gateway_list(ctx: typer.Context) -> None:
-    """Gateways as the tree has them."""
-    run_list(ctx.obj, "gateways")
+    """Gateways as the tree has them, and every endpoint that they hold with its owner, whatever cluster's it is."""
+    members(ctx.obj, "gateways", "gateway")
 
 
 @gateway_app.command("add", epilog="Example: k4t gateway add edge 10.0.0.21")
@@ -118,10 +120,22 @@ def gateway_install(ctx: typer.Context, names: GatewayNames = None) -> None:
     _install(ctx.obj, "gateways", names)
 
 
+@gateway_app.command("sync", epilog="Example: k4t gateway sync gw2")
+def gateway_sync(ctx: typer.Context, names: GatewayNames = None) -> None:
+    """Derive what gateways should hold from the running containers, compare, show, heal. Touches no container."""
+    run_sync(ctx.obj, "gateway", names or [])
+
+
+@gateway_app.command("takeover", epilog="Example: k4t gateway takeover old-cluster")
+def gateway_takeover(ctx: typer.Context, cluster: ClusterName) -> None:
+    """Take out what a cluster that is gone still publishes."""
+    run_takeover(ctx.obj, "gateway", cluster)
+
+
 @dns_app.command("list", epilog="Example: k4t dns list")
 def dns_list(ctx: typer.Context) -> None:
-    """DNS servers as the tree has them."""
-    run_list(ctx.obj, "dns")
+    """DNS servers as the tree has them, and every endpoint that they hold with its owner, whatever cluster's it is."""
+    members(ctx.obj, "dns", "dns")
 
 
 @dns_app.command("add", epilog="Example: k4t dns add names 10.0.0.21 --zone example.internal")
@@ -161,6 +175,18 @@ def dns_check(ctx: typer.Context, names: DnsNames = None) -> None:
 def dns_install(ctx: typer.Context, names: DnsNames = None) -> None:
     """Make hosts ready to be DNS servers: the registrar, the vendor's configuration, its service."""
     _install(ctx.obj, "dns", names)
+
+
+@dns_app.command("sync", epilog="Example: k4t dns sync")
+def dns_sync(ctx: typer.Context, names: DnsNames = None) -> None:
+    """Derive what DNS servers should hold from the running containers, compare, show, and heal."""
+    run_sync(ctx.obj, "dns", names or [])
+
+
+@dns_app.command("takeover", epilog="Example: k4t dns takeover old-cluster")
+def dns_takeover(ctx: typer.Context, cluster: ClusterName) -> None:
+    """Take out what a cluster that is gone still names."""
+    run_takeover(ctx.obj, "dns", cluster)
 
 
 def _install(given: Globals, kind: str, names: list[str] | None) -> None:

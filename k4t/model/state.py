@@ -8,7 +8,7 @@ from typing import Literal
 
 from k4t.model.shared import Protocol
 from k4t.model.value import value
-from k4t.registrar.document import Document, Epoch
+from k4t.registrar.document import Document, Endpoint, Epoch
 
 NO_EPOCH = Epoch(0, "")
 
@@ -191,13 +191,25 @@ class NodeState:
 
 
 @value
+class Withdrawn:
+    """An endpoint that was taken out on the host, by whom and why, until its container is another one."""
+
+    cluster: str
+    ip: str
+    port: int
+    container: str
+    by: str
+    why: str
+
+
+@value
 class ParticipantState:
     """One gateway or DNS server. `document` is what it holds of this cluster; None: nothing yet. `ancestors`: (seq,
     sha256) of documents that it follows, parent first, as far as this member knows. `id`: random, of what it keeps
     (a blank replacement has another); "" where a driver has none. `staged`: a transaction that waits for its commit.
 
-    `others` are the endpoints' owners of other clusters (app to cluster names); `differences` is what the
-    vendor serves otherwise than it was told, in words.
+    `others` are the documents of other clusters; `manual` what was added by hand; `differences` is what the vendor
+    serves otherwise than it was told, in words.
     """
 
     kind: Literal["gateway", "dns"]
@@ -217,6 +229,8 @@ class ParticipantState:
     id: str = ""
     ancestors: tuple[tuple[int, str], ...] = ()
     staged: str = ""
+    manual: tuple[Endpoint, ...] = ()
+    withdrawn: tuple[Withdrawn, ...] = ()
 
 
 @value

@@ -5,6 +5,7 @@ What a message makes of what is kept is decided in `protocol`; here it is persis
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
@@ -90,6 +91,8 @@ class Service:
             "rendered": not problem,
             "problem": problem,
             "differences": [damage] if damage else self._differences(live),
+            "manual": [dataclasses.asdict(entry) for entry in self.store.manual()],
+            "withdrawals": [dataclasses.asdict(out) for out in self.store.withdrawals()],
             "head": self._head(cluster, str(request.get("head", ""))),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import os
 import shlex
@@ -80,7 +81,7 @@ def carry_out(parser: Parser, asked: argparse.Namespace, only: str) -> int:
         return show(answer(service, json.dumps({"op": asked.verb, "cluster": only})))
     if not (asked.cname and asked.ip and asked.port is not None):
         parser.error("%s needs --cname, --ip and --port" % asked.verb)
-    by = os.environ.get("SUDO_USER") or os.environ.get("USER") or ""
+    by = "key of cluster %s" % only if only else os.environ.get("SUDO_USER") or getpass.getuser()
     return show(answer(service, json.dumps({**vars(asked), "op": "manual", "by": by, "cluster": only})))
 
 

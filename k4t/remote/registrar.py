@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from k4t import errors
 from k4t.errors import ConnectionLost, K4tError, ParticipantAway, RegistrarMismatch, StepError
 from k4t.model.participant import Capabilities, Kind
-from k4t.model.state import Head, ParticipantState
+from k4t.model.state import Head, ParticipantState, Withdrawn
 from k4t.registrar import protocol
-from k4t.registrar.document import BadDocument, Certificate, Document, Epoch, from_json, to_json
+from k4t.registrar.document import BadDocument, Certificate, Document, Endpoint, Epoch, from_json, to_json
 
 if TYPE_CHECKING:
     from k4t.remote.transport import Process, Transport
@@ -280,7 +280,6 @@ class RegistrarParticipant:
             return self._client
 
     def _state(self, answer: Mapping[str, Any]) -> ParticipantState:
-
         document = from_json(answer["document"]) if answer["document"] is not None else None
         self._seen = document.sha256 if document else ""
         text = answer.get("head")
@@ -301,6 +300,8 @@ class RegistrarParticipant:
             id=answer["id"],
             ancestors=tuple((seq, sha256) for seq, sha256 in answer["ancestors"]),
             staged=answer["staged"],
+            manual=tuple(Endpoint(**entry) for entry in answer["manual"]),
+            withdrawn=tuple(Withdrawn(**out) for out in answer["withdrawals"]),
         )
 
     def _blind(self, problem: str, exit_status: int) -> ParticipantState:

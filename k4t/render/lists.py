@@ -18,17 +18,22 @@ from k4t.render.console import Console, age, table
 
 def things(tree: Tree, kind: str, console: Console) -> None:
     """Nodes, gateways, DNS servers or apps as the tree has them."""
-    found: Mapping[str, Any] = getattr(tree, kind)
-    rows = [_row(thing) for thing in found.values()]
+    found = described(tree, kind)
     if console.output != "table":
-        console.data({"version": 1, kind: rows}, rows=kind)
-    elif not rows:
+        console.data({"version": 1, kind: found}, rows=kind)
+    elif not found:
         console.note(f"the tree has no {kind}")
     else:
-        keys = list(rows[0])
+        keys = list(found[0])
         console.result(
-            table([key.upper().replace("_", " ") for key in keys], [_cells(row, keys) for row in rows], console)
+            table([key.upper().replace("_", " ") for key in keys], [_cells(row, keys) for row in found], console)
         )  # fmt: skip
+
+
+def described(tree: Tree, kind: str) -> list[dict[str, Any]]:
+    """One a thing."""
+    found: Mapping[str, Any] = getattr(tree, kind)
+    return [_row(thing) for thing in found.values()]
 
 
 def _row(thing: Node | Gateway | Dns | App) -> dict[str, Any]:

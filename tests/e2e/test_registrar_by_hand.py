@@ -89,5 +89,5 @@ def test_a_full_disk_on_the_gateway_changes_nothing(site: Site, lab: Lab) -> Non
         site.k4t("apply", "--yes")
         assert len(pages(edge)) == 2
     finally:
-        wipe(edge)
         edge.exec(["umount", "-l", "/var/lib/k4t"])
+        wipe(edge)

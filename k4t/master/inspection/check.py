@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from k4t.errors import K4tError
 from k4t.master.fleet import WITHOUT_SHELL, Fleet, at_once
 from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.participant import Kind, Participant
+from k4t.model.state import ParticipantState
 from k4t.model.value import value
 from k4t.remote.lock import STATE, writable_by
 from k4t.remote.transport import Transport
@@ -34,7 +36,7 @@ def check(fleet: Fleet, things: Sequence[Thing], *, here: bool) -> list[Checked]
     results = list(_here()) if here else []
     for found in at_once(lambda thing: list(_thing(fleet, thing)), things):
         results += found
-    return results
+    return results + _groups(fleet, things)
 
 
 def _here() -> Iterator[Checked]:
@@ -134,3 +136,36 @@ def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns) -> Iterator[C
     said = "; ".join(state.differences) or "serves what it was told"
     remedy = f"k4t apply puts it right; k4t {kind} install {thing.name} starts what does not run"
     yield Checked(subject, thing.driver, state.rendered and not state.differences, said, remedy)
+
+
+def _groups(fleet: Fleet, things: Sequence[Thing]) -> list[Checked]:
+    """The members of each group that one of these things is in, held against each other. What is compared is what they
+    hold (one digest, whatever the vendor); that they serve it, each one's own check says."""
+    kinds: dict[tuple[Kind, str], list[Participant]] = {}
+    for (kind, _), participant in fleet.participants.items():
+        kinds.setdefault((kind, participant.group), []).append(participant)
+    meant = {
+        ("gateway" if isinstance(one, Gateway) else "dns", one.group) for one in things if not isinstance(one, Node)
+    }
+    found = []
+    for (kind, group), members in sorted(kinds.items()):
+        if (kind, group) in meant and len(members) > 1:
+            states = at_once(lambda member: member.observe(), members)
+            found.append(_compared(f"{kind} group {group}", kind, states))
+    return found
+
+
+def _compared(subject: str, kind: Kind, states: Sequence[ParticipantState]) -> Checked:
+    silent = [state.name for state in states if not state.reachable]
+    digests = {state.digest for state in states if state.reachable}
+    said = ", ".join(
+        f"{state.name} ({state.driver}) {state.digest[:12] or 'nothing'}"
+        if state.reachable
+        else f"{state.name} unknown"
+        for state in states
+    )
+    if silent:
+        return Checked(subject, "members", False, said, f"what {', '.join(silent)} holds can't be asked", 69)
+    same = len(digests) == 1
+    words = f"hold the same: {said}" if same else f"differ: {said}"
+    return Checked(subject, "members", same, words, f"k4t {kind} sync")

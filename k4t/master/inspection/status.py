@@ -6,18 +6,17 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from k4t.errors import K4tError, LogRefused
-from k4t.master.fleet import Fleet, at_once
+from k4t.master.fleet import Fleet
 from k4t.master.observe import observe
 from k4t.master.planning import serials
 from k4t.master.planning.assess import wanted
 from k4t.master.planning.lag import ahead, lag, replaced
 from k4t.master.planning.placement import Board
 from k4t.master.planning.survey import survey
+from k4t.master.probing import healthy
 from k4t.master.transactions import debts
-from k4t.master.vantage import vantage
 from k4t.model.app import App
 from k4t.model.state import Container, Head, NodeState, Observed, ParticipantState
-from k4t.node import health
 from k4t.remote.lock_holder import holder_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[
     """One look at every host, and one probe of every running replica. `log`: this working copy's redo log."""
     observed = observe(fleet)
     head = serials.newest(observed.heads)
-    healthy = _healthy(fleet, observed)
+    well = healthy(fleet, observed)
     desired = _desired(fleet, observed)
     return {
         "version": 1,
@@ -38,7 +37,7 @@ def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[
         "observed_at": observed_at,
         "lock": _lock(fleet),
         "nodes": [_node(fleet, state) for state in observed.nodes.values()],
-        "apps": [_app(app, observed, head, healthy, desired[app.name]) for app in fleet.tree.apps.values()],
+        "apps": [_app(app, observed, head, well, desired[app.name]) for app in fleet.tree.apps.values()],
         "gateways": [_member(state, observed, head) for state in observed.gateways.values()],
         "dns": [_member(state, observed, head) for state in observed.dns.values()],
         **_transactions(log, observed),
@@ -81,26 +80,6 @@ def _lock(fleet: Fleet) -> dict[str, Any] | None:
     return None
 
 
-def _healthy(fleet: Fleet, observed: Observed) -> frozenset[str]:
-    """Ids of the containers that answer their health check now. An app that the tree lost has none to answer."""
-    running = [
-        one
-        for state in observed.nodes.values()
-        for one in state.containers
-        if one.running and one.app in fleet.tree.apps
-    ]
-
-    def probe(container: Container) -> str:
-        try:
-            app = fleet.tree.apps[container.app]
-            dialer = vantage(fleet, fleet.tree.nodes[container.node], app)
-            return "" if health.problem(dialer, container, app) else container.id
-        except K4tError:
-            return ""
-
-    return frozenset(at_once(probe, running)) - {""}
-
-
 def _node(fleet: Fleet, state: NodeState) -> dict[str, Any]:
     node = fleet.tree.nodes[state.name]
     return {
@@ -113,10 +92,10 @@ def _node(fleet: Fleet, state: NodeState) -> dict[str, Any]:
     }
 
 
-def _app(app: App, observed: Observed, head: Head | None, healthy: frozenset[str], desired: int) -> dict[str, Any]:
+def _app(app: App, observed: Observed, head: Head | None, answering: frozenset[str], desired: int) -> dict[str, Any]:
     containers = [one for state in observed.nodes.values() for one in state.containers if one.app == app.name]
     running = [one for one in containers if one.running]
-    well = [one for one in running if one.id in healthy]
+    well = [one for one in running if one.id in answering]
     return {
         "name": app.name,
         "image": app.image.reference,
