@@ -219,7 +219,7 @@ class Envoy(Vendor):
         both = with_leaving(old.get(cds), rendering[cds])
         if both != (old.get(cds) or []) or (cds in changed and both == rendering[cds]):
             versions[cds] = self.files.write(cds, both)
-        self._await(versions, before)
+        self._await(versions, before, _patience_s(rendering[cds]))
         written = {path: self.files.write(path, rendering[path]) for path in above if path in changed}
         read = {path: version for path, version in written.items() if self._read(path, rendering, before or {})}
         self._await(read, before)
@@ -247,11 +247,11 @@ class Envoy(Vendor):
         except VendorSilent:
             return None
 
-    def _await(self, versions: Mapping[str, str], before: Optional[Dict[str, str]]) -> None:
+    def _await(self, versions: Mapping[str, str], before: Optional[Dict[str, str]], warming_s: float = AWAIT_S) -> None:
         """Until Envoy says it has taken these versions and no cluster is warming. Raises VendorRefused."""
         if before is None or not versions:
             return
-        deadline = time.monotonic() + AWAIT_S
+        began = time.monotonic()
         while True:
             now = self._counters()
             if now is None:
@@ -262,9 +262,10 @@ class Envoy(Vendor):
             waiting = [path for path, version in versions.items() if not envoy_taken.taken(now, path, version)]
             if not waiting and not envoy_taken.warming(now):
                 return
-            if time.monotonic() >= deadline:
-                if not waiting:
-                    return  # warming: its first health checks take longer; verify says so if it stays so
+            waited_s = time.monotonic() - began
+            if not waiting and waited_s >= warming_s:
+                return  # verify says so if it stays so
+            if waiting and waited_s >= AWAIT_S:
                 raise VendorRefused("Envoy has not read %s in %g s; %s" % (waiting[-1], AWAIT_S, self._include()))
             time.sleep(POLL_S)
 
@@ -314,6 +315,14 @@ class Envoy(Vendor):
         old = self.files.on_disk()
         found = ["%s is not what k4t wrote" % path for path in sorted(rendering) if old.get(path) != rendering[path]]
         return found + ["%s is not k4t's" % path for path in sorted(old) if path not in rendering]
+
+
+def _patience_s(clusters: Sequence[Any]) -> float:
+    """How long new clusters may warm before routes lead to them: as long as a first health check takes."""
+    timeouts = [
+        float(cluster["health_checks"][0]["timeout"][:-1]) for cluster in clusters if "health_checks" in cluster
+    ]
+    return min(max([AWAIT_S, *(timeout_s + 1 for timeout_s in timeouts)]), LONGEST_CHECK_S)
 
 
 def _has_https(listeners: Sequence[Any]) -> bool:

@@ -13,6 +13,7 @@ from k4t.errors import Differs, Overtaken, RegistrarMismatch, StepError, VendorR
 from k4t.gateway import install
 from k4t.model.hosts import Ssh
 from k4t.registrar.document import Check, Document, Endpoint, Epoch, Route
+from k4t.registrar.protocol import transaction_id
 from k4t.remote.registrar import build, zipapp_path
 from k4t.remote.ssh import Connector
 from tests.publication.conftest import OTHER, PROD, Site, backend, changing, route, tcp
@@ -250,9 +251,10 @@ def test_commit_twice(clean: Site) -> None:
     seq = before.document.seq + 1 if before.document else 1
     made = Document(PROD.id, PROD.name, "gateway", "default", epoch, seq, parent, backend(clean, 8001))
     member.fence(epoch)
-    member.prepare("t", made)
-    assert member.commit("t")
-    assert member.commit("t")
+    transaction = transaction_id(epoch, "gateway", "default", seq)
+    member.prepare(transaction, made)
+    assert member.commit(transaction)
+    assert member.commit(transaction)
     assert member.verify(made) == ()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from k4t.registrar.dnsmasq import Dnsmasq
-from k4t.registrar.document import Check, Document, Endpoint, Record, Route, make
+from k4t.registrar.document import Certificate, Check, Document, Endpoint, Record, Route, make
 from k4t.registrar.envoy import Envoy
 from k4t.registrar.store import Holding, Withdrawal
 from k4t.registrar.union import full_name, unite
@@ -78,6 +78,39 @@ def test_envoy_two_clusters() -> None:
     """Endpoints add up; checks and routes of the shared app come from the lowest cluster id; UDP stays out."""
     union = unite([Holding(OTHER, "t2"), Holding(PROD, "t1")])
     golden("envoy.json", pretty(Envoy("/", {}).render(union)))
+
+
+EVERYTHING = make(
+    Document(
+        "cccc3333", "all", "gateway", "default",
+        endpoints=(
+            Endpoint("web", "10.0.0.1", 80), Endpoint("api", "10.0.0.2", 80), Endpoint("db", "10.0.0.3", 5432),
+            Endpoint("db", "10.0.0.3", 53, "dns", "udp"),
+        ),
+        checks=(Check("web", "main", "http", "/up"), Check("db", "main", "tcp"), Check("db", "dns", "tcp")),
+        certificates=(
+            Certificate("example", "e" * 64, "2030-01-01T00:00:00Z"),
+            Certificate("files", chain_path="/etc/tls/chain.pem", key_path="/etc/tls/key.pem"),
+        ),
+        routes=(
+            Route("web", domains=("example.com", "*.example.com"), tls="example", redirect="https"),
+            Route("web", domains=("example.com",), prefix="/h2", upstream="h2c", affinity="cookie", tls="example"),
+            Route("web", domains=("other.org",), tls="files", upstream="tls", affinity="address", timeout_ms=0),
+            Route("web", prefix="/share", weight=3, strip_prefix=True, retries=0),
+            Route("api", prefix="/share", weight=1, strip_prefix=True, retries=0),
+            Route("api", prefix="/old", redirect="https://elsewhere.org/50%25", tls="example"),
+            Route("db", listen=5432, affinity="address", timeout_ms=3600000),
+            Route("db", listen=5433, tls="files", upstream="tls"),
+            Route("db", "dns", listen=53, protocol="udp", affinity="address", timeout_ms=5500),
+        ),
+    )
+)  # fmt: skip
+
+
+def test_envoy_everything() -> None:
+    """Every kind of route: listeners, chains by name, clusters by how they are spoken to."""
+    config = {"http": 8080, "https": 8443, "ipv6": False, "own": True}
+    golden("envoy-everything.json", pretty(Envoy("/", config).render(unite([Holding(EVERYTHING, "t1")]))))
 
 
 def test_envoy_nothing() -> None:
