@@ -138,13 +138,15 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
         connector.close()
 
 
-def publisher_for(run: Run, kind: Kind, id: str, name: str) -> Publisher:
-    """One that speaks for another cluster on this tree's gateways or DNS servers. It writes no redo log."""
+def publisher_for(run: Run, kind: Kind, *, id: str = "", name: str = "", only: str = "") -> Publisher:
+    """One that speaks for another cluster (`id`, `name`) on this tree's gateways or DNS servers, or to one of them alone
+    (`only`). It writes no redo log."""
     from k4t.master.publication.publish import Publisher
 
-    cluster = dataclasses.replace(run.tree.cluster, id=id, name=name)
+    own = run.tree.cluster
+    cluster = dataclasses.replace(own, id=id or own.id, name=name or own.name)
     participants = _participants(dataclasses.replace(run.tree, cluster=cluster), run.fleet, run.directory)
-    mine = [one for (of, _), one in participants.items() if of == kind]
+    mine = [one for (of, member), one in participants.items() if of == kind and only in ("", member)]
     return Publisher(mine, cluster, secrets.token_hex(8), who=run.who)
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k4t.dns.wire import Key, Server
+from k4t.dns.tsig import Key
+from k4t.dns.wire import Server
 from k4t.errors import K4tError, StepError
 from k4t.model.hosts import Dns
 from k4t.remote import setup

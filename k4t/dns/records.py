@@ -22,18 +22,18 @@ Wanted = dict[Name, Records]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A name and the types of it that are k4t's alone. `owned_by`: the TXT that says so; None for the targets of SRV
-    records, which are known by the documents alone."""
+    """A name and the types of it that are k4t's alone. `owned_by`: the TXT that says so. `target`: of an SRV record,
+    whose own mark it shares."""
 
     name: str
     types: tuple[str, ...]
-    owned_by: Name | None
+    owned_by: Name
+    target: bool = False
 
     @property
     def asked(self) -> tuple[Name, ...]:
         """What to ask for: an alias in the way shows in any of these answers."""
-        own = tuple((self.name, kind) for kind in self.types)
-        return own if self.owned_by is None else (*own, self.owned_by)
+        return (*((self.name, kind) for kind in self.types), self.owned_by)
 
 
 # --- from a union to records -------------------------------------------------------------------------------
@@ -95,14 +95,15 @@ def srv_target(name: str, ip: str) -> str:
 def claims(union: Union) -> tuple[Claim, ...]:
     """Every name that a union needs, once."""
     found: dict[tuple[str, tuple[str, ...]], Claim] = {}
-    targets: set[str] = set()
+    targets: dict[str, Name] = {}
     for named in union.records:
-        types = ("SRV",) if named.record.type == "srv" else ADDRESS_TYPES
-        found[named.name, types] = Claim(named.name, types, owner_name(named.name))
+        types, mark = ("SRV",) if named.record.type == "srv" else ADDRESS_TYPES, owner_name(named.name)
+        found[named.name, types] = Claim(named.name, types, mark)
         if named.record.type == "srv":
-            targets |= {srv_target(named.name, endpoint.ip) for endpoint in _endpoints(union, named.record)}
-    for target in sorted(targets):
-        found.setdefault((target, ADDRESS_TYPES), Claim(target, ADDRESS_TYPES, None))
+            names = {srv_target(named.name, endpoint.ip) for endpoint in _endpoints(union, named.record)}
+            targets |= dict.fromkeys(sorted(names), mark)
+    for target, mark in targets.items():
+        found.setdefault((target, ADDRESS_TYPES), Claim(target, ADDRESS_TYPES, mark, target=True))
     return tuple(found.values())
 
 
@@ -142,7 +143,7 @@ def strangers(fresh: Iterable[Claim], found: Mapping[Name, Records]) -> dict[Nam
 
 
 def _is_ours(claim: Claim, found: Mapping[Name, Records]) -> bool:
-    text = found.get(claim.owned_by) if claim.owned_by is not None else None
+    text = found.get(claim.owned_by)
     return text is not None and any(value.startswith("k4t=") for value in text.values)
 
 

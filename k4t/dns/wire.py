@@ -7,10 +7,7 @@ it (a TXT's strings are joined; they are cut again at 255 bytes, always in the s
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import re
 import socket
 import struct
 import threading
@@ -19,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from k4t.dns.tsig import Key
 from k4t.errors import ConnectionLost, K4tError, LoginRefused, ParticipantAway, StepError, VendorRefused
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ ANSWER_TIMEOUT_S = 8.0
 AT_ONCE = 64
 """Questions on their way at the same time: a server that waits for us to read must not wait for ever."""
 STRING_BYTES = 255
-ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1", "hmac-md5")
 
 Name = tuple[str, str]
 """(name, type), as in ("web.k4t.lab", "A")."""
@@ -55,15 +52,6 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """A TSIG key. Its secret is in no representation of it."""
-
-    name: str
-    algorithm: str
-    secret: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """One update message, which the server takes whole or not at all. `put` replaces all records of a name and type;
     `add` and `drop` leave its other values alone. `absent` and `equal` must hold."""
@@ -74,32 +62,6 @@ class Change:
     remove: tuple[Name, ...] = ()
     add: Mapping[Name, Records] = field(default_factory=dict)
     drop: Mapping[Name, frozenset[str]] = field(default_factory=dict)
-
-
-KEY_STATEMENT = re.compile(r'algorithm\s+"?([a-z0-9-]+)"?\s*;.*secret\s+"([A-Za-z0-9+/=]+)"', re.DOTALL | re.IGNORECASE)
-
-
-def parse_key(name: str, text: str, secret: str) -> Key:
-    """From a secret's value: base64 (then it is hmac-sha256), ALGORITHM:base64, or what `tsig-keygen` prints.
-
-    Raises StepError, which names the secret and never shows it.
-    """
-    statement = KEY_STATEMENT.search(text)
-    algorithm, _, encoded = statement.expand(r"\1:\2").partition(":") if statement else _split(text.strip())
-    if algorithm.lower() not in ALGORITHMS:
-        raise StepError(f"secret {secret} has an unknown TSIG algorithm", f"there are {', '.join(ALGORITHMS)}")
-    try:
-        value = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        value = b""
-    if not value:
-        raise StepError(f"secret {secret} is no TSIG key", "store what `tsig-keygen` prints, or its base64 text alone")
-    return Key(name, algorithm.lower(), value)
-
-
-def _split(text: str) -> tuple[str, str, str]:
-    algorithm, colon, encoded = text.rpartition(":")
-    return (algorithm, colon, encoded) if colon else (ALGORITHMS[0], ":", text)
 
 
 class Server:

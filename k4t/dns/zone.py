@@ -63,12 +63,23 @@ class Zone:
             if not self.lacks(index_at):
                 raise
             index, raw = Index(), None  # a wildcard of the zone answered
+        if self.cluster not in index.clusters and self._was_here(found.get(own)):
+            raise Unreadable(
+                f"{own[0]} TXT says that cluster {self.cluster} writes to this zone, and {index_at[0]} TXT doesn't"
+            )
         found |= self.server.ask(cluster_name(self.name, other) for other in index.clusters if other != self.cluster)
         states = {
             cluster: read_cluster(self.name, cluster, found.get(cluster_name(self.name, cluster)))
             for cluster in index.clusters
         }
         return Seen(index, raw, states)
+
+    def _was_here(self, found: Records | None) -> bool:
+        """Whether that is really this cluster's state: a wildcard of the zone may have answered."""
+        try:
+            return read_cluster(self.name, self.cluster, found) != ClusterState()
+        except Unreadable:
+            return False
 
     def moved(self, seen: Seen) -> bool:
         """Whether somebody has written since."""

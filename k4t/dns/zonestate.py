@@ -4,7 +4,7 @@ All of it is TXT, with TTL 0, so that any RFC 2136 server can hold it, its trans
 
     _k4t.ZONE                 "k4t=1 id=RANDOM writes=COUNT by=RANDOM", and one "cluster=ID" for each cluster
     _k4t-ID.ZONE              "fence=NUMBER RUN", "live=SHA256 PIECES TRANSACTION", "staged=", "upload=" and "rendered="
-                              (the same), "problem=WORDS"
+                              (the same), "problem=WORDS", "out=IP PORT CONTAINER BY WHY" (withdrawals)
     N.SHA40._k4t-ID.ZONE      the N-th piece of a document and its ancestors: base64 of JSON, deflated
     _k4t-owner.NAME           NAME is k4t's: "k4t=1 app=APP clusters=ID,ID"
 
@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from k4t.dns.wire import Name, Records
 from k4t.model.state import NO_EPOCH
 from k4t.registrar.document import MAX_BYTES, BadDocument, Document, Epoch, canonical, from_json, to_json
+from k4t.registrar.store import Withdrawal
 
 FORMAT = 1
 PIECE_BYTES = 12_000
@@ -33,6 +34,8 @@ MAX_PIECES = 100
 MAX_CLUSTERS = 90
 """BIND holds 100 records of one name and type."""
 PROBLEM_CHARACTERS = 1000
+MAX_WITHDRAWALS = 80
+NONE = "-"
 OWNER = "_k4t-owner."
 
 
@@ -60,6 +63,7 @@ class ClusterState:
     upload: Pointer | None = None
     rendered: Pointer | None = None
     problem: str = ""
+    out: tuple[Withdrawal, ...] = ()
 
     @property
     def pointers(self) -> tuple[Pointer, ...]:
@@ -144,12 +148,17 @@ def write_cluster(state: ClusterState) -> Records:
         pointer: Pointer | None = getattr(state, word)
         if pointer is not None:
             values.append(f"{word}={pointer.sha256} {pointer.pieces} {pointer.transaction}")
+    values += [
+        f"out={out.ip} {out.port} {out.container or NONE} {out.by or NONE} {' '.join(out.why.split())[:200]}"
+        for out in state.out
+    ]
     if state.problem:
         values.append("problem=" + " ".join(state.problem.split())[:PROBLEM_CHARACTERS])
     return text(*values)
 
 
 FENCE = re.compile(r"(\d{1,16}) ([A-Za-z0-9._:@-]{0,200})\Z")
+OUT = re.compile(r"([0-9a-f:.]{2,45}) (\d{1,5}) (\S{1,200}) (\S{1,200}) (.*)\Z")
 POINTER = re.compile(r"([0-9a-f]{64}) (\d{1,3}) ([A-Za-z0-9._:@-]{1,200})\Z")
 
 
@@ -169,11 +178,18 @@ def read_cluster(zone: str, cluster: str, found: Records | None) -> ClusterState
             state = replace(state, upload=_pointer(pointer))
         elif word == "rendered" and pointer:
             state = replace(state, rendered=_pointer(pointer))
+        elif word == "out" and (out := OUT.match(rest)):
+            gone = Withdrawal(cluster, out[1], int(out[2]), _word(out[3]), _word(out[4]), out[5])
+            state = replace(state, out=tuple(sorted((*state.out, gone), key=lambda one: (one.ip, one.port))))
         elif word == "problem":
             state = replace(state, problem=rest)
         else:
             raise Unreadable(f"{cluster_name(zone, cluster)[0]} TXT is not what k4t writes: {value[:60]!r}")
     return state
+
+
+def _word(text: str) -> str:
+    return "" if text == NONE else text
 
 
 def _pointer(match: re.Match[str]) -> Pointer:

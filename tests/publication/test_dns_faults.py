@@ -19,7 +19,8 @@ import pytest
 
 from k4t.dns import install, install_bind
 from k4t.dns.dnsmasq import Dnsmasq
-from k4t.dns.rfc2136 import Rfc2136, tsig_key
+from k4t.dns.rfc2136 import Rfc2136
+from k4t.dns.tsig import tsig_key
 from k4t.dns.wire import dial
 from k4t.errors import ConnectionLost, K4tError
 from k4t.master.publication.publish import Published, Publisher

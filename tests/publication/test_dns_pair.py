@@ -8,7 +8,8 @@ import random
 import pytest
 
 from k4t.dns import install_bind
-from k4t.dns.rfc2136 import Rfc2136, tsig_key
+from k4t.dns.rfc2136 import Rfc2136
+from k4t.dns.tsig import tsig_key
 from k4t.errors import K4tError, ParticipantAway, StepError
 from k4t.master.publication.publish import Publisher
 from k4t.registrar.document import Endpoint, Record

@@ -322,6 +322,44 @@ def test_a_lost_piece_of_the_document(site: Site) -> None:
     assert site.observe().differences == ()
 
 
+def test_a_damaged_document_with_srv(site: Site) -> None:
+    """The hosts of SRV records are known by their name's mark too: the next publication replaces them."""
+    site.publish(endpoints=web("10.0.0.1"), records=(SRV,))
+    pieces = [line.split()[0] for line in site.named.dump() if line.startswith("0.")]
+    site.named.nsupdate(*[f"update delete {name} TXT" for name in pieces])
+    site.publish(endpoints=web("10.0.0.1", "10.0.0.2"), records=(SRV,))
+    assert len(site.named.dig("_http._tcp.web.k4t.lab", "SRV")) == 2
+    assert site.observe().differences == ()
+
+
+def test_a_damaged_staged_document_is_void(site: Site) -> None:
+    """Nobody is stuck on what was never decided."""
+    member = site.member()
+    member.fence(Epoch(1, "runA"))
+    member.prepare("t1", document())
+    pieces = [line.split()[0] for line in site.named.dump() if line.startswith("0.")]
+    site.named.nsupdate(*[f"update delete {name} TXT" for name in pieces])
+    with pytest.raises(StepError, match="was never prepared here"):
+        member.commit("t1")
+    site.publish(endpoints=web("10.0.0.1"), records=(WEB,))
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1"]
+
+
+def test_a_lost_index(site: Site) -> None:
+    """Who writes to the zone is not known any more: nothing is published over the others."""
+    site.publish(OTHER, endpoints=web("10.0.0.2"), records=(WEB,))
+    site.publish(endpoints=web("10.0.0.1"), records=(WEB,))
+    site.named.nsupdate("update delete _k4t.k4t.lab. TXT")
+    state = site.observe()
+    assert not state.reachable
+    assert "_k4t-k7f3q2m9.k4t.lab TXT says that cluster k7f3q2m9 writes to this zone, and _k4t.k4t.lab TXT doesn't" in (
+        state.problem
+    )
+    with pytest.raises(StepError):
+        site.publish(endpoints=web("10.0.0.3"))
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1", "10.0.0.2"]
+
+
 def test_state_of_a_newer_k4t(site: Site) -> None:
     """It is not guessed at."""
     site.publish(endpoints=web("10.0.0.1"), records=(WEB,))
@@ -354,6 +392,33 @@ def test_killed_and_restarted(site: Site) -> None:
     assert site.named.dump() == before
     state = site.observe()
     assert (state.epoch.number, state.differences) == (1, ())
+
+
+# --- withdrawals -------------------------------------------------------------------------------------------
+
+
+def test_withdraw(site: Site) -> None:
+    """An endpoint is out at once, stays out across documents that still name its container, and is no drift; it ends
+    with a document that doesn't, or by taking it back. Only one's own can be withdrawn."""
+    site.publish(OTHER, endpoints=web("10.0.0.9"), records=(WEB,))
+    site.publish(endpoints=web("10.0.0.1", "10.0.0.2"), records=(WEB, SRV))
+    member = site.member()
+    for _ in range(2):
+        assert member.withdraw("web", "10.0.0.2", 80, by="monitor", why="3 probes timed out")
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1", "10.0.0.9"]
+    assert len(site.named.dig("_http._tcp.web.k4t.lab", "SRV")) == 2
+    assert '"out=10.0.0.2 80 c10.0.0.2 monitor 3 probes timed out"' in site.named.dig("_k4t-k7f3q2m9.k4t.lab", "TXT")
+    assert site.observe().differences == ()
+    site.publish(endpoints=web("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    site.publish(OTHER, endpoints=web("10.0.0.8"))
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1", "10.0.0.3", "10.0.0.8"]
+    assert member.restore("10.0.0.2", 80)
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.8"]
+    member.withdraw("web", "10.0.0.2", 80, by="", why="")
+    site.publish(endpoints=web("10.0.0.1"))
+    assert not [line for line in site.named.dump() if '"out=' in line]
+    with pytest.raises(StepError, match=r"this cluster does not publish web 10\.0\.0\.8:80"):
+        member.withdraw("web", "10.0.0.8", 80, by="monitor", why="dead")
 
 
 # --- several clusters --------------------------------------------------------------------------------------
