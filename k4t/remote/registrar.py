@@ -247,8 +247,13 @@ class RegistrarParticipant:
         if not wanted:
             return
         for sha256 in self._call("certificates", want=sorted(wanted))["missing"]:
+            name = wanted[sha256].name
             chain, key = self.certificates(wanted[sha256]) if self.certificates else ("", "")
-            self._call("certificates", put=[{"sha256": sha256, "chain": chain, "key": key}])
+            try:
+                self._call("certificates", put=[{"sha256": sha256, "chain": chain, "key": key}])
+            except StepError as error:
+                remedy = error.remedy or f"look at certificates/{name}.xml: is it the right key?"
+                raise type(error)(f"certificate {name}: {error.message}", remedy, host=error.host) from None
 
     def commit(self, transaction: str) -> bool:
         epoch = protocol.epoch_of(transaction)  # another run's, when it is rolled forward

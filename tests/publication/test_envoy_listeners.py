@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from k4t.errors import VendorRefused
+from k4t.errors import StepError, VendorRefused
 from k4t.gateway import install
 from k4t.model.hosts import Gateway
 from k4t.registrar.document import Certificate, Route
@@ -83,6 +83,19 @@ def test_a_certificate_that_was_lost(served: tuple[Gate, Certificate]) -> None:
         assert gate.differences() == ("certificate example: is not on this host",)
         gate.publish({WEB: (8001,), DB: (8020,)}, certificate)
         assert gate.differences() == ()
+
+
+def test_a_key_of_another_certificate(served: tuple[Gate, Certificate]) -> None:
+    """Refused before anything changes, by name; the key is not shown."""
+    gate, certificate = served
+    new, other = (gate.certificate("example", "a.example.com") for _ in range(2))
+    gate.pairs[new.sha256] = (gate.pairs[new.sha256][0], gate.pairs[other.sha256][1])
+    with pytest.raises(StepError, match=r"certificate example: a certificate and its key don't fit: .*mismatch") as told:
+        gate.publish({WEB: (8001,), DB: (8020,)}, new)
+    assert "PRIVATE" not in str(told.value)
+    assert all_served(gate)
+    gate.publish({WEB: (8001,), DB: (8020,)}, certificate)
+    assert gate.differences() == ()
 
 
 def test_files_of_the_operator_that_change(gate: Gate) -> None:
