@@ -90,7 +90,7 @@ def test_a_key_of_another_certificate(served: tuple[Gate, Certificate]) -> None:
     gate, certificate = served
     new, other = (gate.certificate("example", "a.example.com") for _ in range(2))
     gate.pairs[new.sha256] = (gate.pairs[new.sha256][0], gate.pairs[other.sha256][1])
-    with pytest.raises(StepError, match=r"certificate example: a certificate and its key don't fit: .*mismatch") as told:
+    with pytest.raises(StepError, match=r"certificate example: a certificate and its key don't fit") as told:
         gate.publish({WEB: (8001,), DB: (8020,)}, new)
     assert "PRIVATE" not in str(told.value)
     assert all_served(gate)
