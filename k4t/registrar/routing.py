@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .document import Check, Endpoint, Route
 from .union import KeyPair, Union
@@ -213,11 +213,13 @@ def _rule(routes: Sequence[Route], *, secure: bool) -> Rule:
 
 def _reachable(rules: Iterable[Rule]) -> Tuple[Rule, ...]:
     """Without those that can't be reached, since one before them takes every path of theirs."""
-    kept: List[Rule] = []
+    kept: Dict[str, Rule] = {}
+    lengths: Set[int] = set()  # few, where prefixes may be many
     for rule in rules:
-        if not any(rule.prefix.startswith(before.prefix) for before in kept):
-            kept.append(rule)
-    return tuple(kept)
+        if not any(rule.prefix[:length] in kept for length in lengths):
+            kept[rule.prefix] = rule
+            lengths.add(len(rule.prefix))
+    return tuple(kept.values())
 
 
 # --- ports of their own, backends --------------------------------------------------------------------------------
