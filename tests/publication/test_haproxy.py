@@ -29,7 +29,7 @@ CONFIG = "/var/lib/k4t/registrar/haproxy/config.json"
 HTTP, HTTPS = 8081, 8444
 FLIPS = int(os.environ.get("K4T_FLIPS", "40"))
 """Changes under load; 1,000 of them take some minutes."""
-RELOADS = max(10, FLIPS // 10)
+RELOADS = max(5, FLIPS // 10)
 
 
 class Proxy:
