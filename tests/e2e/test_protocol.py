@@ -58,9 +58,7 @@ def test_killed_at_every_step_and_continued(site: Site, lab: Lab, tmp_path: Path
     for number, place in enumerate(PLACES if EVERYWHERE else SAMPLE, 1):
         name = f"v{number}"
         pair.change(site, name)
-        process = site.start("apply", "--yes", extra={"K4T_FAILPOINT": place})
-        out, said = process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL, f"{place}: {process.returncode}\n{out}{said}"
+        killed(site, place)
         if who == "copied log":
             site = with_log(site, tmp_path / name)
         elif who == "no log":
@@ -167,3 +165,67 @@ def test_the_redo_log_can_not_be_synced(site: Site, lab: Lab, number: int) -> No
     assert trace.read_text().count("fsync(") == number
     site.k4t("apply", "--yes", "--wait")
     pair.check(site, lab, "v1", f"fsync {number}")
+
+
+def killed(site: Site, place: str) -> None:
+    process = site.start("apply", "--yes", extra={"K4T_FAILPOINT": place})
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, f"{place}: {process.returncode}\n{out}{said}"
+
+
+def test_an_operator_finishes_it_by_hand(site: Site, lab: Lab) -> None:
+    """`txn abort` takes back what was not decided, and refuses what was; `txn resume` rolls that forward."""
+    pair.begin(site, lab)
+    pair.change(site, "v1")
+    killed(site, "after:prepare:2")
+    (open_one,) = site.json("status")["transactions"]
+    assert (open_one["state"], open_one["on"]) == ("begun", "gateway/default")
+    assert "aborts it first" in site.k4t("plan").stderr
+    assert "aborted" in site.k4t("txn", "abort", open_one["id"], "--yes", "--wait").stderr
+    assert site.json("status")["transactions"] == []
+    assert not pair.served(lab.host("gw1"), "v1")
+    killed(site, "after:decide")
+    (open_one,) = site.json("status")["transactions"]
+    assert open_one["state"] == "decided"
+    assert "can't be taken back" in site.k4t("txn", "abort", open_one["id"], "--yes", status=1).stderr
+    assert "rolled forward" in site.k4t("txn", "resume", "--wait").stderr
+    pair.check(site, lab, "v1", "resumed")
+
+
+def test_a_blank_member_is_named_and_filled(site: Site, lab: Lab) -> None:
+    """A host that was replaced is told from one that lags."""
+    pair.begin(site, lab)
+    second = lab.host("gw2")
+    second.exec(
+        ["sh", "-c", 'kill -9 "$(cat /run/k4t-haproxy.pid)"; rm -rf /run/k4t-haproxy.pid /var/lib/k4t /etc/k4t']
+    )
+    site.k4t("gateway", "install", "gw2")
+    behind = {one["name"]: one["behind"] for one in site.json("status")["gateways"]}
+    assert behind["gw1"] == ""
+    assert "gw2 is blank: it was replaced" in behind["gw2"]
+    assert "gw2 is blank: it was replaced" in site.k4t("plan").stdout
+    site.k4t("apply", "--yes")
+    pair.check(site, lab, "v0", "filled")
+
+
+def test_a_fork_is_shown_and_healed(site: Site, lab: Lab, tmp_path: Path) -> None:
+    """First gw1 alone is published to, then gw2 alone, by somebody who can't see gw1: the newer one counts."""
+    first, second = pair.members(lab)
+    pair.begin(site, lab, policy="degrade")
+    other = site.copy(tmp_path / "other")
+    pair.change(site, "v1")
+    second.cut()
+    site.k4t("apply", "--yes", status=3)
+    second.restore()
+    first.cut()
+    for name in ("v2", "v3"):
+        pair.change(other, name)
+        (other.db / "dns/names.xml").unlink(missing_ok=True)  # it stands on gw1, too
+        other.k4t("apply", "--yes", "--wait", status=None)
+    first.restore()
+    behind = [one["behind"] for one in site.json("status")["gateways"]]
+    assert any("went its own way (a fork)" in text for text in behind), behind
+    pair.change(site, "v4")
+    assert "a fork" in site.k4t("plan").stdout
+    site.k4t("apply", "--yes", "--wait")
+    pair.check(site, lab, "v4", "healed")
