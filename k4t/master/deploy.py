@@ -69,9 +69,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
         _recover(run, request)
         decision = _look_again(run, request, first, confirm, locks)
         hook.begin(decision.plan)
-        decision, executed, undone = _work(run, request, decision)
-        if decision.late and not executed.interrupted:
-            decision, executed, undone = _take_in(run, request, (decision, executed, undone), confirm, locks)
+        decision, executed, undone = _take_in(run, request, _work(run, request, decision), confirm, locks)
         outcome = _owed(run, _verified(run, executed, undone, _outcome(decision, executed, undone)))
         _record(run, request, decision, executed, outcome, undone=undone)
         hook.end(outcome)
@@ -88,19 +86,22 @@ def _work(run: Run, request: Request, decision: Decision) -> Worked:
 
 
 def _take_in(run: Run, request: Request, worked: Worked, confirm: Confirm, locks: Locks) -> Worked:
-    """A second pass, for nodes that were late. Both are one revision, and one account."""
-    before, executed, undone = worked
-    decision = late.take_in(run, request, before, executed, locks)
-    if decision is None:
-        return before, dataclasses.replace(executed, interrupted=True), undone
-    decision = dataclasses.replace(
-        decision, plan=dataclasses.replace(decision.plan, serial=max(before.plan.serial, decision.plan.serial))
-    )  # fmt: skip
-    if decision.plan.empty:
-        return decision, executed, undone
-    confirm(decision.plan)
-    decision, then, put_back = _work(run, request, decision)
-    return decision, late.together(executed, then), late.both(undone, put_back)
+    """More passes, for nodes that were late. All are one revision, and one account."""
+    for last in late.PASSES:
+        before, executed, undone = worked
+        if not before.late or executed.interrupted:
+            break
+        decision = late.take_in(run, request, before, executed, locks, last=last)
+        if decision is None:
+            return before, dataclasses.replace(executed, interrupted=True), undone
+        serial = max(before.plan.serial, decision.plan.serial)
+        decision = dataclasses.replace(decision, plan=dataclasses.replace(decision.plan, serial=serial))
+        worked = decision, executed, undone
+        if not decision.plan.empty:
+            confirm(decision.plan)
+            decision, then, put_back = _work(run, request, decision)
+            worked = decision, late.together(executed, then), late.both(undone, put_back)
+    return worked
 
 
 def _recover(run: Run, request: Request) -> None:

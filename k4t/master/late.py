@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from concurrent.futures import wait
+from collections.abc import Collection
+from concurrent.futures import FIRST_COMPLETED, wait
 from typing import TYPE_CHECKING
 
 from k4t.errors import K4tError, Unsafe
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from k4t.master.run import Run
 
 
+PASSES = (False, False, False, True)
+"""After the first one: whether it waits for all that are late by then, or for the next one that answers."""
+
+
 def look(run: Run, request: Request, first: Decision | None = None, locks: Locks | None = None) -> Decision:
     """Observe and decide; without nodes that lag behind, where the others have work that doesn't depend on them.
     `first`: the look before, and `locks`, of a run that has them."""
@@ -36,28 +41,36 @@ def look(run: Run, request: Request, first: Decision | None = None, locks: Locks
             run.emit(Note(f"no answer yet from {_named(found)}: the others go ahead"))
         return found
     if locks is not None:
-        _settle(run.fleet, threading.Event())
+        _settle(run.fleet, threading.Event(), found.late)
         locks.take_late()
     return plan(run, dataclasses.replace(request, hurried=False), resolved)
 
 
-def take_in(run: Run, request: Request, decision: Decision, executed: Executed, locks: Locks) -> Decision | None:
-    """Wait until late nodes have answered, or their own time-outs are over, and decide what is left. None: interrupted.
+def take_in(
+    run: Run, request: Request, decision: Decision, executed: Executed, locks: Locks, *, last: bool
+) -> Decision | None:
+    """Wait until one of the late nodes has answered, or (`last`) all, or their own time-outs are over, and decide what
+    is left. None: interrupted.
 
     Apps of which something failed are left to the next run. What would be unsafe now is not done, and named.
     """
     names = _named(decision)
     stopping = threading.Event()
     with interrupts(stopping):
-        if open_questions(run.fleet):
-            run.emit(Note(f"waiting for {names}"))
-        _settle(run.fleet, stopping)
+        open_ones = decision.late.intersection(open_questions(run.fleet))
+        if open_ones and (last or open_ones == decision.late):
+            run.emit(Note(f"waiting for {', '.join(sorted(open_ones))}"))
+        _settle(run.fleet, stopping, decision.late, all_of_them=last)
     if stopping.is_set():
         return None
     locks.take_late()
     failed = {failure.step.app for failure in executed.failed} | {step.app for step, _ in executed.skipped}
     try:
         found = plan(run, dataclasses.replace(request, hurried=False), decision.images, without=failed)
+        if found.late and found.plan.steps and not _may_begin(found.plan):
+            _settle(run.fleet, stopping, found.late)
+            locks.take_late()
+            found = plan(run, dataclasses.replace(request, hurried=False), decision.images, without=failed)
         if found.plan.unsafe:
             raise Unsafe("; ".join(f"{change.detail} (--allow {change.allow})" for change in found.plan.unsafe))
         run.vault.fetch_for(found.plan.steps)
@@ -97,14 +110,17 @@ def _may_begin(planned: Plan) -> bool:
     return bool(works) and not planned.unsafe and gone <= come
 
 
-def _settle(fleet: Fleet, stopping: threading.Event) -> None:
-    """Until no question is open; each has its own bounds."""
-    while (names := open_questions(fleet)) and not stopping.is_set():
-        wait([fleet.asking[name] for name in names], TICK_S)
+def _settle(fleet: Fleet, stopping: threading.Event, late: Collection[str], *, all_of_them: bool = True) -> None:
+    """Until the question to one of these nodes, or to each, is open no more; every question has its own bounds."""
+    while not stopping.is_set():
+        waiting = [fleet.asking[name] for name in open_questions(fleet) if name in late]
+        if not waiting or (len(waiting) < len(late) and not all_of_them):
+            return
+        wait(waiting, TICK_S, FIRST_COMPLETED)
 
 
 def _left(decision: Decision, planned: Plan, sentence: str, status: int) -> Decision:
-    planned = dataclasses.replace(planned, not_done=(*planned.not_done, sentence))
+    planned = dataclasses.replace(planned, not_done=tuple(dict.fromkeys((*planned.not_done, sentence))))
     return dataclasses.replace(decision, plan=planned, statuses=(*decision.statuses, status))
 
 
