@@ -22,7 +22,7 @@ key "rndc" {{ algorithm hmac-sha256; secret "{secret}"; }};
 controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ "rndc"; }}; }};
 options {{
   directory "{directory}"; pid-file "{directory}/named.pid"; session-keyfile "{directory}/session.key";
-  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 port {port} {{ ::1; }};
   recursion no; dnssec-validation no; notify no; allow-transfer {{ any; }}; {options}
 }};
 zone "k4t.lab" {{ type primary; file "k4t.lab.zone"; allow-update {{ key "{key}"; }}; }};

@@ -599,6 +599,17 @@ class Proxy:
         self.listener.close()
 
 
+def test_over_ipv6(site: Site) -> None:
+    """A server with an IPv6 address is asked there."""
+    spec = Dns("ns1", "rfc2136", "::1", "k4t.lab", port=site.named.port, key_name=KEY_NAME, secret="tsig")
+    member = Rfc2136(spec, PROD, lambda: site.named.secret, lambda: dial("::1", site.named.port))
+    site.open.append(member)
+    Publisher([member], PROD, "run1").publish(
+        "dns", "default", changing(PROD, endpoints=web("fd88::1"), records=(WEB,))
+    )
+    assert site.named.dig("web.k4t.lab", "AAAA") == ["fd88::1"]
+
+
 # --- size --------------------------------------------------------------------------------------------------
 
 
