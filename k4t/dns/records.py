@@ -46,11 +46,11 @@ def render(union: Union) -> Wanted:
         record = named.record
         _add(wanted, owner_name(named.name), OWNER_TTL_S, f"k4t={FORMAT} app={record.app} cluster={named.cluster}")
         if record.type == "srv":
-            for endpoint in _endpoints(union, record):
-                target = srv_target(named.name, endpoint.ip)
-                value = f"{SRV_PRIORITY} {SRV_WEIGHT} {endpoint.port} {target}."
-                _add(wanted, (named.name, "SRV"), record.ttl_s, value)
-                _add_address(wanted, target, record.ttl_s, endpoint.ip)
+            for port, ips in _hosts(union, record):
+                target = srv_target(named.name, ips[0])
+                _add(wanted, (named.name, "SRV"), record.ttl_s, f"{SRV_PRIORITY} {SRV_WEIGHT} {port} {target}.")
+                for ip in ips:
+                    _add_address(wanted, target, record.ttl_s, ip)
         else:
             for ip in record.to or [endpoint.ip for endpoint in _endpoints(union, record)]:
                 _add_address(wanted, named.name, record.ttl_s, ip)
@@ -61,6 +61,15 @@ def _endpoints(union: Union, record: Record) -> Iterator[Endpoint]:
     for endpoint in union.endpoints:
         if endpoint.app == record.app and record.port_name in ("", endpoint.port_name):
             yield endpoint
+
+
+def _hosts(union: Union, record: Record) -> Iterator[tuple[int, list[str]]]:
+    """(port, addresses) of each endpoint: one that is reached in both families is one host, named by IPv4."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for endpoint in _endpoints(union, record):
+        found.setdefault((endpoint.port, endpoint.container or endpoint.ip), []).append(endpoint.ip)
+    for (port, _), ips in found.items():
+        yield port, sorted(ips, key=lambda ip: (":" in ip, ip))
 
 
 def _add_address(wanted: Wanted, name: str, ttl_s: int, ip: str) -> None:
@@ -100,7 +109,7 @@ def claims(union: Union) -> tuple[Claim, ...]:
         types, mark = ("SRV",) if named.record.type == "srv" else ADDRESS_TYPES, owner_name(named.name)
         found[named.name, types] = Claim(named.name, types, mark)
         if named.record.type == "srv":
-            names = {srv_target(named.name, endpoint.ip) for endpoint in _endpoints(union, named.record)}
+            names = {srv_target(named.name, ips[0]) for _, ips in _hosts(union, named.record)}
             targets |= dict.fromkeys(sorted(names), mark)
     for target, mark in targets.items():
         found.setdefault((target, ADDRESS_TYPES), Claim(target, ADDRESS_TYPES, mark, target=True))

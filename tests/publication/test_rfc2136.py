@@ -129,7 +129,7 @@ def test_publish_change_remove(site: Site) -> None:
 
 def test_srv(site: Site) -> None:
     """An SRV record names port and host of every endpoint; those hosts have addresses, and go with it."""
-    endpoints = (*web("10.0.0.1", "fd88::1", port=20001), *web("10.0.0.2", port=20002))
+    endpoints = (*web("10.0.0.1", "fd88::1", port=20001), *web("10.0.0.2", port=20002))  # three containers
     site.publish(endpoints=endpoints, records=(SRV, WEB))
     assert site.named.dig("_http._tcp.web.k4t.lab", "SRV") == [
         "0 1 20001 10-0-0-1.web.k4t.lab.",
@@ -144,6 +144,22 @@ def test_srv(site: Site) -> None:
     assert site.observe().differences == ()
     site.publish(records=())
     assert not [line for line in site.named.dump() if "web" in line and "TXT" not in line]
+
+
+def test_srv_of_a_node_with_both_families(site: Site) -> None:
+    """One container reached at two addresses is one host of one SRV record: it has no double share."""
+    both = [Endpoint("web", ip, 20001, container="c1") for ip in ("10.0.0.1", "fd88::1")]
+    other = [Endpoint("web", ip, 20001, container="c2") for ip in ("10.0.0.2", "fd88::2")]
+    site.publish(endpoints=(*both, *other), records=(SRV,))
+    assert site.named.dig("_http._tcp.web.k4t.lab", "SRV") == [
+        "0 1 20001 10-0-0-1.web.k4t.lab.",
+        "0 1 20001 10-0-0-2.web.k4t.lab.",
+    ]
+    assert site.named.dig("10-0-0-1.web.k4t.lab", "AAAA") == ["fd88::1"]
+    site.publish(endpoints=(both[1], *other))
+    assert site.named.dig("fd88-0-0-0-0-0-0-1.web.k4t.lab", "AAAA") == ["fd88::1"]
+    assert site.named.dig("10-0-0-1.web.k4t.lab") == []
+    assert site.observe().differences == ()
 
 
 def test_names(site: Site) -> None:

@@ -16,7 +16,7 @@ HEADER_BYTES = 12
 """Of a record in an update message: a pointer to its name, type, class, TTL, length."""
 NAME_BYTES = 90
 """Of a name in an update message: taking out what it had, and its ownership."""
-SRV_BYTES = 130
+SRV_BYTES = 150
 """Of an endpoint of an SRV record beside the names: itself, its host's address, taking out what that had."""
 
 
@@ -92,13 +92,17 @@ def _largest(sizes: Sequence[tuple[int, Record]]) -> Record:
 
 def _bytes(tree: Tree, app: App, record: Record) -> int:
     name_bytes = len(served_name(app, record))
-    each = SRV_BYTES + name_bytes if record.type == "srv" else HEADER_BYTES + (16 if _has_ipv6(tree) else 4)
+    each = SRV_BYTES + name_bytes if record.type == "srv" else _address_bytes(tree)
     return NAME_BYTES + 2 * name_bytes + each * _count(tree, app, record)
 
 
-def _has_ipv6(tree: Tree) -> bool:
+def _address_bytes(tree: Tree) -> int:
+    """An A record; an AAAA record where a node has such addresses; both where one has both."""
     nodes = tree.nodes.values()
-    return any(":" in node.address or (node.pool is not None and ":" in node.pool.first) for node in nodes)
+    if any(node.address6 for node in nodes):
+        return 2 * HEADER_BYTES + 4 + 16
+    wide = any(":" in node.address or (node.pool is not None and ":" in node.pool.first) for node in nodes)
+    return HEADER_BYTES + (16 if wide else 4)
 
 
 def _finding(record: Record, message: str, remedy: str) -> Finding:
