@@ -217,5 +217,6 @@ class Fleet:
             engines, self._engines = list(self._engines.values()), {}
         for engine in engines:
             engine.close()
-        for transport in self.connected().values():
-            transport.close()
+        for future in self._connections.values():  # a DNS server's way may lead through a host that is on no list
+            if future.done() and future.exception() is None:
+                future.result().close()

@@ -110,3 +110,17 @@ def test_who_says_no(site: Site, lab: Lab, names: Host) -> None:
     (site.db / "dns/plain.xml").unlink()
     site.k4t("apply", "--yes")
     assert len(dig(names, "_http._tcp.web.k4t.lab", "SRV")) == 2
+
+
+def test_through_another_host(site: Site, lab: Lab, names: Host) -> None:
+    """A server that the master can't reach is asked from the host of its <ssh>; one that is no host of the tree too."""
+    site.k4t("dns", "install")
+    path = site.db / "dns/names.xml"
+    there = path.read_text().replace("/>", f'><ssh host="{lab.host("n2").address}"/></dns>')
+    path.write_text(there)
+    assert "ok   rfc2136: serves what it was told" in site.k4t("dns", "check", timeout_s=60).stdout
+    (site.db / "nodes/n2.xml").unlink()
+    assert "ok   rfc2136: serves what it was told" in site.k4t("dns", "check", timeout_s=60).stdout
+    path.write_text(there.replace("zone=", 'port="54" zone='))
+    refused = site.k4t("dns", "check", status=69, timeout_s=60)
+    assert "names: no DNS answer over TCP" in refused.stdout
