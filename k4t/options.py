@@ -96,6 +96,8 @@ Apps = Annotated[list[str] | None, typer.Argument(autocompletion=_names("apps"),
 AppName = Annotated[str, typer.Argument(autocompletion=_names("apps"))]
 NodeName = Annotated[str, typer.Argument(autocompletion=_names("nodes"))]
 NodeNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("nodes"))]
+GatewayName = Annotated[str, typer.Argument(autocompletion=_names("gateways"))]
+DnsName = Annotated[str, typer.Argument(autocompletion=_names("dns"))]
 GatewayNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("gateways"))]
 DnsNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("dns"))]
 OptionalApp = Annotated[

@@ -139,8 +139,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
 
 
 def publisher_for(run: Run, kind: Kind, *, id: str = "", name: str = "", only: str = "") -> Publisher:
-    """One that speaks for another cluster (`id`, `name`) on this tree's gateways or DNS servers, or to one of them alone
-    (`only`). It writes no redo log."""
+    """One that speaks for another cluster (`id`, `name`), or to one member alone (`only`). It writes no redo log."""
     from k4t.master.publication.publish import Publisher
 
     own = run.tree.cluster

@@ -50,8 +50,19 @@ def run_takeover(given: Globals, kind: Kind, cluster: str) -> None:
         for group, document in sorted(left.documents.items()):
             given.console.note(f"{kind} group {group}: {len(document.endpoints)} endpoints of {left.name}")
         agree(given, f"Is cluster {left.name} ({left.cluster}) gone for good? Take out what it publishes on {left.on}?")
-        publisher = publisher_for(run, kind, left.cluster, left.name)
+        publisher = publisher_for(run, kind, id=left.cluster, name=left.name)
         _say(given, groups.takeover(run, kind, left, publisher))
+
+
+def run_remove(given: Globals, kind: Kind, name: str) -> None:
+    """Ask, take a member out of the tree, and empty what it holds of this cluster."""
+    from k4t.master import groups
+    from k4t.wiring import opened, publisher_for, thing
+
+    with opened(given.db, wait=given.wait, ahead=True) as run:
+        member = thing(run.tree.gateways, kind, name) if kind == "gateway" else thing(run.tree.dns, kind, name)
+        agree(given, f"Remove {name}? What this cluster publishes there ends: nobody should use it any more.")
+        _say(given, [groups.retire(run, member, publisher_for(run, kind, only=name), message=given.message)])
 
 
 def _say(given: Globals, told: Sequence[str]) -> None:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k4t.commands.common import agree, group, run_check, run_list
-from k4t.commands.groups import members, run_sync, run_takeover
+from k4t.commands.groups import members, run_remove, run_sync, run_takeover
 from k4t.errors import K4tError
 from k4t.options import (
     Address,
     ClusterName,
+    DnsName,
     DnsNames,
     Driver,
+    GatewayName,
     GatewayNames,
     Globals,
     NewName,
@@ -120,6 +122,12 @@ def gateway_install(ctx: typer.Context, names: GatewayNames = None) -> None:
     _install(ctx.obj, "gateways", names)
 
 
+@gateway_app.command("remove", epilog="Example: k4t gateway remove gw1")
+def gateway_remove(ctx: typer.Context, name: GatewayName) -> None:
+    """Take a gateway out of the tree, and what this cluster publishes off it. Move its traffic away first."""
+    run_remove(ctx.obj, "gateway", name)
+
+
 @gateway_app.command("sync", epilog="Example: k4t gateway sync gw2")
 def gateway_sync(ctx: typer.Context, names: GatewayNames = None) -> None:
     """Derive what gateways should hold from the running containers, compare, show, heal. Touches no container."""
@@ -175,6 +183,12 @@ def dns_check(ctx: typer.Context, names: DnsNames = None) -> None:
 def dns_install(ctx: typer.Context, names: DnsNames = None) -> None:
     """Make hosts ready to be DNS servers: the registrar, the vendor's configuration, its service."""
     _install(ctx.obj, "dns", names)
+
+
+@dns_app.command("remove", epilog="Example: k4t dns remove dns1")
+def dns_remove(ctx: typer.Context, name: DnsName) -> None:
+    """Take a DNS server out of the tree, and this cluster's names off it. Point resolvers elsewhere first."""
+    run_remove(ctx.obj, "dns", name)
 
 
 @dns_app.command("sync", epilog="Example: k4t dns sync")

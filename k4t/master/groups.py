@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from k4t.errors import K4tError, Locked, ParticipantAway, Unsafe, Usage
+from k4t.errors import K4tError, Locked, ParticipantAway, Unreachable, Unsafe, Usage
 from k4t.master.observe import observe
 from k4t.master.planning import serials
 from k4t.master.planning.derive import derived
@@ -15,12 +15,15 @@ from k4t.master.planning.lag import ahead, lag, replaced
 from k4t.master.probing import healthy
 from k4t.master.publication.account import changes
 from k4t.master.record import write_heads
+from k4t.model.hosts import Dns, Gateway
 from k4t.model.participant import Kind
 from k4t.model.spec import Safety
 from k4t.model.state import Observed, ParticipantState
 from k4t.model.value import value
 from k4t.registrar.document import Document
 from k4t.remote.lock_holder import holder_of
+from k4t.tree.changes import Edit
+from k4t.tree.read import read_tree
 
 if TYPE_CHECKING:
     from k4t.master.publication.publish import Publisher
@@ -130,6 +133,41 @@ def _pin(run: Run, observed: Observed) -> None:
 def _members(observed: Observed) -> Iterable[ParticipantState]:
     yield from observed.gateways.values()
     yield from observed.dns.values()
+
+
+# --- a member that leaves ----------------------------------------------------------------------------------------
+
+
+def retire(run: Run, member: Gateway | Dns, publisher: Publisher, *, message: str = "") -> str:
+    """Its file goes, then what it holds of this cluster; a word about it. `publisher` speaks to this member alone. One
+    that can't be told may go on serving what it had, and nobody will tell it any more.
+
+    Raises Locked, InvalidTree (the tree needs it), Overtaken, VendorRefused; the tree is as it was then.
+    """
+    kind: Kind = "gateway" if isinstance(member, Gateway) else "dns"
+    run.copy.prepare()
+    observe(run.fleet)  # the lock is taken on hosts that are connected
+    edit = Edit(run.directory)
+    with run.lock():
+        try:
+            edit.file(f"{'gateways' if kind == 'gateway' else 'dns'}/{member.name}.xml", None)
+            read_tree(run.directory)
+            told = _emptied_there(publisher, kind, member.group, run)
+        except K4tError:
+            edit.undo()
+            raise
+        entry = {"at": run.at, "who": run.who, "message": message, "result": f"{kind} {member.name} removed"}
+        run.copy.audit(entry)
+    return f"removed {kind} {member.name}{told}"
+
+
+def _emptied_there(publisher: Publisher, kind: Kind, group: str, run: Run) -> str:
+    cluster = run.tree.cluster
+    try:
+        publisher.publish(kind, group, _emptied(Document(cluster.id, cluster.name, kind, group)))
+    except Unreachable as error:
+        return f"; it could not be told, and may still serve what it had: {error}"
+    return "; it publishes nothing of this cluster any more"
 
 
 # --- a cluster that is gone --------------------------------------------------------------------------------------

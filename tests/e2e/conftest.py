@@ -47,6 +47,5 @@ def published(site: Site, lab: Lab) -> Iterator[Site]:
 
 def wipe(host: Host) -> None:
     """End what `install` started and forget every cluster's documents."""
-    for vendor in ("envoy", "dnsmasq"):
-        host.exec(["sh", "-c", f'kill -9 "$(cat /run/k4t-{vendor}.pid)"; rm -f /run/k4t-{vendor}.pid'], check=False)
-    host.exec(["rm", "-rf", "/var/lib/k4t", "/etc/k4t"])
+    host.exec(["sh", "-c", "cat /run/k4t-*.pid /run/k4t/*/*.pid | xargs -r kill -9"], check=False)
+    host.exec(["sh", "-c", "rm -rf /var/lib/k4t /etc/k4t /run/k4t /run/k4t-*"])
