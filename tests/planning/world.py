@@ -26,6 +26,7 @@ from k4t.master.planning.plan import (
 from k4t.master.planning.specs import own_files, resources_label, secret_digests, spec_hash
 from k4t.model.app import App, ExecProbe, Health, HttpProbe, Image, ImageProbe, Probe, TcpProbe
 from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.publish import Certificate
 from k4t.model.shared import Share
 from k4t.model.spec import Cluster, Tree
 from k4t.model.state import BoundPort, Container, Facts, Head, JobRun, NodeState, Observed, ParticipantState, Revision
@@ -94,7 +95,10 @@ def tree(data: Mapping[str, Any]) -> Tree:
     apps = {name: app(name, fields or {}) for name, fields in data.get("apps", {}).items()}
     cluster = build(Cluster, {"name": CLUSTER.name, "id": CLUSTER.id, **data.get("cluster", {})})
     hashes = data.get("app_sha256", {})
-    return Tree(cluster, nodes, apps, gateways, names, sha256=data.get("sha256", "t1"), app_sha256=hashes)
+    certificates = {name: Certificate(name, **fields) for name, fields in data.get("certificates", {}).items()}
+    return Tree(
+        cluster, nodes, apps, gateways, names, certificates, sha256=data.get("sha256", "t1"), app_sha256=hashes
+    )  # fmt: skip
 
 
 def images(desired: Tree, archs: Mapping[str, list[str]] | None = None) -> dict[str, ResolvedImage]:
