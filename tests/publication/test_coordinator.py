@@ -293,6 +293,40 @@ def test_nobody_could_be_told() -> None:
     assert here.log[-1].closed == "done"
 
 
+def test_lost_at_commit_by_one() -> None:
+    """A blank took its place: it is owed the document, and asked what it holds before the next one."""
+    here = world(fault=saying("lost", "commit gw2"))
+    state, done = publish(here, "a")
+    assert done is not None
+    assert (done.result, done.owed, state.phase) == ("published", ("gw2",), "new")
+
+
+def test_lost_at_commit_by_all() -> None:
+    """Then it never was: not published, and closed."""
+    here = world(fault=saying("lost", "commit gw1", "commit gw2"))
+    state, done = publish(here, "a")
+    assert done is not None
+    assert (done.result, done.holders, state.phase) == ("refused", (), "new")
+    assert here.log[-1].closed == "superseded"
+
+
+def test_overtaken_at_commit() -> None:
+    """Closed as superseded; the run publishes no more."""
+    here = world(fault=saying("overtaken", "commit gw2"))
+    state, done = publish(here, "a")
+    assert done is not None
+    assert (done.result, state.phase) == ("overtaken", "over")
+    assert here.log[-1].closed == "superseded"
+
+
+def test_not_degraded_and_not_all_there() -> None:
+    """A run may fence without one, for what takes out dead endpoints; anything else is not begun then."""
+    here = world(fault=saying("away", "observe gw2"))
+    state = ready(here, degraded=True)
+    assert here.perform(state, wanted(state, "a")) == (state, Done("away"))
+    assert here.log == []
+
+
 def test_accepted_not_rendered() -> None:
     """It holds the document; its vendor doesn't take it."""
     here = world()

@@ -16,6 +16,7 @@ from k4t.master.publication.fake import FakeParticipant
 from k4t.master.publication.publish import Change, Publisher
 from k4t.master.publication.redolog import LogPlace, read
 from k4t.model.spec import Cluster
+from k4t.model.state import ParticipantState
 from k4t.registrar import protocol
 from k4t.registrar.document import Document, Endpoint, Epoch, Record, Route, make
 
@@ -314,6 +315,62 @@ def test_degraded_at_prepare(site: Site) -> None:
     published = site.run(cluster=DEGRADE).publish("gateway", "default", having(80))
     assert published.stale == (("gw2", "reset"),)
     assert site.ports() == [[80], []]
+
+
+def test_a_paused_master_asks_afresh(site: Site) -> None:
+    """All its connections have ended: whether another run went on is asked over a new one."""
+    asked: list[str] = []
+
+    def afresh(kind: str, name: str) -> ParticipantState:
+        asked.append(name)
+        return {"gw1": site.one, "gw2": site.two}[name].observe()
+
+    publisher = Publisher((site.one, site.two), CLUSTER, "paused", afresh=afresh)
+    publisher.publish("gateway", "default", having(80))
+    for _ in range(2):
+        for member in (site.one, site.two):
+            member.faults["prepare"] = [ConnectionLost("closed")]
+            member.faults["observe"] = []
+        with pytest.raises(ConnectionLost):
+            publisher.publish("gateway", "default", having(81))
+    site.publish(90)
+    for member in (site.one, site.two):
+        member.faults["observe"] = [ConnectionLost("closed")]
+    with pytest.raises(ParticipantAway):
+        publisher.publish("gateway", "default", having(81))
+    assert site.ports() == [[90], [90]]
+
+
+def test_a_paused_master_says_that_it_was_overtaken(site: Site) -> None:
+    def afresh(kind: str, name: str) -> ParticipantState:
+        site.publish(90)
+        return site.one.observe()
+
+    publisher = Publisher((site.one, site.two), CLUSTER, "paused", afresh=afresh)
+    publisher.publish("gateway", "default", having(80))
+    for member in (site.one, site.two):
+        member.faults["prepare"] = [ConnectionLost("closed")]
+    with pytest.raises(Overtaken, match=r"run paused \(epoch 1\) was overtaken by run run1 \(epoch 2\)"):
+        publisher.publish("gateway", "default", having(81))
+    assert site.ports() == [[90], [90]]
+
+
+def test_what_is_owed_is_told(site: Site) -> None:
+    """Until it is paid, in this run or another."""
+    publisher = site.run(cluster=DEGRADE)
+    site.two.faults["commit"] = [ConnectionLost("reset"), ConnectionLost("reset")]
+    publisher.publish("gateway", "default", having(80))
+    assert publisher.owed() == ["gateway/default is owed to gw2"]
+    publisher.publish("gateway", "default", having(81))
+    assert publisher.owed() == []
+    publisher.close()
+
+
+def test_without_a_log_there_is_nothing_to_recover(site: Site) -> None:
+    publisher = Publisher((site.one, site.two), CLUSTER, "run")
+    assert publisher.recover() == []
+    assert publisher.unfinished() == ()
+    publisher.close()
 
 
 def test_nobody_could_be_told_of_the_decision(site: Site) -> None:

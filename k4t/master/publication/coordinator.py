@@ -82,7 +82,7 @@ def _publish(state: State, event: Publish) -> Step:
     if not here or (len(here) < len(state.members) and not event.degraded):
         return state, (Done("away"),)
     begun = dataclasses.replace(
-        state, phase="beginning", stamp=event.stamp, degraded=event.degraded, issued=event.stamp.seq,
+        state, phase="beginning", stamp=event.stamp, taking=here, degraded=event.degraded, issued=event.stamp.seq,
         failing="", closing="", owed=(),
     )  # fmt: skip
     return begun, (Append("begin", event.stamp, here),)
@@ -109,8 +109,6 @@ def _noted(member: Member, answer: Answer, stamp: Stamp | None) -> Member:
     if answer.said == "away":
         return heard if answer.verb == "verify" else dataclasses.replace(heard, answers=False)
     if answer.verb == "observe":
-        if answer.said != "yes":
-            return dataclasses.replace(heard, answers=False)
         return dataclasses.replace(heard, answers=True, fence=answer.kept.fence, live=answer.kept.live)
     if answer.verb == "commit" and answer.said in ("yes", "unrendered"):
         return dataclasses.replace(heard, live=stamp, rendered=answer.said == "yes")
@@ -197,7 +195,7 @@ def _committed(state: State) -> Step:
     if holders := _holders(state):
         return _ask(state, "verifying", holders)
     if set(said) == {"lost"}:  # it stands nowhere any more, so nobody can ever have seen it
-        return _end(state, "superseded")
+        return _end(dataclasses.replace(state, failing="refused"), "superseded")
     # Decided, and nobody could be told: it stays open in the log.
     return _over(state, "away") if not state.recovering else _not_now(state, "away")
 
@@ -231,9 +229,9 @@ def _ended(state: State, *, ok: bool) -> Step:
     done = _outcome(state)
     if not ok or done.result == "overtaken":
         return dataclasses.replace(state, phase="over", failing="overtaken" if ok else "log-failed"), (done,)
-    # Who went away is asked again before the next publication.
-    lost = done.result == "away" or (not state.degraded and len(_answering(state)) < len(state.members))
-    phase: Phase = "new" if lost else "ready"
+    # Whoever was lost on the way is asked again before the next publication: it may hold anything now.
+    lost = any(name in state.taking for name in state.owed)
+    phase: Phase = "new" if lost or done.result == "away" or state.closing == "superseded" else "ready"
     return dataclasses.replace(state, phase=phase, stamp=None, closing="", failing="", owed=()), (done,)
 
 

@@ -50,8 +50,8 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class State:
     """`highest`: the epoch number that our log knows. `epoch`: this run's, NO_EPOCH before it has fenced. `stamp`: the
-    transaction under way, `degraded`: whether it goes on without who is away. `issued`: the last seq given out.
-    `failing`: how the publication under way will end. `closing`: what END is to say."""
+    transaction under way, `taking`: who is to get it, `degraded`: whether it goes on without who is away. `issued`: the
+    last seq given out. `failing`: how the publication under way will end. `closing`: what END is to say."""
 
     kind: str
     group: str
@@ -62,6 +62,7 @@ class State:
     phase: Phase = "new"
     epoch: Epoch = NO_EPOCH
     stamp: Stamp | None = None
+    taking: tuple[str, ...] = ()
     degraded: bool = False
     recovering: bool = False
     only_recover: bool = False
