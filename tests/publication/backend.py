@@ -1,6 +1,7 @@
 """What stands behind a gateway in the tests of routes: run on its host with `python3 -c`, standard library only.
 
 8001-8006  HTTP/1.1: answers with a JSON of what it was asked. /health 204, /sick 500, /sleep/S, /trickle/N/S
+8007       the same, at ::1 alone
 8010       the same in TLS           8020, 8021  TCP: answers each line with PORT:LINE       8030  UDP: the same
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 import socketserver
 import ssl
 import sys
@@ -17,6 +19,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HTTP, TLS, TCP, UDP, H2C = (8001, 8002, 8003, 8004, 8005, 8006), 8010, (8020, 8021), 8030, 8100
+IPV6 = 8007
 
 
 def port_of(server: socketserver.BaseServer) -> int:
@@ -96,12 +99,17 @@ class Tcp(socketserver.ThreadingTCPServer):
     allow_reuse_address = daemon_threads = True
 
 
+class OverIpv6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
 def main(pem: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     secure = ThreadingHTTPServer(("", TLS), Handler)
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
     servers: list[socketserver.BaseServer] = [secure, *(ThreadingHTTPServer(("", port), Handler) for port in HTTP)]
+    servers.append(OverIpv6(("::1", IPV6), Handler))
     servers += [Tcp(("", port), Lines) for port in TCP]
     servers.append(socketserver.ThreadingUDPServer(("", UDP), Packets))
     for server in servers:

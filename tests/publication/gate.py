@@ -135,8 +135,9 @@ class Gate:
         routes: Mapping[Route, tuple[int, ...]],
         *certificates: Certificate,
         checks: tuple[Check, ...] = (),
+        elsewhere: tuple[Endpoint, ...] = (),
     ) -> Published:
-        """Replace all that is published: routes, each with the ports of its endpoints."""
+        """Replace all that is published: routes, each with the ports of its endpoints; `elsewhere`: other endpoints."""
         assert self.member is not None
         self.runs += 1
         endpoints = {
@@ -146,7 +147,7 @@ class Gate:
         }
         change = changing(
             "gateway", PROD,
-            endpoints=tuple(endpoints), routes=tuple(routes), checks=checks, certificates=certificates,
+            endpoints=(*endpoints, *elsewhere), routes=tuple(routes), checks=checks, certificates=certificates,
         )  # fmt: skip
         published = Publisher([self.member], PROD, f"run{self.runs}").publish("gateway", "default", change)
         assert published.stale == ()

@@ -18,7 +18,7 @@ import pytest
 
 from k4t.errors import Differs
 from k4t.model.hosts import Gateway
-from k4t.registrar.document import Check, Route
+from k4t.registrar.document import Check, Endpoint, Route
 from k4t.registrar.routing import decide, routing
 from k4t.registrar.union import Union
 from k4t.wiring import GATEWAYS
@@ -101,6 +101,18 @@ def test_nothing_to_send_to(gate: Gate) -> None:
     assert gate.get("b.example.com").status == 404
     gate.publish({})
     assert gate.get("a.example.com").status == 404
+
+
+def test_ipv6(gate: Gate) -> None:
+    """Endpoints and clients of either family; a port of its own too."""
+    routes: dict[Route, tuple[int, ...]] = {Route("web", domains=("a.example.com",)): (), Route("web", listen=6443): ()}
+    six = Endpoint("web", "::1", backend.IPV6, container="c6")
+    gate.publish(routes, elsewhere=(six,), checks=(Check("web", "main", interval_ms=500, timeout_ms=500),))
+    assert gate.get("a.example.com").port == backend.IPV6
+    for port in (80, 6443):
+        argv = ["curl", "-s", "-g", "-H", "Host: a.example.com", f"http://[::1]:{port}/"]
+        assert f'"port": {backend.IPV6}' in gate.host.exec(argv).stdout
+    assert gate.differences() == ()
 
 
 # --- redirects -----------------------------------------------------------------------------------------------
