@@ -62,7 +62,7 @@ def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     if not first.plan.empty:
         confirm(first.plan)
     _refuse_unsafe(first.plan)
-    run.vault.fetch_for(first.plan.steps)
+    run.vault.fetch_for(first.plan.steps, first.observed)
     run.copy.prepare()
     failpoints.reach("before:lock")
     with hooks.around(run, request.message) as hook, run.lock() as locks, _left_at_once(run):

@@ -73,7 +73,7 @@ def take_in(
             found = plan(run, dataclasses.replace(request, hurried=False), decision.images, without=failed)
         if found.plan.unsafe:
             raise Unsafe("; ".join(f"{change.detail} (--allow {change.allow})" for change in found.plan.unsafe))
-        run.vault.fetch_for(found.plan.steps)
+        run.vault.fetch_for(found.plan.steps, found.observed)
     except K4tError as error:
         nothing = dataclasses.replace(decision.plan, steps=())
         return _left(decision, nothing, f"what waited for {names} is not done: {error}", error.exit_status)

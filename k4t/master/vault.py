@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from k4t.errors import K4tError, SecretUnavailable
 from k4t.master.fleet import at_once
-from k4t.master.planning.plan import Create, Fetch, Refresh, RunJob, Step
+from k4t.master.planning.certificates import keys_wanted
+from k4t.master.planning.plan import Create, Fetch, Publish, Refresh, RunJob, Step
 from k4t.master.planning.specs import with_digests
 from k4t.node.reference import registry_of
 
 if TYPE_CHECKING:
     from k4t.model.app import App
     from k4t.model.spec import SecretRef, Tree
+    from k4t.model.state import Observed
 
 Login = tuple[str, str]
 
@@ -61,8 +63,9 @@ class Vault:
         """What the app's variables and files name."""
         return {name: self.value(name) for name in secrets_of(app)}
 
-    def fetch_for(self, steps: Iterable[Step]) -> None:
-        """Everything that these steps will want, so that what is missing stops the run before it begins."""
+    def fetch_for(self, steps: Iterable[Step], observed: Observed) -> None:
+        """Everything that these steps will want, so that what is missing stops the run before it begins. `observed`:
+        a certificate's key is wanted where a gateway lacks it."""
         for step in steps:
             if isinstance(step.work, (Create, RunJob)):
                 self.of(step.work.app)
@@ -72,6 +75,9 @@ class Vault:
                         self.value(file.secret)
             elif isinstance(step.work, Fetch) and not step.work.archive:
                 self.login(registry_of(step.work.image.reference))
+            elif isinstance(step.work, Publish):
+                for name in keys_wanted(self._tree, step.work, observed):
+                    self.value(name)
 
     def digested(self, apps: Collection[str]) -> tuple[Tree, tuple[str, ...]]:
         """The tree with the digests of the secrets of these apps, and in sentences what can't be told.

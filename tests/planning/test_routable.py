@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 
 from k4t.master.planning.capable import caveats, inexpressible
-from k4t.master.planning.certificates import certificates_of, renewed
+from k4t.master.planning.certificates import certificates_of, keys_wanted, renewed
 from k4t.master.planning.endpoints import compose, routes_of, settled_by_app, wanted_of
 from k4t.master.planning.former import of_app
+from k4t.master.planning.plan import Publish
 from k4t.master.publication.fake import FakeParticipant
 from k4t.model.app import App, Image, Port
 from k4t.model.hosts import Gateway
@@ -17,6 +18,7 @@ from k4t.model.participant import Capabilities
 from k4t.model.publish import Certificate, Route
 from k4t.model.shared import Where
 from k4t.model.spec import Cluster, Tree
+from k4t.model.state import Observed, ParticipantState
 from k4t.registrar.document import Certificate as Named
 from k4t.registrar.document import Document, check
 
@@ -145,6 +147,27 @@ def test_what_is_put_back_keeps_the_newer_certificate() -> None:
         back = compose(live, desired, "gateway", "default", restore=("web",), former=then)
         assert back.routes == then.routes
         assert [one.sha256[:1] for one in back.certificates] == [sha]
+
+
+def test_keys_are_wanted_where_a_gateway_lacks_the_certificate() -> None:
+    """Of those that the publication sets, in its group, from the tree; a gateway that is away is not asked."""
+    desired = tree(Route(tls="example"), Route(tls="files", listen=5))
+    document = published(desired)
+    work = Publish("gateway", "default", settle=("web", "gone"))
+
+    def observed(**members: Document | None) -> Observed:
+        states = {
+            name: ParticipantState("gateway", name, "default", "x", name != "away", document=held)
+            for name, held in members.items()
+        }
+        return Observed(gateways=states)
+
+    assert keys_wanted(desired, work, observed(gw1=document)) == ()
+    assert keys_wanted(desired, work, observed(gw1=document, gw2=None)) == ("key",)
+    assert keys_wanted(desired, work, observed(gw1=document, away=None)) == ()
+    assert keys_wanted(tree(Route(tls="example"), certificates=(NEW,)), work, observed(gw1=document)) == ("key",)
+    assert keys_wanted(desired, Publish("gateway", "default"), observed(gw2=None)) == ()
+    assert keys_wanted(desired, Publish("dns", "default", settle=("web",)), observed(gw2=None)) == ()
 
 
 def test_certificates_that_the_tree_has_not() -> None:

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
+from k4t.master.planning.plan import Publish
 from k4t.model.spec import Tree
+from k4t.model.state import Observed
 from k4t.registrar.document import Certificate, Document, Route
 
 SOON = timedelta(days=14)
@@ -66,6 +68,18 @@ def _renewals(before: Iterable[object], wanted: Iterable[object]) -> Iterator[st
             yield f"certificate {new.name}: valid until {days[0]} → {days[1]}"
         else:
             yield f"certificate {new.name} changed" + (f", valid until {days[1]}" if days[1] else "")
+
+
+def keys_wanted(tree: Tree, work: Publish, observed: Observed) -> tuple[str, ...]:
+    """The secrets of certificates that this publication brings to a gateway that lacks them."""
+    if work.kind != "gateway":
+        return ()
+    members = [one for one in observed.gateways.values() if one.group == work.group and one.reachable]
+    held = [{known.sha256 for known in one.document.certificates} if one.document else set() for one in members]
+    routes = [route for app in work.settle if app in tree.apps for route in tree.apps[app].routes]
+    named = {route.tls for route in routes if route.group == work.group} & tree.certificates.keys()
+    found = [tree.certificates[name] for name in sorted(named)]
+    return tuple(one.key_secret for one in found if one.key_secret and any(one.sha256 not in had for had in held))
 
 
 def _day(time: str) -> str:
