@@ -138,6 +138,31 @@ def test_clients_connections_stay(door: Door) -> None:
     assert not door.workers() & router
 
 
+def test_open_connections_go_on(door: Door) -> None:
+    """Through a port of its own, in a worker that takes no others any more; and a WebSocket."""
+    both = (*backend(door.site, 8001), *backend(door.site, 8002, app="db"))
+    routes = (route(), Route("db", listen=9200))
+    door.publish(endpoints=both, routes=routes)
+    request = b"GET / HTTP/1.1\r\nHost: db\r\n\r\n"
+    upgrade = b"GET / HTTP/1.1\r\nHost: web.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with (
+        closing(socket.create_connection((door.host.address, 9200), 5)) as line,
+        closing(socket.create_connection((door.host.address, door.http), 5)) as upgraded,
+    ):
+        line.sendall(request)
+        assert b"8002 / -" in line.recv(65536)
+        upgraded.sendall(upgrade)
+        assert b" 101 " in upgraded.recv(65536)
+        router = door.workers()
+        door.publish(endpoints=(*backend(door.site, 8003), *backend(door.site, 8003, app="db")), routes=routes)
+        assert not door.workers() <= router
+        line.sendall(request)
+        assert b"8002 / -" in line.recv(65536)
+        upgraded.sendall(b"ping")
+        assert upgraded.recv(65536) == b"ping"
+    assert door.ports() == {"8003"}
+
+
 def test_a_dead_replica_costs_no_request(door: Door) -> None:
     """nginx has no active checks: it finds out by a request, which goes to another endpoint. All dead: 503."""
     dead = Endpoint("web", door.host.address, 9)
