@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import getpass
 import os
 import secrets
@@ -103,7 +104,6 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
         from k4t.master.history import WorkingCopy
         from k4t.master.locking import locked
         from k4t.master.pairs import Pairs
-        from k4t.master.publication.publish import Publisher
         from k4t.master.vault import Vault
         from k4t.remote import lock
 
@@ -116,14 +116,7 @@ def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = F
             directory=db,
             tree=tree,
             fleet=fleet,
-            publisher=Publisher(
-                list(participants.values()),
-                tree.cluster,
-                run_id,
-                log=redo_log(db, tree),
-                who=holder.who,
-                afresh=lambda kind, name: _asked_afresh(tree, connector, db, (kind, name)),
-            ),
+            publishing=functools.cache(lambda: _publisher(tree, db, participants, connector, run_id)),
             who=holder.who,
             at=holder.since,
             emit=emit,
@@ -147,6 +140,17 @@ def publisher_for(run: Run, kind: Kind, *, id: str = "", name: str = "", only: s
     participants = _participants(dataclasses.replace(run.tree, cluster=cluster), run.fleet, run.directory)
     mine = [one for (of, member), one in participants.items() if of == kind and only in ("", member)]
     return Publisher(mine, cluster, secrets.token_hex(8), who=run.who)
+
+
+def _publisher(
+    tree: Tree, db: Path, participants: Mapping[tuple[Kind, str], Participant], connector: Connector, run_id: str
+) -> Publisher:
+    from k4t.master.publication.publish import Publisher
+
+    return Publisher(
+        list(participants.values()), tree.cluster, run_id, log=redo_log(db, tree), who=who(),
+        afresh=lambda kind, name: _asked_afresh(tree, connector, db, (kind, name)),
+    )  # fmt: skip
 
 
 def _asked_afresh(tree: Tree, connector: Connector, db: Path, key: tuple[Kind, str]) -> ParticipantState:

@@ -32,7 +32,7 @@ def save(given: Globals, path: Path, run: Run, decision: Decision, request: Requ
 def say_unfinished(given: Globals, run: Run) -> None:
     """What an apply would finish before anything else: transactions that our redo log has open."""
     try:
-        for one in run.publisher.unfinished():
+        for one in run.unfinished():
             end = "rolls it forward" if one.state == "decided" else "aborts it"
             given.console.note(f"! transaction {one.id} of {one.on} is {one.state}: apply {end} first", "yellow")
     except LogRefused as error:

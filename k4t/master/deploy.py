@@ -54,7 +54,7 @@ class Outcome:
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
     """Do what the tree says. `confirm` shows a plan and returns, or raises. Raises K4tError when nothing was begun."""
-    unfinished = run.publisher.unfinished()
+    unfinished = run.unfinished()
     first = late.look(run, request)
     if first.plan.empty and not first.news and not unfinished:
         _refuse_unsafe(first.plan)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from k4t.master.history import WorkingCopy
     from k4t.master.locking import Locks
     from k4t.master.publication.publish import Publisher
+    from k4t.master.publication.redolog import Transaction
     from k4t.master.vault import Vault
     from k4t.model.events import Emit
     from k4t.model.spec import Tree
@@ -24,18 +25,27 @@ if TYPE_CHECKING:
 
 @value
 class Run:
-    """`lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock."""
+    """`lock` holds the cluster's locks while entered; `host_lock` makes each node's allocation lock. `publishing` makes
+    this run's one publisher when it is first needed: a run with nothing to do doesn't."""
 
     directory: Path
     tree: Tree
     fleet: Fleet
-    publisher: Publisher
+    publishing: Callable[[], Publisher]
     who: str
     at: str
     emit: Emit
     lock: Callable[[], AbstractContextManager[Locks]]
     vault: Vault
     host_lock: Mapping[str, Locker] = field(default_factory=dict)
+
+    @property
+    def publisher(self) -> Publisher:
+        return self.publishing()
+
+    def unfinished(self) -> tuple[Transaction, ...]:
+        """What our own redo log has open, and the next run that publishes finishes. Raises LogRefused."""
+        return () if self.copy.log_is_closed() else self.publisher.unfinished()
 
     @property
     def copy(self) -> WorkingCopy:

@@ -19,6 +19,7 @@ from k4t.master.publication.twophase import Conductor, first
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
+from k4t.model.value import value
 from k4t.registrar.document import BadDocument, Document, make
 from k4t.registrar.protocol import NO_EPOCH
 
@@ -31,7 +32,7 @@ GATHER_S = 0.15
 """How long a publication waits for others that are to come: each costs the vendor a check, a reload and a read-back."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Published:
     """How a publication ended. `members`: how many hold it; `stale`: (name, why) of those that are owed it."""
 

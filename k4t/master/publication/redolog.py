@@ -29,12 +29,13 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from k4t.errors import LogRefused
 from k4t.master.publication.transaction import Append, Open
+from k4t.model.value import value
 from k4t.registrar.document import Epoch
 from k4t.registrar.protocol import Stamp
 
@@ -47,7 +48,7 @@ MARK = re.compile(rb'\{"number":')
 REMEDY = "nothing was sent. Move it away: the next run fences, reads what is live, and goes on from there"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Transaction:
     """As the log tells it. `state`: begun | decided | done | aborted | superseded. `on`: “gateway/default”. `add` and
     `remove` are sentences, the first few of each. `owed`: members that were to get it later. `at`: RFC 3339 UTC."""
@@ -74,7 +75,7 @@ class Transaction:
         return self.state not in ("begun", "decided")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Contents:
     """What a log holds. `whole_bytes`: up to the end of the last whole record; `torn_bytes`: what follows it."""
 
@@ -236,7 +237,7 @@ def _place(directory: Path) -> dict[str, Any]:
     return {"path": str(directory.resolve()), "inode": directory.stat().st_ino}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogPlace:
     """Where a working copy's log is, and where its incarnation is remembered (not in the tree). `now`: RFC 3339."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from k4t.model.value import value
 from k4t.registrar.document import Epoch
 from k4t.registrar.protocol import NO_EPOCH, Kept, Stamp, transaction_id
 
@@ -23,7 +23,7 @@ Closed = Literal["", "done", "aborted", "superseded"]
 BLANK = Kept()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Open:
     """A transaction that our own log began and didn't end. `members`: who prepared it, or was to."""
 
@@ -32,7 +32,7 @@ class Open:
     decided: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Member:
     """As this run knows it. `said`: its answer in this phase, "" while it is waited for; `tries`: times asked.
     `rendered` False: it holds the transaction's document, and its vendor doesn't take it."""
@@ -47,7 +47,7 @@ class Member:
     rendered: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class State:
     """`highest`: the epoch number that our log knows. `epoch`: this run's, NO_EPOCH before it has fenced. `stamp`: the
     transaction under way, `taking`: who is to get it, `degraded`: whether it goes on without who is away. `issued`: the
@@ -72,7 +72,7 @@ class State:
     owed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Go:
     """Begin. `degraded`: without whom is away. `only_recover`: stop when our log has nothing open any more."""
 
@@ -80,7 +80,7 @@ class Go:
     only_recover: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Publish:
     """Publish what `issue` gave a place to."""
 
@@ -88,7 +88,7 @@ class Publish:
     degraded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """`kept` goes with the answer to observe. `lost`: nothing of that transaction is there. `unrendered`: accepted, but
     the vendor would not take it. `differs`: served otherwise."""
@@ -99,7 +99,7 @@ class Answer:
     kept: Kept = BLANK
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Logged:
     """The record last asked for stands on disk; `ok` False: it may stand there or not, and is not tried again."""
 
@@ -109,7 +109,7 @@ class Logged:
 Event = Go | Publish | Answer | Logged
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """`epoch` goes with fence, `stamp` with prepare, commit, abort, verify."""
 
@@ -119,7 +119,7 @@ class Ask:
     stamp: Stamp | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Append:
     """Write this record. begin and commit are on disk (fsync) before `Logged` is answered; an end may follow: without
     it the transaction is rolled forward once more, which changes nothing."""
@@ -131,7 +131,7 @@ class Append:
     owed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """`holders` have it; `owed` are to get it; `unrendered` have it and their vendor doesn't take it."""
 
