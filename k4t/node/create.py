@@ -30,7 +30,7 @@ from k4t.node.lifecycle import name_taken
 from k4t.node.listing import container_of, name_of
 from k4t.node.networks import ensure, name_of_network
 from k4t.node.reference import BY_ID, Resolved, alias
-from k4t.remote.lock import parse_sockets, port_holder
+from k4t.remote.sockets import parse_sockets, port_holder
 from k4t.remote.transport import Transport
 
 LOOKS = 5

@@ -20,7 +20,7 @@ from k4t.model.state import BoundPort, Container
 from k4t.model.value import value
 from k4t.node.docker import Engine, Json
 from k4t.node.http import Broken, Garbled, TooSlow, Wire, read_status, send_request
-from k4t.remote.lock import port_holder
+from k4t.remote.sockets import port_holder
 from k4t.remote.transport import Stream
 
 FIRST_PAUSE_S = 0.02

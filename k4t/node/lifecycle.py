@@ -16,7 +16,7 @@ from k4t.node import labels
 from k4t.node.body import CPU_PERIOD_US, UNLIMITED_BYTES, in_place
 from k4t.node.docker import Engine
 from k4t.node.networks import explained
-from k4t.remote.lock import port_holder
+from k4t.remote.sockets import port_holder
 
 FULL_ID = re.compile(r"[0-9a-f]{64}")
 LOOK_EVERY_S = 0.2

@@ -24,6 +24,7 @@ from k4t.errors import K4tError, Locked, StepError, Unreachable
 from k4t.model.value import value
 from k4t.remote.connection import RUN_MARK
 from k4t.remote.lock_script import SCRIPT
+from k4t.remote.sockets import parse_sockets
 from k4t.remote.transport import Process, Transport
 
 STATE = "/var/lib/k4t"
@@ -336,32 +337,6 @@ def host_lock(transport: Transport, holder: Holder, *, wait_s: float = 20.0) -> 
             process.write(b"r")
             process.wait(RELEASE_S)
         process.close()
-
-
-def parse_sockets(lines: Sequence[str]) -> frozenset[tuple[str, int]]:
-    """Lines of /proc/net/{tcp,tcp6,udp,udp6} as `grep -H` prints them (proc(5)); what can't be read is left out."""
-    found = set()
-    for line in lines:
-        path, _, rest = line.partition(":")
-        words = rest.split()
-        protocol = path.rpartition("/")[2].rstrip("6")
-        try:
-            found.add((protocol, int(words[1].rpartition(":")[2], 16)))
-        except (IndexError, ValueError):
-            continue
-    return frozenset(found)
-
-
-def port_holder(transport: Transport, protocol: str, port: int) -> str:
-    """Who listens on a port, in `ss`'s words (`"nc",pid=7`); "" where that can't be said."""
-    kind = "-Hltnp" if protocol == "tcp" else "-Hlunp"
-    try:
-        done = transport.run(["ss", kind, "sport", "=", f":{port}"], timeout_s=5.0)
-    except StepError:
-        return ""
-    text = done.stdout.decode("utf-8", "replace")
-    _, _, users = text.partition("users:((")
-    return users.partition("))")[0].partition(",fd=")[0] if done.ok else ""
 
 
 def _take(

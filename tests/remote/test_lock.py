@@ -20,7 +20,8 @@ from k4t.model.hosts import Ssh
 from k4t.remote import lock
 from k4t.remote.connection import SshTransport
 from k4t.remote.fake import FakeHost, FakeTransport
-from k4t.remote.lock import Holder, HostLock, HostLocks, LocalLock, host_lock, parse_sockets, port_holder, take_all
+from k4t.remote.lock import Holder, HostLock, HostLocks, LocalLock, host_lock, take_all
+from k4t.remote.sockets import parse_sockets, port_holder
 from k4t.remote.ssh import Connector
 from tests.lab import Host, Lab
 from tests.remote.sshd import wait_for_port

@@ -7,11 +7,13 @@ finds places (placement), puts the changes into waves (update), and writes them 
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from k4t.master.planning import jobs
 from k4t.master.planning.assess import Assessment, assess
 from k4t.master.planning.capacity import Demand, Freed
+from k4t.master.planning.closed import ANSWERED, closed_groups
+from k4t.master.planning.dependencies import in_order
 from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.former import document_of, of_app, of_then
 from k4t.master.planning.graph import NOT_STARTED, Graph, Recipe, Track, Wave, removal_of
@@ -23,7 +25,7 @@ from k4t.master.planning.renew import rebalance, recycle
 from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
 from k4t.master.planning.standing import GroupKey, Standing, standing
-from k4t.master.planning.survey import Group, Survey, replica_key, survey
+from k4t.master.planning.survey import replica_key, survey
 from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
 from k4t.model.app import App, Image
@@ -32,8 +34,6 @@ from k4t.model.state import Container, Former, Observed
 from k4t.registrar.document import Document
 
 NO_OPTIONS = Options()
-ANSWERED = (1,)
-"""Exit statuses of gateways and DNS servers whose host answers, but not as it should: their registrar is not there."""
 NO_IMAGE = ResolvedImage("", "")
 
 
@@ -75,9 +75,9 @@ class _Run:
         self.scene = jobs.Scene(desired, self.survey, self.board, self.graph, images, runs)
         if options.without:
             self.partial = frozenset(self._scope()) - options.without
-        self.apps = _in_order(desired, self._scope())
+        self.apps = in_order(desired, self._scope())
         self.standings = {name: standing(desired, self.survey, name) for name in self.apps}
-        self.closed = _closed_groups(desired, self.survey, options)
+        self.closed = closed_groups(desired, self.survey, options)
         self.unschedulable: list[Unschedulable] = []
         self.not_done: list[str] = []
         self.refused: dict[str, list[str]] = {}
@@ -381,48 +381,3 @@ def _few(names: list[str]) -> str:
 def _ordered(containers: Iterable[Container]) -> list[Container]:
     """Highest replica first."""
     return sorted(containers, key=lambda c: (replica_key(c.replica), c.generation, c.node, c.id), reverse=True)
-
-
-def _in_order(desired: Tree, names: Iterable[str]) -> list[str]:
-    """By name, but each after what it depends on. A cycle (the tree's checker refuses it) is cut."""
-    wanted, done = set(names), dict[str, None]()
-
-    def needed(name: str) -> Iterator[str]:
-        return iter(sorted(desired.apps[name].depends) if name in desired.apps else ())
-
-    def visit(name: str) -> None:
-        stack = [(name, needed(name))]
-        seen = {name}
-        while stack:
-            current, rest = stack[-1]
-            following = next((one for one in rest if one in wanted and one not in seen and one not in done), None)
-            if following is None:
-                done[current] = None
-                stack.pop()
-            else:
-                seen.add(following)
-                stack.append((following, needed(following)))
-
-    for name in sorted(wanted):
-        if name not in done:
-            visit(name)
-    return list(done)
-
-
-def _closed_groups(desired: Tree, survey: Survey, options: Options) -> dict[GroupKey, str]:
-    """Groups that may not be written to now, and why."""
-    degrade = options.degraded or desired.cluster.when_unreachable == "degrade"
-    return {key: _why_closed(group) for key, group in survey.groups.items() if _is_closed(group, degrade=degrade)}
-
-
-def _is_closed(group: Group, *, degrade: bool) -> bool:
-    return bool(group.away) and (not degrade or len(group.away) == len(group.members))
-
-
-def _why_closed(group: Group) -> str:
-    silent = [m for m in group.away if m.exit_status not in ANSWERED]
-    away = ", ".join(f"{m.name} ({m.problem})" if m.problem else m.name for m in silent)
-    words = [f"unreachable {away}"] if silent else []
-    words += [f"{m.name} can't be used ({m.problem})" for m in group.away if m not in silent]
-    remedy = "" if len(group.away) == len(group.members) else "; --degraded publishes to the others"
-    return f"{group.kind} group {group.name}: {', '.join(words)}{remedy}"
