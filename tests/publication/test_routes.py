@@ -17,6 +17,7 @@ from typing import Self
 import pytest
 
 from k4t.errors import Differs
+from k4t.master.publication.publish import Publisher
 from k4t.model.hosts import Gateway
 from k4t.registrar.document import Check, Endpoint, Route
 from k4t.registrar.routing import decide, routing
@@ -24,6 +25,7 @@ from k4t.registrar.union import Union
 from k4t.wiring import GATEWAYS
 from tests.lab import Lab
 from tests.publication import backend
+from tests.publication.conftest import PROD, changing
 from tests.publication.gate import HTTP, HTTPS, Answer, Gate, said
 
 pytestmark = pytest.mark.integration
@@ -542,3 +544,29 @@ def test_no_request_is_lost_while_all_changes(gate: Gate) -> None:
     assert plain.done > 30
     assert secure.done > 30
     assert (plain.wrong, secure.wrong) == ([], [])
+
+
+@pytest.mark.bench
+def test_a_thousand_membership_changes(gate: Gate) -> None:
+    """Endpoints come and go a thousand times, with health checks, in one run; no request fails.
+
+    `pytest -m bench tests/publication/test_routes.py -s` prints the figures.
+    """
+    web = Route("web", domains=("a.example.com",))
+    check = Check("web", "main", interval_ms=1000, timeout_ms=1000)
+    gate.publish({web: (8001, 8002)}, checks=(check,))
+    assert gate.member is not None
+    publisher = Publisher([gate.member], PROD, "thousand")
+    took_s = []
+    with Load(gate, tls=False) as load:
+        for turn in range(1000):
+            ports = backend.HTTP[turn % 6], backend.HTTP[(turn + 1) % 6]
+            began = time.monotonic()
+            publisher.publish(
+                "gateway", "default", changing("gateway", PROD, endpoints=tuple(gate.endpoints("web", *ports)))
+            )
+            took_s.append(time.monotonic() - began)
+    took_s.sort()
+    figures = f"median {took_s[500] * 1000:.0f} ms, p99 {took_s[990] * 1000:.0f} ms"
+    print(f"\n{gate.gateway.driver}: 1000 changes, {figures}; {load.done} requests, {len(load.wrong)} lost")
+    assert load.wrong == []
