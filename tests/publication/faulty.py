@@ -14,7 +14,7 @@ from k4t.model.participant import Participant
 from k4t.model.state import ParticipantState
 from k4t.registrar.document import Document, Epoch
 
-KINDS = ("cut", "lost", "late", "stray", "severed")
+KINDS = ("cut", "lost", "late", "stray", "stray", "severed")
 LATE_S = 0.2
 MAX_STRAYS = 20
 ARRIVES = 0.3
