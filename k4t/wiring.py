@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from k4t.dns.dnsmasq import Dnsmasq
 from k4t.dns.hosts import Hosts
+from k4t.dns.script import Script as DnsScript
 from k4t.errors import Finding, InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
 from k4t.gateway.nginx import Nginx
+from k4t.gateway.script import Script as GatewayScript
 from k4t.master.fleet import Fleet, Host, hosts_of
 from k4t.master.run import Run
 from k4t.model.events import Emit, silent
@@ -47,10 +49,12 @@ GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], Reg
     "envoy": Envoy,
     "haproxy": HAProxy,
     "nginx": Nginx,
+    "script": GatewayScript,
 }
 DNS_SERVERS: Mapping[str, Callable[[Dns, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
     "dnsmasq": Dnsmasq,
     "hosts": Hosts,
+    "script": DnsScript,
 }
 RFC2136 = "rfc2136"
 

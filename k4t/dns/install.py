@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from k4t.dns import script
 from k4t.errors import StepError
 from k4t.model.hosts import Dns
 from k4t.remote import setup
@@ -46,7 +47,10 @@ def plan_install(found: setup.Survey, dns: Dns) -> setup.InstallPlan:
 
 def install(transport: Transport, dns: Dns) -> Iterator[str]:
     """Make the host a DNS server; what was done, line by line. Doing it again says that there is nothing to do."""
-    yield from (_hosts if dns.driver == "hosts" else _dnsmasq)(transport, dns)
+    if dns.driver == "script":
+        yield from setup.scripts(transport, "dns", dns.name, script.Script.registrar, script.config(dns))
+    else:
+        yield from (_hosts if dns.driver == "hosts" else _dnsmasq)(transport, dns)
 
 
 def _hosts(transport: Transport, dns: Dns) -> Iterator[str]:

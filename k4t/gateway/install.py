@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from k4t.gateway import install_envoy, install_haproxy, install_nginx
+from k4t.gateway.script import Script, gateway_verbs
 from k4t.model.hosts import Gateway
 from k4t.remote import setup
 
@@ -29,6 +30,11 @@ def plan_install(found: setup.Survey, gateway: Gateway) -> setup.InstallPlan:
 
 def install(transport: Transport, gateway: Gateway) -> Iterator[str]:
     """Make the host a gateway; what was done, line by line. Doing it again says that there is nothing to do."""
+    if gateway.driver == "script":
+        yield from setup.scripts(
+            transport, "gateway", gateway.name, Script.registrar, {"verbs": gateway_verbs(gateway)}
+        )
+        return
     vendor = VENDORS[gateway.driver]
     found = setup.survey(transport, vendor.BINARY)
     plan = plan_install(found, gateway)

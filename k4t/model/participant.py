@@ -16,7 +16,8 @@ class Capabilities:
     """What a driver can express. `plan` refuses what the weakest member of a group can't, naming it.
 
     `addresses_per_name`: records of one name and type. `update_bytes`: all records of a group, 0 for any size. `ttl_s`:
-    of all names where it isn't per record, 0 when it isn't known.
+    of all names where it isn't per record, 0 when it isn't known. `hosts_and_paths`: of routes; without it they are the
+    operator's to set. `reads_back`: it can be asked what it serves; without that, what was last done counts.
     """
 
     srv: bool = True
@@ -30,6 +31,9 @@ class Capabilities:
     upstream_tls: bool = True
     upstream_h2c: bool = True
     active_checks: bool = True
+    strip_prefix: bool = True
+    hosts_and_paths: bool = True
+    reads_back: bool = True
     addresses_per_name: int = 10_000
     update_bytes: int = 0
     ttl_s: int = 0

@@ -38,12 +38,26 @@ def _hosts(root: str, config: Mapping[str, Any]) -> Vendor:
     return Hosts(root, config)
 
 
+def _script(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .script import Script
+
+    return Script(root, config)
+
+
+def _dnsscript(root: str, config: Mapping[str, Any]) -> Vendor:
+    from .script import DnsScript
+
+    return DnsScript(root, config)
+
+
 VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {
     "envoy": _envoy,
     "haproxy": _haproxy,
     "nginx": _nginx,
     "dnsmasq": _dnsmasq,
     "hosts": _hosts,
+    "script": _script,
+    "dnsscript": _dnsscript,
 }
 
 

@@ -105,6 +105,7 @@ class RegistrarClient:
         self._name = name
         self._process: Process | None = None
         self._guard = threading.Lock()
+        self.answer_timeout_s = ANSWER_TIMEOUT_S
 
     def call(self, op: str, **request: Any) -> dict[str, Any]:
         """One operation. Raises RegistrarMismatch, Overtaken, VendorRefused, HostFull, StepError, ParticipantAway,
@@ -149,7 +150,7 @@ class RegistrarClient:
         except ConnectionLost:
             if not self._transport.alive:
                 raise  # else the process ended before it read: its exit status says why
-        return process.read_line(ANSWER_TIMEOUT_S)
+        return process.read_line(self.answer_timeout_s)
 
     def _running(self) -> Process:
         if self._process is None:
@@ -202,7 +203,10 @@ class RegistrarParticipant:
 
     kind: Kind
     driver: str
+    registrar: str = ""
+    """The registrar's name of the driver, where it has two (one for gateways, one for DNS servers)."""
     capabilities: Capabilities
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
 
     def __init__(self, name: str, group: str, cluster: str, connect: Callable[[], Transport], zone: str = "") -> None:
         self.name = name
@@ -281,7 +285,9 @@ class RegistrarParticipant:
     def _asked(self) -> RegistrarClient:
         with self._guard:
             if self._client is None:
-                self._client = RegistrarClient(self._connect(), self.driver, kind=self.kind, name=self.name)
+                driver = self.registrar or self.driver
+                self._client = RegistrarClient(self._connect(), driver, kind=self.kind, name=self.name)
+                self._client.answer_timeout_s = self.answer_timeout_s
             return self._client
 
     def _state(self, answer: Mapping[str, Any]) -> ParticipantState:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ANSWERS_WITHIN_S = 8.0
 POLL_S = 0.1
+ANSWER_TIMEOUT_S = 300.0
 RUN_MARK = "K4T_RUN"
 """Commands of a run are ended with its lock; a daemon must not look like one of them."""
 
@@ -142,6 +143,7 @@ class Setup:
     def __init__(self, transport: Transport, kind: Kind, name: str, driver: str) -> None:
         self._transport = transport
         self._client = RegistrarClient(transport, driver, kind=kind, name=name)
+        self._client.answer_timeout_s = ANSWER_TIMEOUT_S
 
     def configure(self, config: Mapping[str, Any], *, dry: bool = False) -> list[str]:
         """Write the configuration and the vendor's first files; the paths that changed (or would)."""
@@ -171,6 +173,23 @@ class Setup:
 
     def close(self) -> None:
         self._client.close()
+
+
+def scripts(transport: Transport, kind: Kind, name: str, driver: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Driver script: the registrar and the operator's commands, which are then told what is published. Nothing is
+    started. Raises StepError when one of them fails."""
+    if not survey(transport, "sh").registrar:
+        yield f"wrote {put_registrar(transport)}"
+    at_work = Setup(transport, kind, name, driver)
+    try:
+        changed = at_work.configure(config)
+        yield from (f"wrote {path}" for path in changed)
+        problems = at_work.render() if changed else at_work.problems()
+    finally:
+        at_work.close()
+    if problems:
+        raise StepError(problems[0], "run it by hand there", host=transport.host)
+    yield f"its commands are run by k4t: {', '.join(sorted(config['verbs']))}" if changed else "nothing to do"
 
 
 def start(transport: Transport, found: Survey, service: Service) -> str:

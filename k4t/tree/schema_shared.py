@@ -39,7 +39,13 @@ def script() -> Element:
     return element(
         "script",
         "Driver `script` only: the program run for one verb; `${app}`, `${ip}`, `${port}` … stand in its arguments.",
-        attribute("verb", v.NAMED, "`add`, `remove`, `list`, `check` …", required=True),
+        attribute(
+            "verb",
+            v.NAMED,
+            "`add` and `remove` (needed), `list`, `check`; gateways also `add-cluster`, `remove-cluster`, `add-route`, "
+            "`remove-route`.",
+            required=True,
+        ),
         args("One argument; the first is the program."),
         many=True,
         key="verb",

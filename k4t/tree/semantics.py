@@ -170,6 +170,18 @@ def _scripts(reading: Reading) -> Findings:
         for script in one.scripts:
             if not script.args:
                 yield finding(one.where, "script", f"<script verb={script.verb!r}> holds no <arg>", "write the program")
+        if one.driver == "script" and one.scripts and all(script.args for script in one.scripts):
+            yield from _verbs(one)
+
+
+def _verbs(one: Gateway | Dns) -> Findings:
+    from k4t.registrar.calls import BadVerbs, check_verbs
+
+    try:
+        check_verbs("dns" if isinstance(one, Dns) else "gateway", {script.verb: script.args for script in one.scripts})
+    except BadVerbs as error:
+        page = "dns" if isinstance(one, Dns) else "gateways"
+        yield finding(one.where, "script", str(error), f"see docs/{page}.md, “Your own commands”")
 
 
 # --- cluster, secrets ------------------------------------------------------------------------

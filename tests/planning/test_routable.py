@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from k4t.gateway.script import capabilities
 from k4t.master.planning.capable import caveats, inexpressible
 from k4t.master.planning.certificates import certificates_of, keys_wanted, renewed
 from k4t.master.planning.endpoints import compose, routes_of, settled_by_app, wanted_of
@@ -13,7 +14,7 @@ from k4t.master.planning.former import of_app
 from k4t.master.planning.plan import Publish
 from k4t.master.publication.fake import FakeParticipant
 from k4t.model.app import App, Image, Port
-from k4t.model.hosts import Gateway
+from k4t.model.hosts import Gateway, Script
 from k4t.model.participant import Capabilities
 from k4t.model.publish import Certificate, Route
 from k4t.model.shared import Where
@@ -29,6 +30,11 @@ OLD, NEW = (
     for sha, end in (("a", "2026-12-20"), ("b", "2027-03-20"))
 )
 FILES = Certificate("files", chain_path="/etc/c.pem", key_path="/etc/k.pem")
+
+SAID = {
+    "tls", "weight", "routes_l4", "routes_udp", "redirect", "affinity", "upstream_tls", "upstream_h2c", "strip_prefix",
+    "hosts_and_paths", "reads_back",
+}  # fmt: skip
 
 
 def tree(*routes: Route, certificates: tuple[Certificate, ...] = (OLD, FILES), app: str = "web") -> Tree:
@@ -53,6 +59,7 @@ def gateway(*lacking: str, name: str = "gw2") -> FakeParticipant:
         (Route(redirect="https"), "redirect", "redirect"),
         (Route(weight=0), "weight", "weight"),
         (Route(affinity="cookie"), "affinity", "affinity"),
+        (Route(prefix="/a", strip_prefix=True), "strip_prefix", "strip-prefix"),
         (Route(upstream="tls"), "upstream_tls", 'upstream="tls"'),
         (Route(upstream="h2c"), "upstream_h2c", 'upstream="h2c"'),
     ],
@@ -174,3 +181,25 @@ def test_certificates_that_the_tree_has_not() -> None:
     """Nothing is made up."""
     bare = tree(Route(tls="example"), certificates=())
     assert certificates_of(bare, routes_of(bare.apps["web"], "default")) == ()
+
+
+def test_what_a_gateway_is_not_told_and_can_not_be_asked_is_said() -> None:
+    """A script that takes endpoints alone, and lists nothing: by file and gateway."""
+    said = caveats(tree(Route(prefix="/a")), [gateway("hosts_and_paths", "reads_back")], NOW)
+    who = "gateways/gw2.xml:1: gw2 (plain)"
+    assert said == (
+        f"{who} is not told of domains and prefixes of routes: they are yours to set there",
+        f"{who} has no `list`: what it serves is not read back, what was last done there counts",
+    )
+    assert caveats(tree(Route()), [gateway("hosts_and_paths")], NOW) == ()
+
+
+def test_a_script_can_do_what_its_commands_are_told_of() -> None:
+    """Variables in argument lists are its capabilities."""
+    bare = Gateway("gw1", "script", "10.0.0.1", scripts=(Script("add", ("a", "${ip}")), Script("remove", ("b",))))
+    means = capabilities(bare)
+    assert means == Capabilities(**dict.fromkeys(SAID, False))
+    route = Script("add-route", ("r", "${domains}", "${prefix}", "${chain}", "${listen}", "-w=${weight}"))
+    more = capabilities(dataclasses.replace(bare, scripts=(*bare.scripts, route, Script("list", ("l",)))))
+    told = {"tls", "weight", "routes_l4", "hosts_and_paths", "reads_back"}
+    assert more == Capabilities(**dict.fromkeys(SAID - told, False))

@@ -3,7 +3,7 @@ otherwise, which is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from k4t.errors import Finding
 from k4t.master.planning.certificates import certificate_warnings
@@ -22,4 +22,15 @@ def inexpressible(tree: Tree, participants: Iterable[Participant]) -> tuple[Find
 def caveats(tree: Tree, participants: Iterable[Participant], at: str) -> tuple[str, ...]:
     """What is served otherwise than it stands in the tree, and certificates that end, in sentences. `at`: now."""
     members = list(participants)
-    return (*record_warnings(tree, members), *route_warnings(tree, members), *certificate_warnings(tree, at))
+    said = (*record_warnings(tree, members), *route_warnings(tree, members), *_unread(tree, members))
+    return (*said, *certificate_warnings(tree, at))
+
+
+def _unread(tree: Tree, members: Iterable[Participant]) -> Iterator[str]:
+    for member in members:
+        if not member.capabilities.reads_back:
+            where = (tree.gateways if member.kind == "gateway" else tree.dns)[member.name].where
+            yield (
+                f"{where}: {member.name} ({member.driver}) has no `list`: what it serves is not read back, what was "
+                "last done there counts"
+            )

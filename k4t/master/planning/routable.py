@@ -33,6 +33,7 @@ def _lacking(app: App, route: Route, means: Capabilities) -> list[str]:
         (route.tls and not means.tls, "tls"),
         (route.redirect and not means.redirect, "redirect"),
         (route.weight is not None and not means.weight, "weight"),
+        (route.strip_prefix and not means.strip_prefix, "strip-prefix"),
         (route.affinity != "none" and not means.affinity, "affinity"),
         (route.upstream == "tls" and not means.upstream_tls, 'upstream="tls"'),
         (route.upstream == "h2c" and not means.upstream_h2c, 'upstream="h2c"'),
@@ -45,15 +46,17 @@ def _listed(words: list[str]) -> str:
 
 
 def route_warnings(tree: Tree, members: Iterable[Participant]) -> Iterator[str]:
-    """Gateways that don't check by themselves, in sentences."""
+    """Gateways that don't check by themselves, or aren't told of hosts and paths, in sentences."""
     routed = {route.group for app, route in _routes(tree) if app.ports}
+    chosen = {route.group for _, route in _routes(tree) if route.domains or route.prefix != "/"}
     for gateway in members:
-        if gateway.kind == "gateway" and gateway.group in routed and not gateway.capabilities.active_checks:
-            where = tree.gateways[gateway.name].where
-            yield (
-                f"{where}: {gateway.name} ({gateway.driver}) makes no health checks of its own: it leaves a dead "
-                "replica out after requests to it have failed"
-            )
+        if gateway.kind != "gateway" or gateway.group not in routed:
+            continue
+        means, who = gateway.capabilities, f"{tree.gateways[gateway.name].where}: {gateway.name} ({gateway.driver})"
+        if not means.active_checks:
+            yield f"{who} makes no health checks of its own: it leaves a dead replica out after requests to it failed"
+        if not means.hosts_and_paths and gateway.group in chosen:
+            yield f"{who} is not told of domains and prefixes of routes: they are yours to set there"
 
 
 def _routes(tree: Tree) -> Iterator[tuple[App, Route]]:
