@@ -8,6 +8,7 @@ it (a TXT's strings are joined; they are cut again at 255 bytes, always in the s
 from __future__ import annotations
 
 import functools
+import secrets
 import socket
 import struct
 import threading
@@ -210,6 +211,11 @@ class Server:
 
     def _exchange(self, messages: Sequence[dns.message.Message]) -> list[dns.message.Message]:
         """Answers in the order of the questions, whatever order they come in."""
+        first = secrets.randbelow(65536)
+        for place, message in enumerate(messages):
+            message.id = (
+                first + place
+            ) % 65536  # each its own: by chance alone two of 64 would be the same now and then
         with self._guard:
             wires = [self._wire(message) for message in messages]
             try:

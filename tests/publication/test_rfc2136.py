@@ -629,6 +629,18 @@ def test_over_ipv6(site: Site) -> None:
 # --- size --------------------------------------------------------------------------------------------------
 
 
+def test_answers_are_told_apart(site: Site) -> None:
+    """Many questions at once, many times: each gets its own answer, whatever its number."""
+    names = [f"n{number}" for number in range(60)]
+    endpoints = tuple(Endpoint(name, f"10.3.0.{place}", 80, container=name) for place, name in enumerate(names, 1))
+    site.publish(endpoints=endpoints, records=tuple(Record(name, name) for name in names))
+    server = site.member()._zone.server
+    asked = [(f"{name}.k4t.lab", "A") for name in names]
+    for _ in range(100):
+        found = server.ask(asked)
+        assert [found[name].values for name in asked] == [frozenset({one.ip}) for one in endpoints]
+
+
 def test_a_large_document(site: Site) -> None:
     """1,000 endpoints in 20 names: the document goes ahead in pieces, the records switch in one update; an abort, and
     the next publication, leave no piece behind."""
