@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dns.message
 import dns.query
@@ -38,6 +38,7 @@ from tests.publication.changes import APPS, PORTS
 from tests.publication.dnspair import SECRET
 from tests.publication.master import ZONE, Config, Ended, Job, Master
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 ANSWER_S = 180.0
 SETTLE_S = 20.0
@@ -174,8 +175,7 @@ class Four:
         if not host.is_on:
             host.power_on()
         host.restore()
-        self.looker.connections.pop(host.name, None)
-        self.looker.members.pop(driver, None)
+        self.looker.forget(driver)
         self.install(driver)
 
     # --- look ----------------------------------------------------------------------------------------------------
@@ -260,13 +260,13 @@ class Four:
 def _owner(documents: tuple[Document, ...], app: str) -> Document:
     """Whose routes and records count: the lowest id that says anything of the app."""
     for document in sorted(documents, key=lambda one: one.cluster):
-        listed = (*document.endpoints, *document.checks, *document.routes, *document.records)
+        listed: tuple[Any, ...] = (*document.endpoints, *document.checks, *document.routes, *document.records)
         if any(one.app == app for one in listed):
             return document
     return documents[0]
 
 
-def until(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
+def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
     """What was seen when it was good, or last."""
     deadline_s = time.monotonic() + SETTLE_S
     while True:

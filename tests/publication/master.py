@@ -94,12 +94,17 @@ class Master:
     def member(self, driver: str) -> Participant:
         """The one of this driver; a new one when its connection has ended."""
         name, address = self.config.hosts[driver]
-        ended = name in self.connections and not self.connections[name].alive
-        if ended and driver in self.members:
-            self.members.pop(driver).close()
+        if name in self.connections and not self.connections[name].alive:
+            self.forget(driver)
         if driver not in self.members:
             self.members[driver] = self._made(driver, name, address)
         return self.members[driver]
+
+    def forget(self, driver: str) -> None:
+        if driver in self.members:
+            self.members.pop(driver).close()
+        if found := self.connections.pop(self.config.hosts[driver][0], None):
+            found.close()
 
     def _made(self, driver: str, name: str, address: str) -> Participant:
         def connect() -> Transport:
