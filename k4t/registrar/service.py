@@ -11,7 +11,7 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from . import byhand, certificates, files, protocol, vendors
-from .document import MAX_BYTES, WORD, BadDocument, Document, Epoch, canonical, clashes, from_json, to_json
+from .document import MAX_BYTES, WORD, BadDocument, Document, Epoch, clashes, from_json, to_json
 from .errors import BadRequest, Damaged, NotInstalled, Refused
 from .store import CLUSTER, Holding, Store
 from .union import Union, unite
@@ -296,7 +296,7 @@ def _document(request: Request, cluster: str) -> Document:
         raise BadRequest("a document of cluster %s in a request of cluster %s" % (document.cluster, cluster))
     if document.sha256 != request.get("sha256"):
         raise BadRequest("the document's checksum is wrong")
-    if len(canonical(to_json(document))) > MAX_BYTES:
+    if len(document.encoded) > MAX_BYTES:
         raise BadRequest("the document is larger than %d bytes" % MAX_BYTES)
     if not WORD.match(document.epoch.run):
         raise BadRequest("epoch must be [number, run id]")

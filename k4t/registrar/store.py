@@ -70,6 +70,18 @@ class Entry:
     by: str = ""
 
 
+NO_FILE = (0, 0, 0)
+
+
+def _signature(path: str) -> Tuple[int, int, int]:
+    """What a file has another of when it was written since."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return NO_FILE
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
 class Store:
     def __init__(self, root: str, driver: str) -> None:
         if not DRIVER.match(driver):
@@ -155,23 +167,29 @@ class Store:
         """Bring the files from `old` to `new`, fence first. `holding`: what is newly staged."""
         if new.fence > self.epoch(cluster):
             self.write(self._file(cluster, "fence"), {"epoch": [new.fence.number, new.fence.run]})
-        staged, live = (os.path.join(self.directory, self._file(cluster, kind)) for kind in ("staged", "live"))
+        names = (self._file(cluster, "staged"), self._file(cluster, "live"))
+        staged, live = (os.path.join(self.directory, name) for name in names)
         if new.live != old.live:
             files.rename(staged, live)
+            if names[0] in self._read:  # the same file: it needn't be read again
+                self._read[names[1]] = self._read.pop(names[0])
         elif new.staged is None:
             files.remove(staged)
         elif holding is not None:
             self._stage(cluster, dataclasses.replace(holding, ancestors=new.staged.ancestors))
 
     def _stage(self, cluster: str, holding: Holding) -> None:
+        sha256 = holding.sha256 or holding.document.sha256
         content = {
             "transaction": holding.transaction,
             "zone": holding.zone,
-            "sha256": holding.sha256 or holding.document.sha256,
+            "sha256": sha256,
             "ancestors": holding.ancestors,
             "document": to_json(holding.document),
         }
-        self.write(self._file(cluster, "staged"), content)
+        name = self._file(cluster, "staged")
+        self.write(name, content)
+        self._read[name] = (_signature(os.path.join(self.directory, name)), dataclasses.replace(holding, sha256=sha256))
 
     def _file(self, cluster: str, kind: str) -> str:
         if not CLUSTER.match(cluster):
@@ -181,19 +199,15 @@ class Store:
     def _holding(self, cluster: str, kind: str) -> Optional[Holding]:
         """Read and checked, once a file: that takes 30 ms with 1,000 endpoints, and several operations want it."""
         name = self._file(cluster, kind)
-        try:
-            found = os.stat(os.path.join(self.directory, name))
-        except OSError:
-            self._read.pop(name, None)
-            found = None
-        signature = (found.st_ino, found.st_mtime_ns, found.st_size) if found else (0, 0, 0)
-        if name not in self._read or self._read[name][0] != signature:
-            self._read.pop(name, None)
-            holding = self._checked(cluster, name)
-            if holding is None or found is None:
-                return holding
+        signature = _signature(os.path.join(self.directory, name))
+        known, holding = self._read.get(name, (NO_FILE, None))
+        if holding is not None and known == signature:
+            return holding
+        self._read.pop(name, None)
+        holding = self._checked(cluster, name)
+        if holding is not None:
             self._read[name] = (signature, holding)
-        return self._read[name][1]
+        return holding
 
     def _checked(self, cluster: str, name: str) -> Optional[Holding]:
         value = self.read(name)
