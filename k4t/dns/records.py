@@ -119,11 +119,12 @@ def claims(union: Union) -> tuple[Claim, ...]:
 # --- limits ------------------------------------------------------------------------------------------------
 
 
-def beyond_limits(wanted: Wanted) -> Iterator[str]:
+def beyond_limits(wanted: Wanted, per_name: int = RECORDS_PER_NAME) -> Iterator[str]:
     """What no server would take, one sentence each."""
     for (name, kind), records in sorted(wanted.items()):
-        if len(records.values) > RECORDS_PER_NAME:
-            yield f"{name} would have {len(records.values)} {kind} records; BIND holds {RECORDS_PER_NAME} of a name"
+        if len(records.values) > per_name:
+            holds = f"BIND holds {per_name}" if per_name == RECORDS_PER_NAME else f"{per_name} are the most"
+            yield f"{name} would have {len(records.values)} {kind} records; {holds} of a name"
         if len(name) > 253 or any(not 0 < len(label) <= 63 for label in name.split(".")):
             yield f"{name[:80]} is too long for a DNS name"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from k4t.dns.records import Claim, Wanted
-from k4t.dns.wire import Change, Name, Records, Server
+from k4t.dns.wire import Change, Name, Records, ZoneServer
 from k4t.errors import K4tError
 
 NAMES_PER_ADDRESS = 20
@@ -26,7 +26,7 @@ class Pointing:
     """The reverse zones of one server, asked and updated as the forward one is. Nothing here holds a publication up:
     what could not be done is told by `differences`."""
 
-    def __init__(self, zones: Sequence[Server]) -> None:
+    def __init__(self, zones: Sequence[ZoneServer]) -> None:
         self._zones = zones
         self._failed = ""
 
@@ -70,7 +70,7 @@ class Pointing:
         for zone in self._zones:
             zone.close()
 
-    def _by_zone(self, wanted: Wanted, claims: Sequence[Claim]) -> Iterator[tuple[Server, Pointers]]:
+    def _by_zone(self, wanted: Wanted, claims: Sequence[Claim]) -> Iterator[tuple[ZoneServer, Pointers]]:
         pointers = _pointers(wanted, claims) if self._zones else {}
         for zone in self._zones:
             mine = {at: one for at, one in pointers.items() if at[0].endswith("." + zone.zone)}

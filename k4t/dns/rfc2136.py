@@ -18,7 +18,7 @@ from k4t.dns import records
 from k4t.dns.book import Book, Own, Picture
 from k4t.dns.reverse import Pointing
 from k4t.dns.tsig import Key, tsig_key
-from k4t.dns.wire import MESSAGE_BYTES, Change, Name, Raced, Records, Server
+from k4t.dns.wire import MESSAGE_BYTES, Change, Name, Raced, Records, Server, ZoneServer
 from k4t.dns.zone import UPLOAD_BYTES, Seen, Zone
 from k4t.dns.zonestate import MAX_WITHDRAWALS, ClusterState, Unreadable, pack
 from k4t.errors import K4tError, StepError, VendorRefused
@@ -45,33 +45,25 @@ STATE_BYTES = 4_000
 RECORDS_BYTES = MESSAGE_BYTES - STATE_BYTES
 
 
-class Rfc2136:
-    """Implements k4t.model.participant.Participant.
+class ZoneParticipant:
+    """Implements k4t.model.participant.Participant for a server whose zones can be asked and updated.
 
-    `secret` gives the TSIG key's text, and is asked when the server first is; `dial` opens a TCP connection to it.
+    `server_of` makes the client of a zone; it connects when it is first asked.
     """
 
     kind: Kind = "dns"
-    driver = "rfc2136"
-    capabilities = Capabilities(addresses_per_name=records.RECORDS_PER_NAME, update_bytes=RECORDS_BYTES)
+    driver: str
+    capabilities: Capabilities
 
-    def __init__(self, dns: Dns, cluster: Cluster, secret: Callable[[], str], dial: Callable[[], Stream]) -> None:
+    def __init__(self, dns: Dns, cluster: Cluster, server_of: Callable[[str], ZoneServer]) -> None:
         self.name = dns.name
         self.group = dns.group
         self._cluster = cluster.id
-        self._dns = dns
-        self._secret = secret
-        self._key: Key | None = None
-        self._zone = Zone(Server(dns.name, dns.zone, self._signed, dial), cluster.id)
+        self._zone = Zone(server_of(dns.zone), cluster.id)
         self._book = Book(self._zone)
-        self._pointing = Pointing([Server(dns.name, zone, self._signed, dial) for zone in dns.reverse])
+        self._pointing = Pointing([server_of(zone) for zone in dns.reverse])
         self._epoch = NO_EPOCH
         self._seen = ""
-
-    def _signed(self) -> Key | None:
-        if self._key is None:
-            self._key = tsig_key(self._dns, self._secret)
-        return self._key
 
     # --- the contract --------------------------------------------------------------------------------------
 
@@ -219,7 +211,7 @@ class Rfc2136:
         picture = self._book.look(seen, own, self._book.union(seen, document, ()), whole=False)
         gone = {name for claim in picture.claims for name in claim.asked if name not in picture.wanted}
         size_bytes = self._zone.server.size_bytes(Change(put=picture.wanted, remove=tuple(gone)))
-        refused = [*records.beyond_limits(picture.wanted), *picture.strangers]
+        refused = [*records.beyond_limits(picture.wanted, self.capabilities.addresses_per_name), *picture.strangers]
         refused += filter(None, [records.beyond_message(size_bytes, RECORDS_BYTES, picture.wanted)])
         if refused:
             more = f"; and {len(refused) - MAX_SAID} more" if len(refused) > MAX_SAID else ""
@@ -282,6 +274,24 @@ class Rfc2136:
                 f"{len(out)} endpoints would be withdrawn; a zone remembers {MAX_WITHDRAWALS}", host=self.name
             )
         return self._serve(seen, own, replace(own.state, out=out), own.document)
+
+
+class Rfc2136(ZoneParticipant):
+    """`secret` gives the TSIG key's text, and is asked when the server first is; `dial` opens a TCP connection."""
+
+    driver = "rfc2136"
+    capabilities = Capabilities(addresses_per_name=records.RECORDS_PER_NAME, update_bytes=RECORDS_BYTES)
+
+    def __init__(self, dns: Dns, cluster: Cluster, secret: Callable[[], str], dial: Callable[[], Stream]) -> None:
+        self._dns = dns
+        self._secret = secret
+        self._key: Key | None = None
+        super().__init__(dns, cluster, lambda zone: Server(dns.name, zone, self._signed, dial))
+
+    def _signed(self) -> Key | None:
+        if self._key is None:
+            self._key = tsig_key(self._dns, self._secret)
+        return self._key
 
 
 def _size_bytes(pieces: Mapping[Name, Records]) -> int:

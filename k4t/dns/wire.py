@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from k4t.dns.tsig import Key
 from k4t.errors import ConnectionLost, K4tError, LoginRefused, ParticipantAway, StepError, VendorRefused
@@ -63,6 +63,18 @@ class Change:
     remove: tuple[Name, ...] = ()
     add: Mapping[Name, Records] = field(default_factory=dict)
     drop: Mapping[Name, frozenset[str]] = field(default_factory=dict)
+
+
+class ZoneServer(Protocol):
+    """One zone of one server, whatever way it is asked. See Server for what methods mean and raise."""
+
+    host: str
+    zone: str
+
+    def ask(self, names: Iterable[Name]) -> dict[Name, Records]: ...
+    def update(self, change: Change, *, known: bool = False) -> None: ...
+    def size_bytes(self, change: Change) -> int: ...
+    def close(self) -> None: ...
 
 
 class Server:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from k4t.dns.records import merged
-from k4t.dns.wire import Change, Name, Raced, Records, Server
+from k4t.dns.wire import Change, Name, Raced, Records, ZoneServer
 from k4t.dns.zonestate import (
     MAX_CLUSTERS,
     Ancestors,
@@ -45,9 +45,9 @@ class Seen:
 
 
 class Zone:
-    """Raises what Server raises; Unreadable for what k4t can't have written."""
+    """Raises what ZoneServer raises; Unreadable for what k4t can't have written."""
 
-    def __init__(self, server: Server, cluster: str) -> None:
+    def __init__(self, server: ZoneServer, cluster: str) -> None:
         self.server = server
         self.name = server.zone
         self.cluster = cluster

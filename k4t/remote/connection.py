@@ -74,9 +74,10 @@ class SshTransport:
         input: bytes = b"",
         timeout_s: float = 30.0,
         max_output_bytes: int = 4 * 1024 * 1024,
+        bare: bool = False,
     ) -> Completed:
         deadline = time.monotonic() + timeout_s
-        process = self._start(argv, deadline)
+        process = self._start(argv, deadline, bare=bare)
         try:
             process.feed(input)
             done = process.collect(deadline, max_output_bytes, timeout_s)
@@ -185,9 +186,9 @@ class SshTransport:
 
     # --- commands ---------------------------------------------------------------------------------------------
 
-    def _start(self, argv: Sequence[str], deadline: float) -> SshProcess:
+    def _start(self, argv: Sequence[str], deadline: float, *, bare: bool = False) -> SshProcess:
         marked = ["env", f"{RUN_MARK}={self.run_id}", *argv]
-        line = command.quote(["sudo", "-n", "--", *marked] if self.sudo else marked)
+        line = command.quote(argv if bare else ["sudo", "-n", "--", *marked] if self.sudo else marked)
         with self._slot(deadline):
             channel = self._open_session(deadline)
             try:

@@ -89,6 +89,7 @@ class FakeTransport:
         input: bytes = b"",
         timeout_s: float = 30.0,
         max_output_bytes: int = 4 * 1024 * 1024,
+        bare: bool = False,  # noqa: ARG002 - there is nothing around it here
     ) -> Completed:
         fault = self._enter("run", *argv)
         self._before(fault, argv[0], timeout_s)

@@ -49,8 +49,10 @@ class Transport(Protocol):
         input: bytes = b"",
         timeout_s: float = 30.0,
         max_output_bytes: int = 4 * 1024 * 1024,
+        bare: bool = False,
     ) -> Completed:
-        """Run a command to its end (through sudo where the tree says so), both streams read to one deadline.
+        """Run a command to its end (through sudo where the tree says so), both streams read to one deadline. `bare`:
+        its words and nothing around them, for a host that is no POSIX system.
 
         Raises StepError when it takes too long or says too much. The exit status is not judged.
         """

@@ -37,9 +37,10 @@ class Faulty:
         input: bytes = b"",
         timeout_s: float = 30.0,
         max_output_bytes: int = 4 * 1024 * 1024,
+        bare: bool = False,
     ) -> Completed:
         self.commands.append(argv)
-        return self.real.run(argv, input=input, timeout_s=timeout_s, max_output_bytes=max_output_bytes)
+        return self.real.run(argv, input=input, timeout_s=timeout_s, max_output_bytes=max_output_bytes, bare=bare)
 
     def start(self, argv: Sequence[str]) -> Process:
         return self.real.start(argv)
