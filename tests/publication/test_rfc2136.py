@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -629,15 +630,26 @@ def test_over_ipv6(site: Site) -> None:
 # --- size --------------------------------------------------------------------------------------------------
 
 
-def test_answers_are_told_apart(site: Site) -> None:
-    """Many questions at once, many times: each gets its own answer, whatever its number."""
+def test_answers_are_told_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many questions at once: each has a number of its own and gets its own answer. By chance, two of 60 would have
+    the same now and then."""
     names = [f"n{number}" for number in range(60)]
     endpoints = tuple(Endpoint(name, f"10.3.0.{place}", 80, container=name) for place, name in enumerate(names, 1))
     site.publish(endpoints=endpoints, records=tuple(Record(name, name) for name in names))
     server = site.member()._zone.server
     asked = [(f"{name}.k4t.lab", "A") for name in names]
-    for _ in range(100):
+    numbers: list[int] = []
+    signed = server._wire
+
+    def noted(message: Any) -> bytes:
+        numbers.append(message.id)
+        return signed(message)
+
+    monkeypatch.setattr(server, "_wire", noted)
+    for _ in range(10):
+        numbers.clear()
         found = server.ask(asked)
+        assert [(one - numbers[0]) % 65536 for one in numbers] == list(range(60))
         assert [found[name].values for name in asked] == [frozenset({one.ip}) for one in endpoints]
 
 
