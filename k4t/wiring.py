@@ -173,7 +173,9 @@ def redo_log(db: Path, tree: Tree) -> LogPlace:
     from k4t.master.history import WorkingCopy
     from k4t.master.publication.redolog import LogPlace
 
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))
+    if not state.is_absolute():
+        state = Path(os.devnull)  # a user without a home: the log says that it can't be remembered
     return LogPlace(WorkingCopy(db).directory, tree.cluster.id, state / "k4t" / "logs", now)
 
 
@@ -255,8 +257,9 @@ def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Cal
     """`k4t trust`: show each host's keys, ask once, write them to the tree's known_hosts."""
     tree = read(db)
     connector = _connector(db, secrets.token_hex(8))
+    hosts = _hosts_named(tree, names)
     found = []
-    for host in _hosts_named(tree, names):
+    for host in hosts:
         key_name, keys = connector.scan(host.name, host.ssh, host.address)
         found.append((key_name, keys))
         for key in keys:
@@ -264,7 +267,8 @@ def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Cal
     agree("Are these the hosts' own keys? Enrol them?")
     for key_name, keys in found:
         known_hosts.enrol(db / "known_hosts", [key_name], keys)
-    say(f"enrolled {len(found)} in {db / 'known_hosts'}")
+    who = ", ".join(host.name for host in hosts) if len(hosts) <= 5 else f"{len(hosts)} hosts"
+    say(f"enrolled {who} in {db / 'known_hosts'}")
 
 
 def _hosts_named(tree: Tree, names: Sequence[str]) -> list[Host]:
