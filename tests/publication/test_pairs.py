@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -30,7 +30,8 @@ SEED = int(os.environ.get("K4T_FAULT_SEED", "1"))
 FAULTS = 0.1
 HEALED_EVERY = 10
 HEAL_TRIES = 5
-EVENTS = {"kill": 8, "vendor": 30, "power": 90, "cable": 90}
+USUAL_S = 0.4
+EVENTS = {"kill": 8, "pause": 15, "vendor": 30, "power": 90, "cable": 90}
 """What happens beside faulty messages: one in so many publications."""
 
 
@@ -52,9 +53,9 @@ class Run:
     def __post_init__(self) -> None:
         self.master = self.new_master()
 
-    def new_master(self) -> Process:
+    def new_master(self, *, elsewhere: bool = False) -> Process:
         """Another process: on the same working copy with its log, or on another one that knows nothing."""
-        if self.copies == 0 or self.chance.random() < 0.5:
+        if elsewhere or self.copies == 0 or self.chance.random() < 0.5:
             self.copies += 1
         else:
             self.done["continued with the log"] += 1
@@ -69,6 +70,8 @@ class Run:
         self.done[event] += bool(event)
         if event == "kill":
             self.killed(job)
+        elif event == "pause":
+            self.overtaken(job)
         elif event:
             self.broken(event, job)
         else:
@@ -78,7 +81,7 @@ class Run:
     def killed(self, job: Job) -> None:
         """SIGKILL at any moment; it may have been done by then."""
         self.master.begin(job)
-        ended = self.master.ended(self.chance.uniform(0, 2 * self.usual_s()))
+        ended = self.master.ended(self.chance.uniform(0, 2 * USUAL_S))
         if ended:
             self.took(ended)
             self.done["killed too late"] += 1
@@ -86,8 +89,21 @@ class Run:
         self.master.kill()
         self.master = self.new_master()
 
-    def usual_s(self) -> float:
-        return 0.4
+    def overtaken(self, job: Job) -> None:
+        """SIGSTOP at any moment; another master goes on, and then this one does too. What it says counts."""
+        paused = self.master
+        paused.begin(job)
+        time.sleep(self.chance.uniform(0, USUAL_S))
+        paused.process.send_signal(signal.SIGSTOP)
+        self.master = self.new_master(elsewhere=True)
+        self.number += 1
+        self.took(self.master.do(Job(self.number, self.kind)))
+        paused.process.send_signal(signal.SIGCONT)
+        ended = paused.ended()
+        assert ended
+        self.took(ended)
+        self.four.masters.remove(paused)
+        paused.close()
 
     def broken(self, event: str, job: Job) -> None:
         """Something happens to one of the hosts meanwhile."""
@@ -96,7 +112,7 @@ class Run:
         happens: dict[str, Callable[[], object]] = {
             "vendor": lambda: self.four.kill(driver), "power": host.power_off, "cable": host.cut,
         }  # fmt: skip
-        timer = threading.Timer(self.chance.uniform(0, self.usual_s()), happens[event])
+        timer = threading.Timer(self.chance.uniform(0, USUAL_S), happens[event])
         timer.start()
         self.took(self.master.do(job))
         timer.join()
@@ -133,7 +149,6 @@ class Run:
         assert set(self.acknowledged) <= set(inside), f"lost: {set(self.acknowledged) - set(inside)}"
         assert live[0].digest == played(self.author, inside).digest
         self.check_served(live[0])
-        # What was acknowledged by now is in it for good: a fork can't lose it, so the chain need not be walked again.
 
     def check_served(self, document: Document) -> None:
         wrong = until(lambda: self.four.served(self.kind, (document,)), lambda found: not found)
@@ -160,6 +175,3 @@ def test_random_faults(four: Four, kind: Kind) -> None:
     )
     assert len(run.acknowledged) > ROUNDS // 4
     assert run.done.total() > ROUNDS // 4
-    with suppress(ValueError):
-        four.masters.remove(run.master)
-    run.master.close()
