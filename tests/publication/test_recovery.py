@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -342,8 +343,12 @@ def test_a_paused_master_asks_afresh(site: Site) -> None:
 
 
 def test_a_paused_master_says_that_it_was_overtaken(site: Site) -> None:
+    once, meanwhile = threading.Lock(), [90]
+
     def afresh(kind: str, name: str) -> ParticipantState:
-        site.publish(90)
+        with once:
+            if meanwhile:
+                site.publish(meanwhile.pop())
         return site.one.observe()
 
     publisher = Publisher((site.one, site.two), CLUSTER, "paused", afresh=afresh)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from k4t.errors import Differs, HostRefused, K4tError, Overtaken, ParticipantAway, StepError, VendorRefused, gravest
+from k4t.master.fleet import at_once
 from k4t.master.publication.transaction import Done, Go, Publish, issue, lagging, start
 from k4t.master.publication.twophase import Conductor, first
 from k4t.model.participant import Kind, Participant
@@ -285,14 +286,14 @@ class Publisher:
         state = conductor.state
         if self._afresh is None or state.epoch == NO_EPOCH or any(member.answers for member in state.members):
             return None
-        for member in state.members:
-            found = self._afresh(state.kind, member.name)  # type: ignore[arg-type]
+        afresh, kind = self._afresh, conductor.kind
+        for found in at_once(lambda member: afresh(kind, member.name), state.members):
             if found.reachable and found.epoch > state.epoch:
                 return Overtaken(
                     f"run {state.epoch.run} (epoch {state.epoch.number}) was overtaken by run {found.epoch.run} "
                     f"(epoch {found.epoch.number})",
                     "another run went on from here; run k4t plan to see what is",
-                    host=member.name,
+                    host=found.name,
                 )
         return None
 

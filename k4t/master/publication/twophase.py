@@ -48,6 +48,7 @@ class Conductor:
     def __init__(self, members: Sequence[Participant], state: State, log: RedoLog | None) -> None:
         """Without a log nothing is written down: a run that is killed is not rolled forward."""
         self.state = state
+        self.kind = members[0].kind
         self.seen: dict[str, ParticipantState] = {}
         self.failures: dict[str, K4tError] = {}
         self.differences: dict[str, tuple[str, ...]] = {}
