@@ -57,6 +57,7 @@ DNS_SERVERS: Mapping[str, Callable[[Dns, Cluster, Callable[[], Transport]], Regi
     "script": DnsScript,
 }
 RFC2136 = "rfc2136"
+WINDOWS = "windows"
 
 
 def read(db: Path) -> Tree:
@@ -215,8 +216,12 @@ def _participants(tree: Tree, fleet: Fleet, db: Path) -> dict[tuple[Kind, str], 
             from k4t.dns.rfc2136 import Rfc2136  # late: half a registrar and a DNS client come with it
 
             found["dns", dns.name] = Rfc2136(dns, tree.cluster, _secret(tree, dns, db), _dial(fleet, dns))
+        elif dns.driver == WINDOWS:
+            from k4t.dns.windows import Windows  # late: the same half
+
+            found["dns", dns.name] = Windows(dns, tree.cluster, _connect(fleet, dns))
         else:
-            missing.append(_unavailable(dns, (*DNS_SERVERS, RFC2136)))
+            missing.append(_unavailable(dns, (*DNS_SERVERS, RFC2136, WINDOWS)))
     if missing:
         raise InvalidTree(missing)
     return found
@@ -293,5 +298,9 @@ def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:
 
             key = tsig_key(thing, _secret(run.tree, thing, run.directory))
             yield from install_bind.install(run.fleet.transport(thing), thing, key)
+        elif thing.driver == WINDOWS:
+            from k4t.dns import windows
+
+            yield from windows.install(run.fleet.transport(thing), thing)
         else:
             yield from dns_install.install(run.fleet.transport(thing), thing)

@@ -42,7 +42,8 @@ Worked = tuple[Decision, Executed, RolledBack | None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an apply ended. `failed`: (step id, host, error); `not_done`: sentences naming what is not."""
+    """How an apply ended. `failed`: (step id, host, error); `not_done`: sentences naming what is not. `warnings`: of a
+    plan with nothing to do, which nobody was shown."""
 
     serial: int
     result: str
@@ -50,6 +51,7 @@ class Outcome:
     failed: tuple[tuple[str, str, str], ...] = ()
     not_done: tuple[str, ...] = ()
     exit_status: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
@@ -283,7 +285,8 @@ def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None =
     if left or failed or skipped:
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"
     serial = plan.serial if executed.done or decision.head is None else _serial(decision)
-    return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses))
+    warnings = plan.warnings if plan.empty else ()
+    return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses), warnings)
 
 
 def _serial(decision: Decision) -> int:

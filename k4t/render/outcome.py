@@ -18,6 +18,8 @@ def lines(outcome: Outcome, console: Console, name: str, duration_s: float) -> I
         yield console.style(f"✗ {step}: {place}{error}", "red")
     for sentence in outcome.not_done:
         yield console.style(f"! not done: {sentence}", "yellow")
+    for warning in outcome.warnings:
+        yield console.style(f"! {warning}", "yellow")
     words = {
         "done": f"Done: {plural(outcome.done, 'step')} in {duration_s:.1f} s. {name} is at serial {outcome.serial}.",
         "nothing": f"Nothing to do. {name} is at serial {outcome.serial}.",
@@ -39,4 +41,5 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "done": outcome.done,
         "failed": [{"step": step, "host": host, "error": error} for step, host, error in outcome.failed],
         "not_done": list(outcome.not_done),
+        "warnings": list(outcome.warnings),
     }

@@ -37,6 +37,17 @@ def test_a_second_apply_finds_nothing_to_do(published: Site) -> None:
     assert published.k4t("plan", "--detailed-exitcode", status=0).stdout.startswith("Nothing to do")
 
 
+def test_an_apply_with_nothing_to_do_says_what_it_could_not_see(published: Site, lab: Lab) -> None:
+    """A gateway that isn't set up is named though nothing is pending, for people and for programs."""
+    published.app("web", more=ROUTED)
+    published.k4t("apply", "--yes")
+    published.gateway(lab.host("n2"), "edge2")
+    shown = published.k4t("apply", "--yes").stdout
+    assert "gateway install edge2" in shown
+    assert shown.splitlines()[-1].startswith("Nothing to do")
+    assert any("gateway install edge2" in warning for warning in published.json("apply", "--yes")["warnings"])
+
+
 def test_a_change_replaces_what_changed_and_only_that(published: Site, lab: Lab) -> None:
     """A changed variable gives the next generation of both replicas; another app keeps its container."""
     published.app("web", replicas=2, more=ROUTED)

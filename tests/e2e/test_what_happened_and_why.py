@@ -21,7 +21,7 @@ def test_events_tell_applies_and_what_docker_saw(site: Site, lab: Lab, tmp_path:
     lab.host("n1").docker(["kill", "prod.web.0.1"])
     found = site.json("events")["events"]
     assert [one["at"] for one in found] == sorted(one["at"] for one in found)
-    assert any(one["source"] == "apply" and "first of all" in one["what"] for one in found)
+    assert "serial 1: apply begins (done, 4 steps): first of all" in [one["what"] for one in found]
     seen = [one["what"] for one in found if one["subject"] == "prod.web.0.1"]
     assert seen[:2] == ["create", "start"]
     assert "die exit status 137" in seen

@@ -65,21 +65,28 @@ def _of_applies(entries: Iterable[dict[str, Any]], head: Head | None) -> Iterabl
     """The audit log knows more; the head knows runs of other working copies too."""
     told = set()
     for entry in entries:
-        serial = entry.get("serial")
-        told.add(serial)
+        told.add(entry.get("serial"))
         apps = entry.get("apps") or []
-        about = f" of {' '.join(apps)}" if apps else ""
-        steps = f", {entry.get('done')} steps" if entry.get("done") else ""
-        allowed = f", allowed: {' '.join(entry['allow'])}" if entry.get("allow") else ""
-        words = f"serial {serial}: apply{about} {entry.get('result')}{steps}{allowed}"
         yield Happening(
-            str(entry.get("at", "")), "apply", str(entry.get("who", "")), _with(words, entry.get("message")),
-            apps[0] if len(apps) == 1 else "",
+            str(entry.get("at", "")), "apply", str(entry.get("who", "")),
+            _with(_account(entry, apps), entry.get("message")), apps[0] if len(apps) == 1 else "",
         )  # fmt: skip
     for revision in head.revisions if head else ():
         if revision.serial not in told and revision.at:
-            words = f"serial {revision.serial}: apply, {len(revision.apps)} apps changed"
+            changed = f"{len(revision.apps)} app{'' if len(revision.apps) == 1 else 's'} changed"
+            words = f"serial {revision.serial}: apply begins ({changed})"
             yield Happening(revision.at, "apply", revision.who, _with(words, revision.message))
+
+
+def _account(entry: dict[str, Any], apps: Iterable[str]) -> str:
+    """A line of the audit log stands at the time at which its run began. What is no apply has no serial."""
+    allowed = f", allowed: {' '.join(entry['allow'])}" if entry.get("allow") else ""
+    if entry.get("serial") is None:
+        return f"{entry.get('result')}{allowed}"
+    done = entry.get("done")
+    about = "".join(f" {app}" for app in apps)
+    steps = f", {done} step{'' if done == 1 else 's'}" if done else ""
+    return f"serial {entry['serial']}: apply{about} begins ({entry.get('result')}{steps}{allowed})"
 
 
 def _with(words: str, message: object) -> str:
