@@ -23,7 +23,7 @@ from k4t.remote.transport import Transport
 
 MAX_HOSTS_AT_ONCE = 64
 DEAD_CONNECT_S = 2.0
-WITHOUT_SHELL = ("rfc2136",)
+WITHOUT_SHELL = ("rfc2136", "windows")
 
 T = TypeVar("T")
 R = TypeVar("R")

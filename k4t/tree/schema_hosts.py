@@ -74,7 +74,7 @@ DNS = element(
     attribute("zone", v.DOMAIN, "The zone that records are put into.", required=True),
     attribute("group", v.NAMED, "The DNS servers that must hold the same.", "default"),
     attribute("key-name", v.DOMAIN, "Driver `rfc2136` only: the TSIG key's name."),
-    attribute("reverse", v.DOMAINS, "Driver `rfc2136` only: reverse zones that it takes PTR records in."),
+    attribute("reverse", v.DOMAINS, "Drivers `rfc2136` and `windows`: reverse zones that take PTR records."),
     attribute("path", v.ABSOLUTE, "Driver `hosts` only: the file; without it /etc/k4t/hosts."),
     attribute("secret", v.NAMED, "The secret that holds the TSIG key.", refers="secrets"),
     ssh("How to reach it, only where it differs from the cluster's."),

@@ -153,9 +153,12 @@ def _participants(reading: Reading) -> Findings:
             yield finding(server.where, "duplicate-address", message, "keep one of them")
         if bool(server.key_name) != bool(server.secret):
             yield finding(server.where, "tsig", "key-name and secret go together", "write both, or none")
-        if server.driver != "rfc2136" and (server.key_name or server.reverse):
-            message = f"driver {server.driver} has no key-name, secret or reverse"
+        if server.driver != "rfc2136" and server.key_name:
+            message = f"driver {server.driver} has no key-name or secret"
             yield finding(server.where, "driver", message, 'they belong to driver="rfc2136"')
+        if server.driver not in ("rfc2136", "windows") and server.reverse:
+            message = f"driver {server.driver} has no reverse"
+            yield finding(server.where, "driver", message, 'it belongs to driver="rfc2136" and driver="windows"')
         if server.driver != "hosts" and server.path:
             yield finding(server.where, "driver", f"driver {server.driver} has no path", 'it belongs to driver="hosts"')
 

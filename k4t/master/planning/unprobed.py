@@ -10,7 +10,7 @@ from k4t.model.hosts import Node, Ssh
 from k4t.model.spec import Tree
 from k4t.model.state import Observed
 
-WITHOUT_SHELL = ("rfc2136",)
+WITHOUT_SHELL = ("rfc2136", "windows")
 
 
 def unprobed(desired: Tree, observed: Observed, apps: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,1 @@
+$said = ConvertFrom-Json (@($input) -join "`n"); & ([ScriptBlock]::Create($said.program)) $said.request
