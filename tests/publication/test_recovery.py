@@ -16,6 +16,7 @@ from k4t.master.publication.account import changes
 from k4t.master.publication.fake import FakeParticipant
 from k4t.master.publication.publish import Change, Publisher
 from k4t.master.publication.redolog import LogPlace, read
+from k4t.master.publication.transaction import Append
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
 from k4t.registrar import protocol
@@ -173,6 +174,20 @@ def test_a_group_that_the_tree_has_no_more(site: Site) -> None:
     (told,) = Publisher((), CLUSTER, "later", log=site.place()).recover()
     assert "the tree has no gateway/default any more" in told
     assert site.run().unfinished() == ()
+
+
+def test_two_open_ones_of_a_group(site: Site) -> None:
+    """That can't be, but by a log that lost an end: the last one counts."""
+    site.killed("before commit", 80)
+    log = site.place().open()
+    (first,) = log.unfinished()
+    second = dataclasses.replace(first.stamp, transaction=f"{first.id}0", sha256="x")
+    log.append(Append("begin", second, first.members), dataclasses.replace(first, stamp=second))
+    log.close()
+    told = site.run().recover()
+    assert "another one followed it" in told[0]
+    assert "aborted" in told[1]
+    assert site.states() == ["superseded", "aborted"]
 
 
 def test_only_one_of_them(site: Site) -> None:

@@ -154,13 +154,15 @@ class Publisher:
         if log is None:
             return []
         told, log.notes = list(log.notes), []
+        last = {one.on: one for one in log.unfinished()}
         for one in log.unfinished():
             if only not in ("", one.id):
                 continue
             group = next((found for found in self._groups.values() if found.on == one.on), None)
-            if group is None:
+            if group is None or one is not last[one.on]:
+                why = "another one followed it" if group else f"the tree has no {one.on} any more"
                 log.forget(one)
-                told.append(f"transaction {one.id}: the tree has no {one.on} any more; closed as superseded")
+                told.append(f"transaction {one.id}: {why}; closed as superseded")
                 continue
             with group.turn:
                 told.append(self._finish(group, one, self._degraded(degraded)))
