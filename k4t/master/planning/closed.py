@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from k4t.master.planning.plan import Options
 from k4t.master.planning.standing import GroupKey
 from k4t.master.planning.survey import Group, Survey
@@ -15,6 +17,15 @@ def closed_groups(desired: Tree, survey: Survey, options: Options) -> dict[Group
     """Groups that may not be written to now, and why."""
     degrade = options.degraded or desired.cluster.when_unreachable == "degrade"
     return {key: _why_closed(group) for key, group in survey.groups.items() if _is_closed(group, degrade=degrade)}
+
+
+def silent_member(survey: Survey, keys: Iterable[GroupKey]) -> str:
+    """Of groups that are written to all the same: who is away, and why; "" when nobody is. It may go on sending to what
+    it was told of, so nothing of that can be stopped."""
+    for key in keys:
+        if away := survey.groups[key].away:
+            return f"{key[0]} {away[0].name} is unreachable ({away[0].problem})"
+    return ""
 
 
 def _is_closed(group: Group, *, degrade: bool) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from k4t.master.planning import jobs
 from k4t.master.planning.assess import Assessment, assess
 from k4t.master.planning.capacity import Demand, Freed
-from k4t.master.planning.closed import ANSWERED, closed_groups
+from k4t.master.planning.closed import ANSWERED, closed_groups, silent_member
 from k4t.master.planning.dependencies import in_order
 from k4t.master.planning.endpoints import settled_by_app
 from k4t.master.planning.former import document_of, of_app, of_then
@@ -196,12 +196,23 @@ class _Run:
                 f"{found.name} is left as it is: its image {found.app.image.reference} is not resolved"
             )
             return False
+        if not barred and found.exclusive and any(need.old is not None and need.old.running for need in found.needs):
+            return self._may_leave_first(found.name)
         if not barred or (self._settled(found) and not (place.unsettled or place.misplaced)):
             return True
         self._refuse(found.name, barred)
         if place.stale:
             self._track(found).clear_stale()
         return False
+
+    def _may_leave_first(self, name: str) -> bool:
+        """Whether what runs can be stopped before its successor comes. Where not, taking it out of the members that
+        answer would be capacity lost until the other one is back."""
+        silent = silent_member(self.survey, self.standings[name].groups)
+        if silent:
+            reason = f"{silent}, and may still send to what would have to stop first"
+            self.refused.setdefault(reason, []).append(name)
+        return not silent
 
     def _refuse(self, name: str, barred: Iterable[GroupKey]) -> None:
         for key in barred:
@@ -314,6 +325,8 @@ class _Run:
         waits = tuple(id for name in needed for id in self.awaits.get(name, ()))
         arranged = arrange(found, self.board, picker, start_after=waits)
         picker.close()
+        if any(_leaves_first(wave) for wave in arranged.waves) and not self._may_leave_first(found.name):
+            return None
         due, obstacle = jobs.before_update(self.scene, found, arranged.waves, waits)
         if obstacle:
             self.not_done.append(obstacle)
@@ -376,6 +389,11 @@ def _refusal(names: list[str], reason: str) -> str:
 def _few(names: list[str]) -> str:
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def _leaves_first(wave: Wave) -> bool:
+    """Something that serves is gone before its successor comes."""
+    return wave.flush and not wave.bring and any(one.running for one in wave.out)
 
 
 def _ordered(containers: Iterable[Container]) -> list[Container]:
