@@ -270,6 +270,14 @@ def test_a_blank_replacement(server: Server) -> None:
     assert server.observe().id not in ("", before)
 
 
+def test_the_memory_alone_is_gone(server: Server) -> None:
+    """Its names are a stranger's then: said by name, not taken over."""
+    server.publish(endpoints=web("10.0.0.1"), records=(WEB,))
+    (server.directory / "ProgramData/k4t/dns/k4t.lab.json").unlink()
+    with pytest.raises(VendorRefused, match=r"web\.k4t\.lab A 10\.0\.0\.1 is in the zone already, and not k4t's"):
+        server.publish(endpoints=web("10.0.0.1"), records=(WEB,))
+
+
 # --- what goes wrong -----------------------------------------------------------------------------------------
 
 
