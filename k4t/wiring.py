@@ -85,7 +85,8 @@ def chosen(tree: Tree, kind: str, names: Sequence[str]) -> list[Node | Gateway |
     """Things of one kind ("nodes", "gateways", "dns", or "all"), by name, or every one when no name is given."""
     kinds = ("nodes", "gateways", "dns") if kind == "all" else (kind,)
     found: dict[str, Any] = {name: one for key in kinds for name, one in getattr(tree, key).items()}
-    return [thing(found, kind.rstrip("s"), name) for name in names] if names else list(found.values())
+    word = {"nodes": "node", "gateways": "gateway", "dns": "DNS server", "all": "host"}[kind]
+    return [thing(found, word, name) for name in names] if names else list(found.values())
 
 
 @contextmanager

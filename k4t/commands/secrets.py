@@ -67,11 +67,12 @@ def secret_edit(ctx: typer.Context, name: SecretName) -> None:
 @secret_app.command("remove", epilog="Example: k4t secret remove db-password")
 def secret_remove(ctx: typer.Context, name: SecretName) -> None:
     """Take a secret out of the tree. One that is used stays."""
-    from k4t.tree.secret_uses import remove
+    from k4t.tree.secret_uses import refuse_to_remove, remove
     from k4t.wiring import read
 
     given: Globals = ctx.obj
     tree = read(given.db)
+    refuse_to_remove(tree, name)
     agree(given, f"Remove secret {name} from the tree?")
     given.console.note(f"removed {remove(given.db, tree, name)}")
 

@@ -30,12 +30,17 @@ def _of_app(app: App) -> list[tuple[str, str]]:
     return found + [(env.secret, f"{app.name}: job {job.name}, env {env.name}") for job in app.jobs for env in job.env]
 
 
-def remove(directory: Path, tree: Tree, name: str) -> str:
-    """Take a secret's file away; its path. Raises Usage when there is none, or when it is used."""
+def refuse_to_remove(tree: Tree, name: str) -> None:
+    """Raises Usage when there is no such secret, or when it is used."""
     if name not in tree.secrets:
         raise Usage(f"the tree has no secret {name!r}", f"it has: {', '.join(sorted(tree.secrets)) or 'none'}")
     if users := uses(tree)[name]:
         raise Usage(f"secret {name} is used by {'; '.join(users)}", "take that out first")
+
+
+def remove(directory: Path, tree: Tree, name: str) -> str:
+    """Take a secret's file away; its path. Raises Usage when there is none, or when it is used."""
+    refuse_to_remove(tree, name)
     path = directory / tree.secrets[name].where.file
     try:
         os.unlink(path)
