@@ -15,7 +15,7 @@ from k4t.errors import K4tError, Unreachable
 if TYPE_CHECKING:
     from k4t.master.decide import Request
     from k4t.master.deploy import Outcome
-    from k4t.master.planning.plan import Plan
+    from k4t.master.planning.plan import Plan, Step
     from k4t.options import Globals
     from k4t.tree.changes import Edit
 
@@ -71,11 +71,13 @@ def applied(
 
         started_s = time.monotonic()
         ask = confirmation(run.tree, given.console, live, yes=given.yes)
+        steps: dict[str, Step] = {}
 
         def confirm(plan: Plan) -> None:
             if check is not None:
                 check(plan)
             ask(plan)
+            steps.update({step.id: step for step in plan.steps})
             if confirmed is not None:
                 confirmed(plan)
 
@@ -83,7 +85,7 @@ def applied(
         outcome = deploy.apply(run, dataclasses.replace(request, hurried=hurried), confirm)
     if given.console.output == "table":
         given.console.result(
-            show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s)
+            show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s, steps)
         )  # fmt: skip
     elif outcome.exit_status or not goes_on:
         given.console.data(show.as_json(outcome))

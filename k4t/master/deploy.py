@@ -43,7 +43,8 @@ Worked = tuple[Decision, Executed, RolledBack | None]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an apply ended. `failed`: (step id, host, error); `not_done`: sentences naming what is not. `warnings`: of a
-    plan with nothing to do, which nobody was shown."""
+    plan with nothing to do, which nobody was shown. `waiting`: (step id, the step it waited for in vain), which
+    `not_done` names too."""
 
     serial: int
     result: str
@@ -52,6 +53,7 @@ class Outcome:
     not_done: tuple[str, ...] = ()
     exit_status: int = 0
     warnings: tuple[str, ...] = ()
+    waiting: tuple[tuple[str, str], ...] = ()
 
 
 def apply(run: Run, request: Request, confirm: Confirm) -> Outcome:
@@ -271,10 +273,8 @@ def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None =
     failed = tuple(
         (failure.step.id, failure.error.host or failure.step.node, failure.error.words) for failure in executed.failed
     )
-    skipped = tuple(
-        f"{step.id} ({because if because == 'interrupted' else f'because of {because}'})"
-        for step, because in executed.skipped
-    )
+    waiting = tuple((step.id, because) for step, because in executed.skipped)
+    skipped = tuple(f"{id} ({why if why == 'interrupted' else f'because of {why}'})" for id, why in waiting)
     unplaced = tuple(
         f"{item.app}.{item.replica} fits nowhere: {'; '.join(item.reasons)}" for item in plan.unschedulable
     )
@@ -286,7 +286,7 @@ def _outcome(decision: Decision, executed: Executed, undone: RolledBack | None =
         result = "failed" if 1 in statuses and 3 not in statuses else "partial"
     serial = plan.serial if executed.done or decision.head is None else _serial(decision)
     warnings = plan.warnings if plan.empty else ()
-    return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses), warnings)
+    return Outcome(serial, result, len(executed.done), failed, skipped + left, gravest(statuses), warnings, waiting)
 
 
 def _serial(decision: Decision) -> int:

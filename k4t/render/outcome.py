@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from k4t.errors import Interrupted
 from k4t.master.deploy import Outcome
+from k4t.master.planning.plan import Step
 from k4t.render.console import Console, plural
+from k4t.render.plan import placed
 
+MAX_WAITING = 6
 STYLE = {"done": "green", "nothing": "green", "partial": "yellow", "failed": "red"}
 
 
-def lines(outcome: Outcome, console: Console, name: str, duration_s: float) -> Iterator[str]:
+def lines(outcome: Outcome, console: Console, name: str, duration_s: float, steps: Mapping[str, Step]) -> Iterator[str]:
+    """`steps`: of the plans that were shown, by id; of what was put back the id alone is known."""
     for step, host, error in outcome.failed:
         place = f"{host}: " if host and not error.startswith(host) else ""
-        yield console.style(f"✗ {step}: {place}{error}", "red")
-    for sentence in outcome.not_done:
+        yield console.style(f"✗ {_words(step, steps)}: {place}{error}", "red")
+    for because, ids in _waiting(outcome).items():
+        shown = ", ".join(_words(id, steps) for id in ids[:MAX_WAITING])
+        more = f" and {len(ids) - MAX_WAITING} more" if len(ids) > MAX_WAITING else ""
+        why = because if because == "interrupted" else f"since this did not succeed: {_words(because, steps)}"
+        yield console.style(f"! not done: {shown}{more} ({why})", "yellow")
+    for sentence in outcome.not_done[len(outcome.waiting) :]:
         yield console.style(f"! not done: {sentence}", "yellow")
     for warning in outcome.warnings:
         yield console.style(f"! {warning}", "yellow")
@@ -31,6 +40,17 @@ def lines(outcome: Outcome, console: Console, name: str, duration_s: float) -> I
     if outcome.exit_status == Interrupted.exit_status:
         words["partial"] = f"Interrupted: {plural(outcome.done, 'step')} done; the next apply goes on."
     yield console.style(words[outcome.result], STYLE[outcome.result])
+
+
+def _waiting(outcome: Outcome) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for id, because in outcome.waiting:
+        found.setdefault(because, []).append(id)
+    return found
+
+
+def _words(id: str, steps: Mapping[str, Step]) -> str:
+    return placed(steps[id]) if id in steps else id
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:

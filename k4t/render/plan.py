@@ -162,11 +162,9 @@ def _counts(plan: Plan, changes: list[_Change]) -> str:
     kinds = [change.kind for change in changes]
     parts = [f"{kinds.count(kind)} to {kind}" for kind in COUNTED]
     parts = [part for part in parts if not part.startswith("0 ")]
-    publications = {
-        (step.work.kind, step.work.group, step.app) for step in plan.steps if isinstance(step.work, Publish)
-    }
+    publications = sum(isinstance(step.work, Publish) for step in plan.steps)
     if publications:
-        parts.append(plural(len(publications), "publication"))
+        parts.append(plural(publications, "publication"))
     return ", ".join(parts) or plural(len(plan.steps), "step")
 
 
@@ -188,3 +186,8 @@ def describe(step: Step) -> str:
     if isinstance(work, (RunJob, DropJob)):
         return f"{step.app}: {_job(step)}"
     return f"{step.action} {work.name}"
+
+
+def placed(step: Step) -> str:
+    """The same with its node in front."""
+    return f"{step.node}: {describe(step)}" if step.node else describe(step)

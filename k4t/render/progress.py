@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from k4t.master.planning.plan import Plan, Step
 from k4t.model.events import Event, Note, StepDone, StepFailed, StepProgress, StepSkipped, StepStarted
 from k4t.render.console import Console
-from k4t.render.plan import describe
+from k4t.render.plan import describe, placed
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -48,14 +48,13 @@ class Lines:
         if isinstance(event, Note):
             self._console.note(("warning: " if event.warning else "") + event.text)
         elif isinstance(event, StepDone) and event.step in self._steps:
-            step = self._steps[event.step]
-            place = f"{step.node}: " if step.node else ""
             word = f" ({event.text})" if event.text else ""
-            self._console.note(f"{place}{describe(step)}{word}  {event.duration_s:.1f}s")
+            self._console.note(f"{placed(self._steps[event.step])}{word}  {event.duration_s:.1f}s")
         elif isinstance(event, StepDone):  # of what is put back
             self._console.note(f"{event.step}  {event.duration_s:.1f}s")
         elif isinstance(event, StepFailed):
-            self._console.note(f"failed: {event.step}: {event.error}")
+            what = placed(self._steps[event.step]) if event.step in self._steps else event.step
+            self._console.note(f"failed: {what}: {event.error}")
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +100,7 @@ class Bars:
             part = "" if event.fraction is None else f" {event.fraction:.0%}"
             self._bars.update(task, description=f"{describe(step)}: {event.text}{part}")
         elif isinstance(event, StepFailed):
-            self._bars.console.print(f"failed: {event.step}: {event.error}", style="red", markup=False)
+            self._bars.console.print(f"failed: {placed(step)}: {event.error}", style="red", markup=False)
         if isinstance(event, (StepDone, StepSkipped, StepFailed)):
             self._bars.advance(task)
 

@@ -79,15 +79,20 @@ def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
         yield from (console.style(note, "yellow") for note in notes)
 
 
+def _named(name: str, words: str) -> str:
+    """Many say already whose they are."""
+    return words if words.startswith((f"{name}:", f"{name} ")) else f"{name}: {words}"
+
+
 def _notes(status: dict[str, Any]) -> Iterator[str]:
     """What is too long for a column: why a host can't be asked, and what a member serves otherwise."""
     for one in (*status["nodes"], *status["gateways"], *status["dns"]):
         if one["problem"]:
-            yield f"! {one['name']}: {one['problem']}"
+            yield f"! {_named(one['name'], one['problem'])}"
         for difference in one.get("differences", ())[:5]:
             yield f"! {one['name']}: {difference}"
         if one.get("behind"):
-            yield f"! {one['behind'] if one['behind'].startswith(one['name']) else one['name'] + ': ' + one['behind']}"
+            yield f"! {_named(one['name'], one['behind'])}"
     if status.get("redo_log"):
         yield f"! {status['redo_log']}"
     for one in status["transactions"]:
