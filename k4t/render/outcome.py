@@ -18,8 +18,9 @@ STYLE = {"done": "green", "nothing": "green", "partial": "yellow", "failed": "re
 def lines(outcome: Outcome, console: Console, name: str, duration_s: float, steps: Mapping[str, Step]) -> Iterator[str]:
     """`steps`: of the plans that were shown, by id; of what was put back the id alone is known."""
     for step, host, error in outcome.failed:
-        place = f"{host}: " if host and not error.startswith(host) else ""
-        yield console.style(f"✗ {_words(step, steps)}: {place}{error}", "red")
+        what, where = _words(step, steps), f"{host}: " if host else ""
+        said = error.removeprefix(where)
+        yield console.style(f"✗ {what}: {said if what.startswith(where) else where + said}", "red")
     for because, ids in _waiting(outcome).items():
         shown = ", ".join(_words(id, steps) for id in ids[:MAX_WAITING])
         more = f" and {len(ids) - MAX_WAITING} more" if len(ids) > MAX_WAITING else ""
