@@ -278,11 +278,12 @@ def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Cal
 
 
 def _hosts_named(tree: Tree, names: Sequence[str]) -> list[Host]:
-    hosts = hosts_of(tree)
-    if not names:
-        return list(hosts.values())
     fleet = Fleet(tree, _connector(Path(), "").connect, {})
-    return [fleet.host_of(one) for one in chosen(tree, "all", names)]
+    if names:
+        return [fleet.host_of(one) for one in chosen(tree, "all", names)]
+    hosts = hosts_of(tree)
+    windows = [fleet.host_of(one) for one in tree.dns.values() if one.driver == WINDOWS]  # on no list, and asked by SSH
+    return list({**{host.key: host for host in windows}, **hosts}.values())
 
 
 def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:

@@ -51,28 +51,43 @@ function Get-Value($record) {
 }
 
 function Find-Record($at) {
-    try { $found = @(Get-DnsServerResourceRecord -ZoneName $at.zone -Name $at.name) }
+    try { $found = @(Get-DnsServerResourceRecord -ZoneName $at.zone -Name $at.name -Node) }
     catch {
         if ($_.FullyQualifiedErrorId -notmatch '^WIN32 (9701|9714)\b') { throw }   # no such record, no such name
         $found = @()
     }
-    $found | Where-Object { $_.HostName -eq $at.name -and (Get-Value $_) }
+    $found | Where-Object { Get-Value $_ }
+}
+
+function Test-Same($record, $op) {
+    if ([string]$record.RecordType -ne $op.type) { return $false }
+    $there = [string](Get-Value $record)
+    if ($op.type -in 'A', 'AAAA') { return ([ipaddress]$op.value).Equals([ipaddress]$there) }
+    return $op.value.TrimEnd('.') -eq $there.TrimEnd('.')
 }
 
 function Find-One($op) {
-    Find-Record $op | Where-Object { [string]$_.RecordType -eq $op.type -and (Get-Value $_) -eq $op.value }
+    Find-Record $op | Where-Object { Test-Same $_ $op }
 }
 
 function Add-One($op) {
     $with = @{ ZoneName = $op.zone; Name = $op.name; TimeToLive = [TimeSpan]::FromSeconds($op.ttl_s) }
-    $words = -split $op.value
     switch ($op.type) {
-        'A'    { Add-DnsServerResourceRecord @with -A -IPv4Address $op.value }
-        'AAAA' { Add-DnsServerResourceRecord @with -AAAA -IPv6Address $op.value }
-        'PTR'  { Add-DnsServerResourceRecord @with -Ptr -PtrDomainName $op.value }
-        'SRV'  {
-            Add-DnsServerResourceRecord @with -Srv -Priority ([int]$words[0]) -Weight ([int]$words[1]) `
-                -Port ([int]$words[2]) -DomainName $words[3]
+        'A' {
+            $with.IPv4Address = $op.value
+            Add-DnsServerResourceRecord @with -A
+        }
+        'AAAA' {
+            $with.IPv6Address = $op.value
+            Add-DnsServerResourceRecord @with -AAAA
+        }
+        'PTR' {
+            $with.PtrDomainName = $op.value
+            Add-DnsServerResourceRecord @with -Ptr
+        }
+        'SRV' {
+            $with.Priority, $with.Weight, $with.Port, $with.DomainName = -split $op.value
+            Add-DnsServerResourceRecord @with -Srv
         }
     }
 }
@@ -214,11 +229,11 @@ class PowerShellServer:
         wanted = {*names, *((name, "CNAME") for name in places)}
         found: dict[Name, Records] = {}
         for row in answer["found"]:
-            at = (full[row["name"]], row["type"])
+            at = (full[row["name"]], row["type"].upper())
             if at in wanted:
                 values = found[at].values if at in found else frozenset[str]()
                 ttl_s = min(row["ttl_s"], found[at].ttl_s) if at in found else row["ttl_s"]
-                found[at] = Records(ttl_s, values | {_plain(row["type"], row["value"])})
+                found[at] = Records(ttl_s, values | {_plain(at[1], row["value"])})
         return found
 
     def _write(self, names: Mapping[Name, Records], do: Sequence[Mapping[str, Any]]) -> bool:
@@ -287,7 +302,8 @@ class PowerShellServer:
 
 
 def _plain(kind: str, value: str) -> str:
-    return str(ipaddress.ip_address(value)) if kind in ("A", "AAAA") else value.lower()
+    """As a zone file has it; names of other kinds end in a dot."""
+    return str(ipaddress.ip_address(value)) if kind in ("A", "AAAA") else value.lower().rstrip(".") + "."
 
 
 def _text(token: str, names: Mapping[Name, Records]) -> str:

@@ -112,21 +112,22 @@ class Script(Vendor):
         except OutOfTime:
             raise
         except VendorRefused:
-            for other in reversed([*made, call]):
-                with contextlib.suppress(VendorRefused):
-                    self._undo(other.thing, known, deadline_s)
+            self._undo([one.thing for one in reversed([*made, call])], known, deadline_s)
             raise
         made.append(call)
         known[self.book.same(call.thing)] = Done(call.thing)
 
-    def _undo(self, thing: Thing, known: Dict[Any, Done], deadline_s: float) -> None:
-        """Take it away; where that would take away what was there before it, make that again."""
-        take, key = self.book.take(thing), self.book.same(thing)
-        old = [one.thing for one in known.values() if one.sure and self.book.same(one.thing) != key]
-        hidden = [one for one in old if self.book.take(one).argv == take.argv]
-        for call in [self.book.make(one) for one in hidden] or [take]:
-            self._run(call, deadline_s)
-        known.pop(key, None)
+    def _undo(self, things: Sequence[Thing], known: Dict[Any, Done], deadline_s: float) -> None:
+        """Take them away; where that would take away what was there before, make that again. As far as it goes."""
+        keys = {self.book.same(one) for one in things}
+        old = [one.thing for key, one in known.items() if one.sure and key not in keys]
+        hidden = {tuple(self.book.take(one).argv): one for one in old}
+        for one in things:
+            take = self.book.take(one)
+            before = hidden.get(tuple(take.argv))
+            with contextlib.suppress(VendorRefused):
+                self._run(self.book.make(before) if before else take, deadline_s)
+                known.pop(self.book.same(one), None)
 
     def _remove(self, gone: Sequence[Call], known: Dict[Any, Done], deadline_s: float) -> None:
         """One that fails holds up the stages after its own, not its neighbours. Raises VendorRefused."""

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from k4t import wiring
 from k4t.command import Completed
 from k4t.dns import powershell
 from k4t.dns.windows import Windows, install
 from k4t.errors import LoginRefused, Overtaken, StepError, VendorRefused
+from k4t.master.fleet import hosts_of
 from k4t.master.publication.publish import Published, Publisher
 from k4t.model.hosts import Dns
 from k4t.model.spec import Cluster
 from k4t.model.state import ParticipantState
 from k4t.registrar.document import Document, Endpoint, Epoch, Record, make
 from k4t.remote.fake import FakeTransport
+from k4t.tree.read import read_tree
 from tests.dns import fake_powershell
 
 pytestmark = pytest.mark.unit
@@ -326,3 +329,16 @@ def test_capabilities_are_said() -> None:
     assert not Windows.capabilities.fenced
     assert Windows.capabilities.srv
     assert Windows.capabilities.ttl_per_record
+
+
+def test_its_host_key_is_enrolled_with_the_others(tmp_path: Path) -> None:
+    """It has no shell and takes no lock, but it is asked by SSH: `k4t trust` without names has it too."""
+    (tmp_path / "dns").mkdir()
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "cluster.xml").write_text('<cluster name="prod" id="k7f3q2m9" format="1"/>\n')
+    (tmp_path / "dns/win1.xml").write_text('<dns driver="windows" address="10.0.0.9" zone="k4t.lab"/>\n')
+    (tmp_path / "dns/ns1.xml").write_text('<dns driver="rfc2136" address="10.0.0.10" zone="k4t.lab"/>\n')
+    (tmp_path / "nodes/n1.xml").write_text('<node address="10.0.0.1"/>\n')
+    tree = read_tree(tmp_path)
+    assert [host.name for host in hosts_of(tree).values()] == ["n1"]
+    assert sorted(host.name for host in wiring._hosts_named(tree, ())) == ["n1", "win1"]

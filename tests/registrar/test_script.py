@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -384,3 +385,49 @@ def test_dns(tmp_path: Path, hands: Hands) -> None:
     assert hands.table == ["k4t.lab fd88::1", "web.k4t.lab 10.0.0.2"]
     srv = web("10.0.0.1", made=document(B, kind="dns"), records=(Record("_http._tcp.x", "web", "srv", "main"),))
     assert "the script driver has no srv records" in door.error(**door.prepare(srv))[1]
+
+
+def test_an_overwritten_route_comes_back(tmp_path: Path, hands: Hands) -> None:
+    """What a failed publication had put in the place of something else: that is made again, not taken out."""
+    verbs = hands.verbs()
+    verbs["remove-route"] = [str(hands.program), "remove-route", "${prefix}", "${domains}"]
+    door = Door(tmp_path, "script", {"verbs": verbs})
+    first = web("10.0.0.1")
+    door.publish(first)
+    (hands.root / "fail").write_text("add-route web /b example.com\n")
+    hands.calls()
+    routes = (Route("api", domains=("example.com",)), Route("web", domains=("example.com",), prefix="/b"))
+    then(door, first, web("10.0.0.1", routes=routes))
+    assert hands.calls() == [
+        "add-cluster api", "add-route api / example.com", "add-route web /b example.com",
+        "remove-route /b example.com", "add-route web / example.com", "remove-cluster api",
+    ]  # fmt: skip
+
+
+def test_a_blank_registrar_on_a_host_that_serves(door: Door, hands: Hands) -> None:
+    """What k4t kept is gone, what the commands made is not: one publication brings both in step by the list."""
+    door.publish(web("10.0.0.1", "10.0.0.2"))
+    shutil.rmtree(hands.root / "var")
+    blank = Door(hands.root, "script", {"verbs": hands.verbs()})
+    assert blank.ok(op="observe", cluster=A)["document"] is None
+    hands.calls()
+    blank.publish(web("10.0.0.2", "10.0.0.3"))
+    assert hands.table == ["web", "web / example.com", "web 10.0.0.2 80", "web 10.0.0.3 80"]
+    assert differences(blank) == []
+
+
+def test_a_thousand_endpoints(tmp_path: Path) -> None:
+    """What k4t itself does for each is little: no call is made twice, and none is forgotten, in a bounded time."""
+    count = tmp_path / "count"
+    verbs = {
+        "add": ["sh", "-c", f"echo + >> {count}", "", "${ip}"],
+        "remove": ["sh", "-c", f"echo - >> {count}", "", "${ip}"],
+    }
+    door = Door(tmp_path, "script", {"verbs": verbs})
+    ips = [f"10.0.{number // 250}.{number % 250 + 1}" for number in range(1000)]
+    first = web(*ips)
+    door.publish(first)
+    assert count.read_text().count("+") == 1000
+    then(door, first, web(*ips[500:]))
+    assert count.read_text().count("-") == 500
+    assert differences(door) == []
