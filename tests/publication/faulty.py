@@ -45,10 +45,12 @@ class Faulty:
         chance: random.Random,
         faults: float,
         *,
+        before: Callable[[], None],
         sever: Callable[[], None],
         strays: list[Stray],
     ) -> None:
-        """`strays`: those of earlier runs, and from now on of this one."""
+        """`before`: called before each message. `sever`: closes the connection. `strays`: also those of earlier runs."""
+        self.before = before
         self.inner, self.chance, self.faults, self.sever, self.strays = inner, chance, faults, sever, strays
         self.kind, self.name, self.group = inner.kind, inner.name, inner.group
         self.driver, self.capabilities = inner.driver, inner.capabilities
@@ -84,6 +86,7 @@ class Faulty:
 
     def _sent(self, verb: str, *arguments: Any) -> Any:
         self._let_one_arrive()
+        self.before()
         what = self.chance.choice(KINDS) if self.chance.random() < self.faults else "passed"
         if what == "stray" and (verb in ("observe", "verify") or len(self.strays) >= MAX_STRAYS):
             what = "cut"

@@ -67,6 +67,7 @@ class Process:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.ready = False
         Path(config.directory).mkdir(parents=True, exist_ok=True)
         with (Path(config.directory) / "stderr").open("ab") as errors:
             argv = [sys.executable, "-m", "tests.publication.master", json.dumps(asdict(config))]
@@ -76,6 +77,10 @@ class Process:
 
     def begin(self, job: Job) -> None:
         assert self.process.stdin
+        assert self.process.stdout
+        if not self.ready:
+            self.ready = self.process.stdout.readline() == b"ready\n"
+        assert self.ready, self.errors()
         self.process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
 
     def ended(self, timeout_s: float = ANSWER_S) -> Ended | None:
@@ -84,8 +89,22 @@ class Process:
         if not select.select([self.process.stdout], [], [], timeout_s)[0]:
             return None
         line = self.process.stdout.readline()
-        assert line, (Path(self.config.directory) / "stderr").read_text()[-3000:]
+        assert line, self.errors()
         return Ended(**json.loads(line))
+
+    def errors(self) -> str:
+        return (Path(self.config.directory) / "stderr").read_text()[-3000:]
+
+    def stopped(self) -> bool:
+        """Whether it is, by now or soon: else it has ended its job without."""
+        deadline_s = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline_s:
+            state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "T":
+                return True
+            if select.select([self.process.stdout], [], [], 0.01)[0]:
+                return False
+        raise AssertionError("neither stopped nor done")
 
     def do(self, job: Job) -> Ended:
         self.begin(job)

@@ -1,17 +1,19 @@
 """A master as a process of its own, so that it can be killed: python -m tests.publication.master CONFIG.
 
-One job a line comes in, what became of it goes out. Each job is one run: a new run id, what an earlier one left open is
-finished first. CONFIG and the jobs are the JSON of `Config` and `Job`.
+It says `ready` when its connections stand. One job a line comes in, what became of it goes out. Each job is one run: a
+new run id, what an earlier one left open is finished first. CONFIG and the jobs are the JSON of `Config` and `Job`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,12 +55,15 @@ class Config:
 
 @dataclass(frozen=True)
 class Job:
-    """`faults`: of each message, the chance that it goes astray."""
+    """`faults`: of each message, the chance that it goes astray. `halt`: the signal (SIGSTOP, SIGKILL) that this master
+    sends itself before its message number `halt_at`."""
 
     number: int
     kind: Kind
     faults: float = 0.0
     degraded: bool = False
+    halt: int = 0
+    halt_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,13 @@ class Master:
 
     def do(self, job: Job) -> Ended:
         chance = random.Random(f"{self.config.seed}:faults:{job.number}")  # noqa: S311 - test data
-        members = [self._faulty(driver, chance, job) for driver in self.config.hosts]
+        messages = itertools.count()
+
+        def halt() -> None:
+            if job.halt and next(messages) == job.halt_at:
+                os.kill(os.getpid(), job.halt)
+
+        members = [self._faulty(driver, chance, job, halt) for driver in self.config.hosts]
         members = [member for member in members if member.kind == job.kind]
         started_s = time.monotonic()
         published, error = self._published(members, job)
@@ -132,7 +143,7 @@ class Master:
         stale = [name for name, _ in published.stale] if published else []
         return Ended(job.number, published is not None and not stale, error, stale, dict(done), took_s)
 
-    def _faulty(self, driver: str, chance: random.Random, job: Job) -> Faulty:
+    def _faulty(self, driver: str, chance: random.Random, job: Job, halt: Callable[[], None]) -> Faulty:
         inner = self.member(driver)
 
         def sever() -> None:
@@ -140,7 +151,8 @@ class Master:
                 self.connections[inner.name].close()
 
         strays = self.strays.setdefault(inner.name, [])
-        return Faulty(inner, random.Random(chance.random()), job.faults, sever=sever, strays=strays)  # noqa: S311
+        own = random.Random(chance.random())  # noqa: S311 - test data
+        return Faulty(inner, own, job.faults, before=halt, sever=sever, strays=strays)
 
     def _published(self, members: Sequence[Participant], job: Job) -> tuple[Published | None, str]:
         place = LogPlace(Path(self.config.directory) / ".k4t", self.cluster.id, Path(self.config.directory), _now)
@@ -167,6 +179,9 @@ def _now() -> str:
 
 def main(config: str) -> None:
     master = Master(Config(**json.loads(config)))
+    for driver in master.config.hosts:
+        master.member(driver).observe()
+    print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(asdict(master.do(Job(**json.loads(line))))), flush=True)
     for member in master.members.values():

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -30,8 +30,9 @@ SEED = int(os.environ.get("K4T_FAULT_SEED", "1"))
 FAULTS = 0.1
 HEALED_EVERY = 10
 HEAL_TRIES = 5
-USUAL_S = 0.4
-EVENTS = {"kill": 8, "pause": 15, "vendor": 30, "power": 90, "cable": 90}
+MESSAGES = 10
+"""Of one publication to two members."""
+EVENTS = {"kill": 6, "pause": 5, "vendor": 30, "power": 90, "cable": 90}
 """What happens beside faulty messages: one in so many publications."""
 
 
@@ -45,7 +46,7 @@ class Run:
     chance: random.Random
     number: int = 0
     copies: int = 0
-    last: int = 0
+    usual_s: float = 0.3
     acknowledged: list[int] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     master: Process = field(init=False)
@@ -66,7 +67,9 @@ class Run:
         """One, with what happens to happen. Says what."""
         self.number += 1
         event = next((name for name, often in EVENTS.items() if self.chance.random() * often < 1), "")
-        job = Job(self.number, self.kind, self.chance.choice((0.0, FAULTS)), degraded=self.chance.random() < 0.4)
+        job = Job(
+            self.number, self.kind, self.chance.choice((0.0, FAULTS, FAULTS)), degraded=self.chance.random() < 0.4
+        )
         self.done[event] += bool(event)
         if event == "kill":
             self.killed(job)
@@ -79,9 +82,14 @@ class Run:
         return event
 
     def killed(self, job: Job) -> None:
-        """SIGKILL at any moment; it may have been done by then."""
+        """SIGKILL before any message, or at any moment; it may have been done by then."""
+        at_message = self.chance.random() < 0.5
+        if at_message:
+            job = replace(job, halt=signal.SIGSTOP, halt_at=self.chance.randrange(MESSAGES))
         self.master.begin(job)
-        ended = self.master.ended(self.chance.uniform(0, 2 * USUAL_S))
+        if at_message:
+            self.master.stopped()
+        ended = self.master.ended(0 if at_message else self.chance.uniform(0, 1.5 * self.usual_s))
         if ended:
             self.took(ended)
             self.done["killed too late"] += 1
@@ -90,11 +98,10 @@ class Run:
         self.master = self.new_master()
 
     def overtaken(self, job: Job) -> None:
-        """SIGSTOP at any moment; another master goes on, and then this one does too. What it says counts."""
+        """SIGSTOP before any message; another master goes on, and then this one does too. What it says counts."""
         paused = self.master
-        paused.begin(job)
-        time.sleep(self.chance.uniform(0, USUAL_S))
-        paused.process.send_signal(signal.SIGSTOP)
+        paused.begin(replace(job, halt=signal.SIGSTOP, halt_at=self.chance.randrange(MESSAGES)))
+        self.done["paused too late"] += not paused.stopped()
         self.master = self.new_master(elsewhere=True)
         self.number += 1
         self.took(self.master.do(Job(self.number, self.kind)))
@@ -112,7 +119,7 @@ class Run:
         happens: dict[str, Callable[[], object]] = {
             "vendor": lambda: self.four.kill(driver), "power": host.power_off, "cable": host.cut,
         }  # fmt: skip
-        timer = threading.Timer(self.chance.uniform(0, USUAL_S), happens[event])
+        timer = threading.Timer(self.chance.uniform(0, self.usual_s), happens[event])
         timer.start()
         self.took(self.master.do(job))
         timer.join()
@@ -121,6 +128,7 @@ class Run:
     def took(self, ended: Ended) -> None:
         if ended.acknowledged:
             self.acknowledged.append(ended.number)
+            self.usual_s += (min(ended.took_s, 2.0) - self.usual_s) / 5
         self.done.update(ended.faults)
         self.done["degraded"] += bool(ended.stale)
         self.done[ended.error.partition(":")[0]] += bool(ended.error)
