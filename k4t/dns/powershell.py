@@ -6,7 +6,8 @@ no shell's limits or quoting matter, and the answer is one line of JSON in ASCII
 
 Records are the server's. What k4t remembers (TXT records elsewhere, see zonestate) is a file of JSON in ProgramData, a
 zone each, replaced by rename: a compare-and-set by the token in its first line, under a mutex of that host. Records are
-changed before it: a run that dies in between is seen as drift, and gone through again.
+changed before it, and changed back where the server refuses one of them: a run that dies in between is seen as drift,
+and gone through again.
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ function Add-One($op) {
             $with.PtrDomainName = $op.value
             Add-DnsServerResourceRecord @with -Ptr
         }
+        'CNAME' {
+            $with.HostNameAlias = $op.value
+            Add-DnsServerResourceRecord @with -CName
+        }
         'SRV' {
             $with.Priority, $with.Weight, $with.Port, $with.DomainName = -split $op.value
             Add-DnsServerResourceRecord @with -Srv
@@ -105,6 +110,19 @@ function Invoke-One($op) {
                 Set-DnsServerResourceRecord -ZoneName $op.zone -OldInputObject $_ -NewInputObject $new
             }
         }
+    }
+}
+
+function Invoke-All($operations) {
+    $done = @()
+    foreach ($op in $operations) {
+        try { [void](Invoke-One $op) }
+        catch {
+            $failure = $_
+            foreach ($before in $done) { try { [void](Invoke-One $before.undo) } catch { continue } }
+            throw $failure
+        }
+        $done = @($op) + $done
     }
 }
 
@@ -129,7 +147,7 @@ try {
     foreach ($zone in $request.zones) { [void](Get-DnsServerZone -Name $zone) }
     if ($request.write -and ($text -split "`n", 2)[0] -cne $request.expect) { $answer.raced = $true }
     else {
-        foreach ($op in $request.do) { [void](Invoke-One $op) }
+        Invoke-All $request.do
         if ($request.write) { Write-State $path $request.write; $text = $request.write }
     }
     $answer.state = $text
@@ -331,28 +349,37 @@ def _operations(
     place: Callable[[str], dict[str, Any]], change: Change, found: Mapping[Name, Records]
 ) -> list[dict[str, Any]]:
     """From what there is to what should be: aliases go first (nothing may stand beside them), then what is new comes,
-    then what is old goes."""
+    then what is old goes. Each has its `undo`, for when a later one is refused."""
     aliases, new, old = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     nothing = Records(0, frozenset())
     goals = {name: one for name, one in change.put.items() if name[1] != "TXT"}
     goals |= {name: nothing for name in change.remove if name[1] != "TXT"}
     for (name, kind), goal in sorted(goals.items(), key=lambda item: item[0]):
-        there = found.get((name, kind), nothing)
-        at = {**place(name), "type": kind}
-        new += [
-            {**at, "do": "add", "value": value, "ttl_s": goal.ttl_s} for value in sorted(goal.values - there.values)
-        ]
+        there, at = found.get((name, kind), nothing), {**place(name), "type": kind}
+        new += [_add(at, value, goal.ttl_s) for value in sorted(goal.values - there.values)]
         if there.ttl_s != goal.ttl_s:
-            stay = sorted(goal.values & there.values)
-            new += [{**at, "do": "ttl", "value": value, "ttl_s": goal.ttl_s} for value in stay]
-        gone = [{**at, "do": "drop", "value": value} for value in sorted(there.values - goal.values)]
+            new += [_ttl(at, value, there.ttl_s, goal.ttl_s) for value in sorted(goal.values & there.values)]
+        gone = [_drop(at, value, there.ttl_s) for value in sorted(there.values - goal.values)]
         (aliases if kind == "CNAME" else old).extend(gone)
     for (name, kind), one in change.add.items():
-        new += [
-            {**place(name), "do": "add", "type": kind, "value": value, "ttl_s": one.ttl_s}
-            for value in sorted(one.values - found.get((name, kind), nothing).values)
-        ]
+        there, at = found.get((name, kind), nothing), {**place(name), "type": kind}
+        new += [_add(at, value, one.ttl_s) for value in sorted(one.values - there.values)]
     for (name, kind), values in change.drop.items():
-        there = found.get((name, kind), nothing)
-        old += [{**place(name), "do": "drop", "type": kind, "value": value} for value in sorted(values & there.values)]
+        there, at = found.get((name, kind), nothing), {**place(name), "type": kind}
+        old += [_drop(at, value, there.ttl_s) for value in sorted(values & there.values)]
     return [*aliases, *new, *old]
+
+
+def _add(at: Mapping[str, Any], value: str, ttl_s: int) -> dict[str, Any]:
+    one = {**at, "value": value, "ttl_s": ttl_s}
+    return {**one, "do": "add", "undo": {**one, "do": "drop"}}
+
+
+def _drop(at: Mapping[str, Any], value: str, ttl_s: int) -> dict[str, Any]:
+    one = {**at, "value": value, "ttl_s": ttl_s}
+    return {**one, "do": "drop", "undo": {**one, "do": "add"}}
+
+
+def _ttl(at: Mapping[str, Any], value: str, before_s: int, ttl_s: int) -> dict[str, Any]:
+    one = {**at, "value": value, "do": "ttl"}
+    return {**one, "ttl_s": ttl_s, "undo": {**one, "ttl_s": before_s}}

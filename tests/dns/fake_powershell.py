@@ -50,6 +50,10 @@ def records_of(zones: Zones, zone: str) -> list[list[Any]]:
 def operate(zones: Zones, op: dict[str, Any]) -> None:
     records = records_of(zones, op["zone"])
     same = [row for row in records if (row[0], row[1], row[3]) == (op["name"], op["type"], op["value"])]
+    if op["value"] == load("full", None):
+        raise Failed(
+            "WIN32 9562,Add-DnsServerResourceRecord", "NotSpecified", "DNS server could not write to the file."
+        )
     if op["do"] == "add":
         if same:
             raise Failed("WIN32 9711,Add-DnsServerResourceRecord", "ResourceExists", "DNS record already exists.")
@@ -92,14 +96,19 @@ def carry_out(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def operate_all(zones: Zones, operations: list[dict[str, Any]]) -> None:
-    """What was done before one fails stays done, as with cmdlets. `stop-after`: the power goes at that one."""
+    """Where one fails, those before it are undone. `stop-after`: the power goes at that one."""
     stop_after = load("stop-after", None)
     try:
         for number, op in enumerate(operations):
             if number == stop_after:
                 (HERE / "stop-after").unlink()
                 raise SystemExit(1)
-            operate(zones, op)
+            try:
+                operate(zones, op)
+            except Failed:
+                for before in reversed(operations[:number]):
+                    operate(zones, before["undo"])
+                raise
     finally:
         save(HERE / "zones.json", json.dumps(zones, indent=1))
 

@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 PROD, OTHER = Cluster("prod", "k7f3q2m9"), Cluster("other", "z9z9z9z9")
 REVERSE = "0.0.10.in-addr.arpa"
 WEB = Record("web", "web")
+IPS = ("10.0.0.2", "10.0.0.3")
 SRV = Record("_http._tcp.web", "web", "srv", "main", ttl_s=7)
 
 
@@ -258,6 +259,41 @@ def test_the_power_goes_between_two_records(server: Server) -> None:
     server.publish(endpoints=web("10.0.0.2", "10.0.0.3"))
     assert server.rows() == ["web A 30 10.0.0.2", "web A 30 10.0.0.3"]
     assert server.observe().differences == ()
+
+
+def test_a_record_that_the_server_will_not_have(server: Server) -> None:
+    """Accepted, not rendered, with the server's words: what was changed before is changed back; the next goes on."""
+
+    def alias(rows: list[list[object]]) -> None:
+        rows[:] = [row for row in rows if row[0] != "www"]
+        rows.append(["www", "CNAME", 60, "elsewhere.example."])
+
+    www = Record("www", "web")
+    server.publish(endpoints=web("10.0.0.1"), records=(WEB, www))
+    server.edit(alias)
+    before = server.rows()
+    (server.directory / "full").write_text('"10.0.0.3"')
+    with pytest.raises(VendorRefused, match=r"DNS server could not write to the file\.; accepted, not rendered"):
+        server.publish(endpoints=web("10.0.0.2", "10.0.0.3"), records=(dataclasses.replace(WEB, ttl_s=9), www))
+    state = server.observe()
+    assert (state.rendered, state.problem) == (False, "DNS server could not write to the file.")
+    assert state.document is not None
+    assert state.document.endpoints == web("10.0.0.2", "10.0.0.3")
+    assert server.rows() == before
+    (server.directory / "full").unlink()
+    server.publish(endpoints=web("10.0.0.2", "10.0.0.3"))
+    assert server.rows() == [f"{name} A {ttl} {ip}" for name, ttl in (("web", 9), ("www", 30)) for ip in IPS]
+    assert server.observe().rendered
+
+
+def test_withdrawn_and_restored(server: Server) -> None:
+    """As with any zone: out at once, kept out by what is remembered, back when it is taken back."""
+    server.publish(endpoints=web("10.0.0.1", "10.0.0.2"), records=(WEB,))
+    assert server.member().withdraw("web", "10.0.0.1", 80, by="monitor", why="it burns")
+    assert server.rows() == ["web A 30 10.0.0.2"]
+    assert server.observe().differences == ()
+    assert server.member().restore("10.0.0.1", 80)
+    assert server.rows() == ["web A 30 10.0.0.1", "web A 30 10.0.0.2"]
 
 
 def test_a_blank_replacement(server: Server) -> None:

@@ -48,6 +48,10 @@ function Add-One($op) {
             $with.PtrDomainName = $op.value
             Add-DnsServerResourceRecord @with -Ptr
         }
+        'CNAME' {
+            $with.HostNameAlias = $op.value
+            Add-DnsServerResourceRecord @with -CName
+        }
         'SRV' {
             $with.Priority, $with.Weight, $with.Port, $with.DomainName = -split $op.value
             Add-DnsServerResourceRecord @with -Srv
@@ -68,6 +72,19 @@ function Invoke-One($op) {
                 Set-DnsServerResourceRecord -ZoneName $op.zone -OldInputObject $_ -NewInputObject $new
             }
         }
+    }
+}
+
+function Invoke-All($operations) {
+    $done = @()
+    foreach ($op in $operations) {
+        try { [void](Invoke-One $op) }
+        catch {
+            $failure = $_
+            foreach ($before in $done) { try { [void](Invoke-One $before.undo) } catch { continue } }
+            throw $failure
+        }
+        $done = @($op) + $done
     }
 }
 
@@ -92,7 +109,7 @@ try {
     foreach ($zone in $request.zones) { [void](Get-DnsServerZone -Name $zone) }
     if ($request.write -and ($text -split "`n", 2)[0] -cne $request.expect) { $answer.raced = $true }
     else {
-        foreach ($op in $request.do) { [void](Invoke-One $op) }
+        Invoke-All $request.do
         if ($request.write) { Write-State $path $request.write; $text = $request.write }
     }
     $answer.state = $text
