@@ -49,7 +49,7 @@ class Faulty:
         sever: Callable[[], None],
         strays: list[Stray],
     ) -> None:
-        """`before`: called before each message. `sever`: closes the connection. `strays`: also those of earlier runs."""
+        """`before`: called before each message. `sever`: closes the connection. `strays`: also of earlier runs."""
         self.before = before
         self.inner, self.chance, self.faults, self.sever, self.strays = inner, chance, faults, sever, strays
         self.kind, self.name, self.group = inner.kind, inner.name, inner.group

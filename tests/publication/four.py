@@ -97,6 +97,7 @@ class Process:
 
     def stopped(self) -> bool:
         """Whether it is, by now or soon: else it has ended its job without."""
+        assert self.process.stdout
         deadline_s = time.monotonic() + ANSWER_S
         while time.monotonic() < deadline_s:
             state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
