@@ -17,7 +17,7 @@ help:
 	@echo 'make demo-down   take the lab away again, whole'
 	@echo 'make test        format, lint, types, layers, then every test (needs root)'
 	@echo 'make check       format, lint, types, layers alone'
-	@echo 'make bench       measure, beside the physical limit'
+	@echo 'make bench       measure, beside the physical limit (K4T_FULL=1: and publish 1,000 times among faults)'
 	@echo 'make docs        write the generated pages of docs/'
 	@echo 'make lock        resolve the dependencies anew (needs uv)'
 
@@ -42,6 +42,7 @@ check: $(VENV)/installed
 .PHONY: bench
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m pytest -q -s tests/publication/test_pairs.py tests/publication/test_three_clusters.py
 
 .PHONY: docs
 docs: $(VENV)/installed
