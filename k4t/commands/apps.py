@@ -98,11 +98,14 @@ def _change(
     from k4t.tree.changes import Edit
     from k4t.wiring import read, thing
 
-    app = thing(read(given.db).apps, "app", name)
+    tree = read(given.db)
+    app = thing(tree.apps, "app", name)
     edit = Edit(given.db)
     change(edit, app)
     allowed = frozenset(named or ()) | _withdrawals(app)
-    run_change(given, edit, Request((name,), given.allow, allowed, message=given.message), no_apply=no_apply)
+    before = {name: tree.app_sha256[name]}
+    request = Request((name,), given.allow, allowed, message=given.message, before=before)
+    run_change(given, edit, request, no_apply=no_apply)
 
 
 def _withdrawals(app: App) -> set[str]:

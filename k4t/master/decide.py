@@ -32,7 +32,8 @@ class Request:
     that were just switched off. `digests`: what image references stood for, to go back to. `retry`: also what is held.
     `proceed`: beyond the canary, for `apps`, or for every
     app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move.
-    `hurried`: nobody is asked, so work may begin before every node has answered."""
+    `hurried`: nobody is asked, so work may begin before every node has answered. `before`: hashes of apps as the tree
+    had them before this command edited them."""
 
     apps: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
@@ -48,6 +49,7 @@ class Request:
     recycle: frozenset[str] = frozenset()
     rebalance: bool = False
     hurried: bool = False
+    before: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def may_hurry(self) -> bool:
@@ -135,6 +137,7 @@ def _options(run: Run, request: Request, observed: Observed, head: Head | None, 
         rebalance=request.rebalance,
         without=frozenset(resolved.problems),
         now_s=datetime.fromisoformat(run.at).timestamp(),
+        before=request.before,
     )
 
 

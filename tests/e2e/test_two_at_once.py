@@ -128,7 +128,8 @@ def test_one_after_the_other_from_machines_without_memory(published: Site, lab: 
 
 
 def test_an_older_clone_is_told_that_it_is_behind(site: Site, tmp_path: Path) -> None:
-    """A checkout of an older commit is refused, naming both serials."""
+    """A checkout of an older commit is refused, naming both serials; so is a command that edits an app there first,
+    which leaves the file as it was."""
     site.app("web", replicas=1)
     site.k4t("apply", "--yes")
     old = site.copy(tmp_path / "old")
@@ -137,3 +138,7 @@ def test_an_older_clone_is_told_that_it_is_behind(site: Site, tmp_path: Path) ->
     refused = old.k4t("apply", "--yes", status=4)
     assert "serial 1 is behind 2" in refused.stderr
     assert "--allow rewind" in refused.stderr
+    before = (old.db / "apps/web/app.xml").read_bytes()
+    assert "web of serial 1 is behind 2" in old.k4t("scale", "web", "4", "--yes", status=4).stderr
+    assert (old.db / "apps/web/app.xml").read_bytes() == before
+    site.k4t("scale", "web", "1", "--yes")

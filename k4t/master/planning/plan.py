@@ -260,7 +260,8 @@ class Options:
     app: held, with those that the head holds. `retry`: what the head holds is tried again. `proceed`: apps that go on
     beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
     `former`: what groups held when this run began, for what is put back where no head tells it.
-    `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known.
+    `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known. `before`: hashes of apps before this
+    very command edited them.
     """
 
     named: frozenset[str] = frozenset()
@@ -275,3 +276,4 @@ class Options:
     former: Mapping[tuple[Kind, str], Document] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
     now_s: float = 0.0
+    before: Mapping[str, str] = field(default_factory=dict)

@@ -81,7 +81,10 @@ def unsafe_changes(
 
 
 def _rewind(desired: Tree, head: Head | None, options: Options, apps: Collection[str] | None) -> Iterable[UnsafeChange]:
+    """An edit of an app that was behind makes a new one, and would take back all that others have changed in it."""
     message = behind(desired.sha256, desired.app_sha256, head, options.base_serial, apps)
+    edited = [name for name in options.before if name in desired.apps]
+    message = message or behind("", options.before, head, options.base_serial, edited)
     return [UnsafeChange("rewind", "", message)] if message else []
 
 
