@@ -19,7 +19,8 @@ from k4t.registrar.document import Epoch
 from k4t.registrar.errors import NotPrepared
 from k4t.registrar.protocol import Kept, Stamp
 from tests.publication import explorer
-from tests.publication.explorer import Faults, Setting, Violation, explore
+from tests.publication.explorer import explore
+from tests.publication.world import Faults, Setting, Violation
 
 FULL = "K4T_FULL" in os.environ
 pytestmark = [pytest.mark.unit, pytest.mark.timeout(3600 if FULL else 300)]
