@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 
@@ -27,6 +26,7 @@ from k4t.master.publication.publish import Published, Publisher
 from k4t.model.participant import Participant
 from k4t.model.state import ParticipantState
 from k4t.registrar.document import Document, Endpoint, Epoch, Record
+from tests.publication.between import Between, Fate
 from tests.publication.conftest import PROD, changing
 from tests.publication.dnspair import SECRET, Pair, pair
 
@@ -40,60 +40,23 @@ T = TypeVar("T")
 
 
 class Meddler:
-    """Stands between the master and BIND. At each message, by chance: passed on; cut before the server has it; cut
-    after it has, so that the answer is lost; late. Only while `on`."""
+    """Breaks messages to BIND by chance, or has them come late. Only while `on`."""
 
     def __init__(self, target: tuple[str, int], chance: random.Random, done: Counter[str]) -> None:
-        self.target = target
         self.chance = chance
         self.done = done
         self.on = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self.listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.between = Between(target, self._decide)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(self.target, 4) as server:
-            back = threading.Thread(target=_copy, args=(server, client), daemon=True)
-            back.start()
-            stream = client.makefile("rb")
-            while head := stream.read(2):
-                message = head + stream.read(int.from_bytes(head, "big"))
-                what = self._roll()
-                if what != "pass":
-                    self.done[f"BIND {what}"] += 1
-                if what == "late":
-                    time.sleep(self.chance.uniform(0, 0.3))
-                if what in ("cut", "lost"):
-                    client.shutdown(socket.SHUT_RDWR)
-                if what != "cut":
-                    server.sendall(message)
-                if what in ("cut", "lost"):
-                    server.shutdown(socket.SHUT_WR)
-                    break
-            back.join(10)
-
-    def _roll(self) -> str:
+    def _decide(self) -> Fate:
         if not self.on or self.chance.random() > FAULTS:
             return "pass"
-        return self.chance.choice(("cut", "lost", "late"))
-
-    def close(self) -> None:
-        self.listener.close()
-
-
-def _copy(server: socket.socket, client: socket.socket) -> None:
-    with suppress(OSError):
-        while data := server.recv(65536):
-            with suppress(OSError):
-                client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
+        what: Fate | Literal["late"] = self.chance.choice(("cut", "lost", "late"))
+        self.done[f"BIND {what}"] += 1
+        if what == "late":
+            time.sleep(self.chance.uniform(0, 0.3))
+            return "pass"
+        return what
 
 
 class Shaky:
@@ -142,7 +105,7 @@ class Shaky:
 def meddler(pair: Pair) -> Iterator[Meddler]:
     made = Meddler((pair.bind.address, pair.bind.port), random.Random(SEED), Counter())  # noqa: S311 - test data
     yield made
-    made.close()
+    made.between.close()
 
 
 def repair(pair: Pair) -> None:
@@ -173,7 +136,7 @@ def test_random_faults(pair: Pair, meddler: Meddler) -> None:
         wanted = _wanted(chance)
         members: tuple[Participant, ...] = (
             Shaky(Dnsmasq(pair.dnsmasq, PROD, lambda: pair.connection("dns1")), pair, chance, done),
-            Rfc2136(pair.bind, PROD, lambda: SECRET, lambda: dial("127.0.0.1", meddler.port)),
+            Rfc2136(pair.bind, PROD, lambda: SECRET, lambda: dial("127.0.0.1", meddler.between.port)),
         )
         what = chance.choice(("dnsmasq", "named", "power")) if number % 9 == 8 else ""
         timer = threading.Timer(chance.uniform(0, 0.6), kill, (pair, what)) if what else None

@@ -12,15 +12,11 @@ from typing import Any
 import pytest
 
 from k4t.errors import Differs, StepError, VendorRefused
-from k4t.gateway import install
-from k4t.gateway.haproxy import HAProxy
-from k4t.master.publication.publish import Published, Publisher
 from k4t.model.hosts import Gateway
-from k4t.model.spec import Cluster
-from k4t.model.state import ParticipantState
 from k4t.registrar.document import Certificate, Check, Endpoint
 from tests.lab import Host
-from tests.publication.conftest import OTHER, PROD, Site, backend, changing, route, tcp
+from tests.publication.conftest import OTHER, Site, backend, route, tcp
+from tests.publication.door import Door
 
 pytestmark = pytest.mark.integration
 HOME = "/var/lib/k4t/haproxy"
@@ -32,42 +28,11 @@ FLIPS = int(os.environ.get("K4T_FLIPS", "40"))
 RELOADS = max(5, FLIPS // 10)
 
 
-class Proxy:
-    """One HAProxy, and one registrar that stays open for each cluster."""
+class Proxy(Door):
+    """One HAProxy."""
 
     def __init__(self, site: Site, host: Host, *, http: int = HTTP) -> None:
-        self.site, self.host, self.http = site, host, http
-        self.gateway = Gateway(f"hap-{host.name}", "haproxy", host.address, http=http, https=HTTPS)
-        self.runs = 0
-        self.members: dict[str, HAProxy] = {}
-
-    def install(self) -> list[str]:
-        return list(install.install(self.site.connection(self.host.name), self.gateway))
-
-    def member(self, cluster: Cluster = PROD) -> HAProxy:
-        if cluster.id not in self.members:
-            self.members[cluster.id] = HAProxy(self.gateway, cluster, lambda: self.site.connection(self.host.name))
-        return self.members[cluster.id]
-
-    def publish(self, cluster: Cluster = PROD, **parts: object) -> Published:
-        self.runs += 1
-        publisher = Publisher([self.member(cluster)], cluster, f"run{self.runs}")
-        return publisher.publish("gateway", "default", changing("gateway", cluster, **parts))
-
-    def web(self, *ports: int) -> None:
-        self.publish(endpoints=backend(self.site, *ports), checks=(tcp(),), routes=(route(),))
-
-    def observe(self) -> ParticipantState:
-        return self.member().observe()
-
-    def get(self, name: str = "web.example.com", path: str = "/", *options: str) -> tuple[int, str]:
-        url = f"http://{self.host.address}:{self.http}{path}"
-        argv = ["curl", "-s", "-m", "10", "-w", "\n%{http_code}", "-H", f"Host: {name}", *options, url]
-        body, _, status = self.host.exec(argv, check=False).stdout.rpartition("\n")
-        return int(status), body
-
-    def ports(self, requests: int = 8) -> set[str]:
-        return {self.get()[1].split()[0] for _ in range(requests)}
+        super().__init__(site, host, Gateway(f"hap-{host.name}", "haproxy", host.address, http=http, https=HTTPS))
 
     def ask(self, *commands: str) -> str:
         """Over HAProxy's own socket, as an operator would."""
@@ -84,11 +49,7 @@ class Proxy:
     def kill(self) -> None:
         """SIGKILL for master and worker, and wait until nobody listens any more."""
         self.host.exec(["sh", "-c", f"kill -9 $(cat /run/k4t-haproxy.pid) {self.pid()}; true"])
-        for _ in range(200):
-            if self.host.exec(["curl", "-s", f"http://127.0.0.1:{self.http}/"], check=False).returncode:
-                return
-            time.sleep(0.02)
-        raise AssertionError("HAProxy is still there")
+        self.await_end()
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +61,8 @@ def installed(site: Site) -> Proxy:
 
 @pytest.fixture
 def proxy(installed: Proxy) -> Iterator[Proxy]:
-    """With nothing published by anyone."""
-    for cluster in (PROD, OTHER):
-        installed.publish(cluster, endpoints=(), checks=(), routes=())
-    yield installed
-    for member in installed.members.values():
-        member.close()
+    with installed.empty():
+        yield installed
 
 
 def test_publish_change_remove(proxy: Proxy) -> None:

@@ -14,17 +14,13 @@ from statistics import median
 import pytest
 
 from k4t.errors import Differs, StepError, VendorRefused
-from k4t.gateway import install
-from k4t.gateway.nginx import Nginx
-from k4t.master.publication.publish import Published, Publisher
 from k4t.model.hosts import Gateway
-from k4t.model.spec import Cluster
-from k4t.model.state import ParticipantState
 from k4t.registrar.document import Certificate, Endpoint, Route
 from tests.lab import Host
 from tests.load import server
 from tests.load.run import Load
-from tests.publication.conftest import OTHER, PROD, Site, backend, changing, route, tcp
+from tests.publication.conftest import OTHER, Site, backend, route, tcp
+from tests.publication.door import Door
 
 pytestmark = pytest.mark.integration
 HOME = "/var/lib/k4t/nginx"
@@ -38,42 +34,11 @@ ROUND = 50
 RATE_PER_S = 300
 
 
-class Door:
-    """One nginx, and one registrar that stays open for each cluster."""
+class NginxDoor(Door):
+    """One nginx."""
 
     def __init__(self, site: Site, host: Host, *, http: int = HTTP) -> None:
-        self.site, self.host, self.http = site, host, http
-        self.gateway = Gateway(f"ngx-{host.name}", "nginx", host.address, http=http, https=HTTPS)
-        self.runs = 0
-        self.members: dict[str, Nginx] = {}
-
-    def install(self) -> list[str]:
-        return list(install.install(self.site.connection(self.host.name), self.gateway))
-
-    def member(self, cluster: Cluster = PROD) -> Nginx:
-        if cluster.id not in self.members:
-            self.members[cluster.id] = Nginx(self.gateway, cluster, lambda: self.site.connection(self.host.name))
-        return self.members[cluster.id]
-
-    def publish(self, cluster: Cluster = PROD, **parts: object) -> Published:
-        self.runs += 1
-        publisher = Publisher([self.member(cluster)], cluster, f"run{self.runs}")
-        return publisher.publish("gateway", "default", changing("gateway", cluster, **parts))
-
-    def web(self, *ports: int) -> None:
-        self.publish(endpoints=backend(self.site, *ports), checks=(tcp(),), routes=(route(),))
-
-    def observe(self) -> ParticipantState:
-        return self.member().observe()
-
-    def get(self, name: str = "web.example.com", path: str = "/", *options: str) -> tuple[int, str]:
-        url = f"http://{self.host.address}:{self.http}{path}"
-        argv = ["curl", "-s", "-m", "10", "-w", "\n%{http_code}", "-H", f"Host: {name}", *options, url]
-        body, _, status = self.host.exec(argv, check=False).stdout.rpartition("\n")
-        return int(status), body
-
-    def ports(self, requests: int = 8) -> set[str]:
-        return {self.get()[1].split()[0] for _ in range(requests)}
+        super().__init__(site, host, Gateway(f"ngx-{host.name}", "nginx", host.address, http=http, https=HTTPS))
 
     def workers(self, part: str = "router") -> set[str]:
         """Their pids: others after a reload."""
@@ -85,31 +50,23 @@ class Door:
         pids = " ".join(f"$(cat /run/k4t/nginx/{part}.pid)" for part in ("front", "router"))
         workers = " ".join(self.workers() | self.workers("front")) if signal == "KILL" else ""
         self.host.exec(["sh", "-c", f"kill -{signal} {pids} {workers}; true"])
-        for _ in range(200):
-            if self.host.exec(["curl", "-s", f"http://127.0.0.1:{self.http}/"], check=False).returncode:
-                return
-            time.sleep(0.02)
-        raise AssertionError("nginx is still there")
+        self.await_end()
 
 
 @pytest.fixture(scope="module")
-def installed(site: Site) -> Door:
-    made = Door(site, site.gw)
+def installed(site: Site) -> NginxDoor:
+    made = NginxDoor(site, site.gw)
     made.install()
     return made
 
 
 @pytest.fixture
-def door(installed: Door) -> Iterator[Door]:
-    """With nothing published by anyone."""
-    for cluster in (PROD, OTHER):
-        installed.publish(cluster, endpoints=(), checks=(), routes=())
-    yield installed
-    for member in installed.members.values():
-        member.close()
+def door(installed: NginxDoor) -> Iterator[NginxDoor]:
+    with installed.empty():
+        yield installed
 
 
-def test_publish_change_remove(door: Door) -> None:
+def test_publish_change_remove(door: NginxDoor) -> None:
     """Traffic follows the document: one replica, two, another one, none (503), no route (404)."""
     door.web(8001)
     assert door.get() == (200, "8001 / -")
@@ -124,7 +81,7 @@ def test_publish_change_remove(door: Door) -> None:
     assert "8003" not in door.host.exec(["cat", FILE]).stdout
 
 
-def test_clients_connections_stay(door: Door) -> None:
+def test_clients_connections_stay(door: NginxDoor) -> None:
     """Members change behind a front that isn't loaded anew: a connection that a client keeps goes on."""
     door.web(8001)
     front, router = door.workers("front"), door.workers()
@@ -138,7 +95,7 @@ def test_clients_connections_stay(door: Door) -> None:
     assert not door.workers() & router
 
 
-def test_open_connections_go_on(door: Door) -> None:
+def test_open_connections_go_on(door: NginxDoor) -> None:
     """Through a port of its own, in a worker that takes no others any more; and a WebSocket."""
     both = (*backend(door.site, 8001), *backend(door.site, 8002, app="db"))
     routes = (route(), Route("db", listen=9200))
@@ -163,7 +120,7 @@ def test_open_connections_go_on(door: Door) -> None:
     assert door.ports() == {"8003"}
 
 
-def test_a_dead_replica_costs_no_request(door: Door) -> None:
+def test_a_dead_replica_costs_no_request(door: NginxDoor) -> None:
     """nginx has no active checks: it finds out by a request, which goes to another endpoint. All dead: 503."""
     dead = Endpoint("web", door.host.address, 9)
     door.publish(endpoints=(*backend(door.site, 8001), dead), checks=(tcp(),), routes=(route(),))
@@ -172,7 +129,7 @@ def test_a_dead_replica_costs_no_request(door: Door) -> None:
     assert {door.get()[0] for _ in range(4)} == {503}
 
 
-def test_a_silent_replica_costs_no_request(door: Door) -> None:
+def test_a_silent_replica_costs_no_request(door: NginxDoor) -> None:
     """Its node is off, nothing comes back: who meets it waits for 2 s, and is answered by another."""
     off = Endpoint("web", door.host.address.rpartition(".")[0] + ".250", 80)
     door.publish(endpoints=(*backend(door.site, 8001), off), checks=(tcp(),), routes=(route(),))
@@ -181,7 +138,7 @@ def test_a_silent_replica_costs_no_request(door: Door) -> None:
     assert time.monotonic() - began > 1.9
 
 
-def test_a_replica_that_recovers_is_sent_to(door: Door) -> None:
+def test_a_replica_that_recovers_is_sent_to(door: NginxDoor) -> None:
     """Also as the last one: when all have failed, all are tried."""
     door.publish(endpoints=(Endpoint("web", door.host.address, 8009),), routes=(route(),))
     assert {door.get()[0] for _ in range(3)} == {503}
@@ -196,7 +153,7 @@ def test_a_replica_that_recovers_is_sent_to(door: Door) -> None:
         door.host.stop("late")
 
 
-def test_idle_when_nothing_changed(door: Door) -> None:
+def test_idle_when_nothing_changed(door: NginxDoor) -> None:
     """The same content again, or another comment alone, is no reload."""
     door.web(8001)
     before, workers = door.observe(), door.workers()
@@ -209,7 +166,7 @@ def test_idle_when_nothing_changed(door: Door) -> None:
     assert door.workers() == workers
 
 
-def test_hand_edit_is_seen_and_healed(door: Door) -> None:
+def test_hand_edit_is_seen_and_healed(door: NginxDoor) -> None:
     """A file edited on the host is shown as a difference, loaded by nginx or not; the next publication heals it."""
     door.web(8001)
     address = door.host.address
@@ -229,7 +186,7 @@ def test_hand_edit_is_seen_and_healed(door: Door) -> None:
         assert door.ports() == {"8001"}
 
 
-def test_lost_files_are_healed(door: Door) -> None:
+def test_lost_files_are_healed(door: NginxDoor) -> None:
     """Files that were deleted come back; so does what somebody loaded without them."""
     door.web(8001)
     door.host.exec(["rm", "-f", FILE, STREAM])
@@ -246,7 +203,7 @@ def test_lost_files_are_healed(door: Door) -> None:
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_restarted_it_serves_the_same(door: Door, signal: str) -> None:
+def test_restarted_it_serves_the_same(door: NginxDoor, signal: str) -> None:
     """Nothing is lost when nginx ends, in whatever way: it reads its files."""
     door.web(8001, 8002)
     door.kill(signal)
@@ -258,7 +215,7 @@ def test_restarted_it_serves_the_same(door: Door, signal: str) -> None:
     assert door.observe().differences == ()
 
 
-def test_stopped_at_commit(door: Door) -> None:
+def test_stopped_at_commit(door: NginxDoor) -> None:
     """Stopped: the file is right, the read-back is pending, and it is said."""
     door.web(8001)
     door.kill("TERM")
@@ -268,7 +225,7 @@ def test_stopped_at_commit(door: Door) -> None:
     assert door.ports() == {"8002"}
 
 
-def test_nginx_refuses(door: Door) -> None:
+def test_nginx_refuses(door: NginxDoor) -> None:
     """What `nginx -t` refuses changes nothing, and its words are passed on."""
     door.web(8001)
     before = door.observe().document
@@ -281,7 +238,7 @@ def test_nginx_refuses(door: Door) -> None:
     assert door.get()[0] == 200
 
 
-def test_nginx_refuses_at_commit(door: Door) -> None:
+def test_nginx_refuses_at_commit(door: NginxDoor) -> None:
     """Its checker was content, nginx itself doesn't load it: the last good file stays, and serves."""
     door.web(8001)
     good = door.host.exec(["cat", FILE]).stdout
@@ -300,7 +257,7 @@ def test_nginx_refuses_at_commit(door: Door) -> None:
     assert door.ports() == {"8001", "8002"}
 
 
-def test_ports_that_are_taken(door: Door) -> None:
+def test_ports_that_are_taken(door: NginxDoor) -> None:
     """A port of the gateway itself, or of another program there: refused before anything changes. And h2c."""
     door.web(8001)
     cases = {
@@ -315,7 +272,7 @@ def test_ports_that_are_taken(door: Door) -> None:
     assert door.get()[0] == 200
 
 
-def test_two_clusters(door: Door) -> None:
+def test_two_clusters(door: NginxDoor) -> None:
     """One app in two clusters adds up; one that goes leaves the other's alone."""
     door.web(8001)
     door.publish(OTHER, endpoints=backend(door.site, 8002), routes=(route(domain="ignored.example.com"),))
@@ -325,7 +282,7 @@ def test_two_clusters(door: Door) -> None:
     assert door.ports() == {"8001"}
 
 
-def test_disk_full(door: Door) -> None:
+def test_disk_full(door: NginxDoor) -> None:
     """No room for nginx's files: the path is named, what served before still does; later it goes on."""
     door.web(8001)
     full = "set -e; cp -a $0 /root/nginx; mount -t tmpfs -o size=64k tmpfs $0; cp -a /root/nginx/. $0; "
@@ -341,7 +298,7 @@ def test_disk_full(door: Door) -> None:
     assert door.observe().differences == ()
 
 
-def test_members_change_without_a_lost_request(door: Door, tmp_path: Path) -> None:
+def test_members_change_without_a_lost_request(door: NginxDoor, tmp_path: Path) -> None:
     """Endpoints come, go and are exchanged, each time with a reload; clients keep connections, and none fails."""
     code = Path(server.__file__).read_text()
     for port in SERVERS:
@@ -371,7 +328,7 @@ def test_members_change_without_a_lost_request(door: Door, tmp_path: Path) -> No
             door.host.stop(f"server{port}")
 
 
-def test_install_again(door: Door) -> None:
+def test_install_again(door: NginxDoor) -> None:
     """A second install has nothing to do."""
     assert door.install()[0] == "nothing to do"
 
@@ -392,7 +349,7 @@ http {
 
 def test_a_foreign_nginx(site: Site) -> None:
     """Nothing of it is touched; with the lines that the install says, it serves k4t's routes beside its own."""
-    door, conf = Door(site, site.ns, http=8086), "/etc/theirs.conf"
+    door, conf = NginxDoor(site, site.ns, http=8086), "/etc/theirs.conf"
     door.host.exec(["sh", "-c", f"cat > {conf}"], input=THEIRS)
     door.host.spawn("theirs", ["nginx", "-c", conf, "-g", "daemon off;"])
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-import socket
-import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from k4t.master.publication.publish import Publisher
 from k4t.model.hosts import Dns
 from k4t.model.spec import Cluster
 from k4t.registrar.document import Document, Epoch, Record, make
+from k4t.registrar.union import Union
+from tests.publication.between import Between, Fate
 from tests.publication.named import KEY_NAME
 from tests.publication.rfc2136.conftest import OTHER, PROD, SRV, WEB, Site, changing, document, web
 
@@ -70,6 +73,37 @@ def test_two_clusters(site: Site) -> None:
         site.publish(OTHER, endpoints=web("10.0.0.1", app="else"), records=())
     site.publish(PROD, endpoints=(), records=())
     assert site.named.dig("web.k4t.lab") == ["10.0.0.2"]
+
+
+def test_another_cluster_publishes_while_it_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other has now is not taken for a difference from what it had a moment before."""
+    site.publish(endpoints=web("10.0.0.1"), records=(WEB,))
+    site.publish(OTHER, endpoints=web("10.0.0.2"), records=(WEB,))
+    member = site.member()
+    union, others = member._book.union, iter(("10.0.0.3", "10.0.0.4"))
+
+    def meanwhile(*arguments: Any) -> Union:
+        made = union(*arguments)
+        for ip in others:
+            site.publish(OTHER, endpoints=web(ip), records=(WEB,))
+            break
+        return made
+
+    monkeypatch.setattr(member, "_book", _With(member._book, union=meanwhile))
+    state = member.observe()
+    assert state.differences == ()
+    assert [one.endpoints for one in state.others] == [web("10.0.0.4")]
+    assert site.named.dig("web.k4t.lab") == ["10.0.0.1", "10.0.0.4"]
+
+
+class _With:
+    """Something with other methods."""
+
+    def __init__(self, inner: object, **methods: object) -> None:
+        self.inner, self.methods = inner, methods
+
+    def __getattr__(self, name: str) -> object:
+        return self.methods.get(name) or getattr(self.inner, name)
 
 
 def test_a_staged_document_of_another_cluster_counts(site: Site) -> None:
@@ -164,16 +198,16 @@ def test_an_overtaken_run(site: Site) -> None:
 def test_cut_at_any_message(site: Site, cut: int) -> None:
     """The connection is cut after any number of messages, before or after the server has read the last one: the run
     goes on or ends with the state of before, and the next run always gets there."""
-    proxy = Proxy(site.named.port, cut // 2, forward=bool(cut % 2))
+    between = Between(("127.0.0.1", site.named.port), once(cut // 2, "lost" if cut % 2 else "cut"))
     try:
-        member = site.member(port=proxy.port)
+        member = site.member(port=between.port)
         publisher = Publisher([member], PROD, "run1")
         change = changing(PROD, endpoints=web("10.0.0.1"), records=(WEB, SRV))
         with suppress(ConnectionLost, ParticipantAway, StepError):
             publisher.publish("dns", "default", change)
         assert site.named.dig("web.k4t.lab") in ([], ["10.0.0.1"])
     finally:
-        proxy.close()
+        between.close()
     site.publish(endpoints=web("10.0.0.2"), records=(WEB, SRV))
     assert site.named.dig("web.k4t.lab") == ["10.0.0.2"]
     assert site.observe().differences == ()
@@ -181,52 +215,10 @@ def test_cut_at_any_message(site: Site, cut: int) -> None:
     assert len(left) == 1  # the live document
 
 
-class Proxy:
-    """Passes `messages` on and cuts the connection at the next one: with `forward` after the server got it. Once."""
-
-    def __init__(self, port: int, messages: int, *, forward: bool) -> None:
-        self.target = port
-        self.left = messages
-        self.forward = forward
-        self.cut = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self.listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self.target)) as server:
-            back = threading.Thread(target=self._back, args=(server, client), daemon=True)
-            back.start()
-            stream = client.makefile("rb")
-            while head := stream.read(2):
-                message = head + stream.read(int.from_bytes(head, "big"))
-                if self.left == 0 and not self.cut:
-                    self.cut = True
-                    client.shutdown(socket.SHUT_RDWR)
-                    if self.forward:
-                        server.sendall(message)
-                        server.shutdown(socket.SHUT_WR)
-                        back.join(10)
-                    return
-                self.left -= 1
-                server.sendall(message)
-
-    def _back(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while data := server.recv(65536):
-                with suppress(OSError):
-                    client.sendall(data)
-
-    def close(self) -> None:
-        self.listener.close()
+def once(messages: int, fate: Fate) -> Callable[[], Fate]:
+    """The message after so many; all others pass."""
+    left = itertools.count(messages, -1)
+    return lambda: fate if next(left) == 0 else "pass"
 
 
 def test_over_ipv6(site: Site) -> None:
