@@ -138,7 +138,7 @@ class ZoneParticipant:
 
     def _observed(self, seen: Seen) -> ParticipantState:
         own = self._book.mine(seen)
-        differences = self._differences(self._book.union(seen, own.document, own.state.out))
+        differences = self._differences(seen, self._book.union(seen, own.document, own.state.out))
         self._seen = own.document.sha256 if own.document else ""
         return ParticipantState(
             self.kind,
@@ -164,12 +164,17 @@ class ZoneParticipant:
         if held != document.sha256:
             return (f"holds document {held[:12] or 'none'}, not {document.sha256[:12]}",)
         said = (f"not rendered: {own.state.problem}",) if own.state.problem else ()
-        return said + self._differences(self._book.union(seen, document, own.state.out))
+        return said + self._differences(seen, self._book.union(seen, document, own.state.out))
 
-    def _differences(self, union: Union) -> tuple[str, ...]:
+    def _differences(self, seen: Seen, union: Union) -> tuple[str, ...]:
+        """Raises Raced where another cluster has published since the zone was read: what it has now would be compared
+        with what it had."""
         claims, wanted = records.claims(union), records.render(union)
         found = self._zone.server.ask(name for claim in claims for name in claim.asked)
-        return (*records.words(wanted, claims, found), *self._pointing.differences(wanted, claims))
+        said = (*records.words(wanted, claims, found), *self._pointing.differences(wanted, claims))
+        if said and self._zone.moved(seen):
+            raise Raced("another cluster wrote first")
+        return said
 
     def _fenced(self, seen: Seen, epoch: Epoch) -> None:
         own = self._book.mine(seen)
