@@ -305,9 +305,12 @@ def _any_app_complete(executed: Executed) -> bool:
 
 def _in_part(executed: Executed) -> bool:
     """Whether old and new serve, and the next run goes on: nothing failed but publishing (or what waits for it), after
-    something new was published or said so itself."""
+    something new was published or said so itself; or but taking away what no longer serves."""
     published = any(isinstance(step.work, Publish) and step.work.add for step in executed.done)
+    changed = any(isinstance(step.work, Publish) or step.action == "await" for step in executed.done)
     return all(
-        isinstance(failure.error, Partial) or (published and isinstance(failure.step.work, Publish))
+        isinstance(failure.error, Partial)
+        or (published and isinstance(failure.step.work, Publish))
+        or (changed and failure.step.action in ("stop", "remove"))
         for failure in executed.failed
     )

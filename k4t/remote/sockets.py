@@ -26,7 +26,7 @@ def parse_sockets(lines: Sequence[str]) -> frozenset[tuple[str, int]]:
 
 
 def port_holder(transport: Transport, protocol: str, port: int) -> str:
-    """Who listens on a port, in `ss`'s words (`"nc",pid=7`); "" where that can't be said."""
+    """Who listens on a port, as in “nc (pid 7)”; "" where that can't be said."""
     kind = "-Hltnp" if protocol == "tcp" else "-Hlunp"
     try:
         done = transport.run(["ss", kind, "sport", "=", f":{port}"], timeout_s=5.0)
@@ -34,4 +34,5 @@ def port_holder(transport: Transport, protocol: str, port: int) -> str:
         return ""
     text = done.stdout.decode("utf-8", "replace")
     _, _, users = text.partition("users:((")
-    return users.partition("))")[0].partition(",fd=")[0] if done.ok else ""
+    name, found, pid = users.partition("))")[0].partition(",fd=")[0].replace('"', "").rpartition(",pid=")
+    return f"{name} (pid {pid})" if done.ok and found else ""

@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 
-from k4t.errors import StepError
-from k4t.master.execute import STEPS_PER_NODE, Execution
-from k4t.master.planning.plan import Pause, Step
+from k4t.errors import ConnectionLost, StepError
+from k4t.master.deploy import _in_part
+from k4t.master.execute import STEPS_PER_NODE, Executed, Execution, Failure
+from k4t.master.planning.plan import Action, Pause, Step
 from k4t.model.events import Event, StepFailed, StepSkipped, silent
 
 pytestmark = pytest.mark.unit
@@ -121,3 +122,13 @@ def test_a_step_that_awaits_begins_when_they_have_ended_and_is_told_which_failed
     assert told == [frozenset({"c"})]
     assert [one.id for one, _ in result.skipped] == ["c"]
     assert {one.id for one in result.done} == {"a", "p"}
+
+
+@pytest.mark.parametrize(("done", "failed", "in_part"), [("await", "stop", True), ("create", "stop", False)])
+def test_what_can_not_be_taken_away_after_its_successor_serves_is_done_in_part(
+    done: Action, failed: Action, in_part: bool
+) -> None:
+    """A node that goes away before the old container was stopped: the new one serves, so not all has failed."""
+    before, after = (Step(one, one, "because", Pause(0), node="n1", app="web") for one in (done, failed))
+    executed = Executed([before], [Failure(after, ConnectionLost("it went away", host="n1"))])
+    assert _in_part(executed) == in_part

@@ -61,9 +61,9 @@ def test_a_taken_port_is_refused_with_node_line_and_holder() -> None:
     """The message has everything that is needed to go and look."""
     port = Port("main", host=8080, where=Where("apps/web/app.xml", 4))
     with pytest.raises(PortTaken) as refused:
-        allocate(app(port), NODE, {}, {("tcp", 8080): '"nc",pid=7'}, {})
+        allocate(app(port), NODE, {}, {("tcp", 8080): "nc (pid 7)"}, {})
     assert str(refused.value) == (
-        'node1: apps/web/app.xml:4: port 8080/tcp of node1 (10.0.0.1) is taken by "nc",pid=7; '
+        "node1: apps/web/app.xml:4: port 8080/tcp of node1 (10.0.0.1) is taken by nc (pid 7); "
         'free it, or give this port another number or host="auto"'
     )
 
