@@ -54,6 +54,8 @@ def _run(arguments: Sequence[str], copy: str) -> None:
         raise VendorRefused("can't run %s -c: %s" % (arguments[0], error)) from error
     except subprocess.TimeoutExpired as error:
         raise VendorRefused("haproxy -c took longer than %g s" % CHECK_S) from error
+    if done.returncode < 0:
+        raise VendorRefused("haproxy -c was killed by signal %d: nothing is known of what it thinks" % -done.returncode)
     if done.returncode:
         raise VendorRefused("HAProxy refuses it: " + words(done.stderr + done.stdout, copy))
 

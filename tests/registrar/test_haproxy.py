@@ -219,3 +219,12 @@ def test_version_and_fingerprint() -> None:
     """2.6 is older than 2.10; a PEM text without a certificate has no fingerprint."""
     assert haproxy_socket.version({"Version": "2.10.1-1+deb12u4"}) > haproxy_socket.version({"Version": "2.6-dev3"})
     assert haproxy_socket.fingerprint("nothing") == haproxy_socket.fingerprint("")
+
+
+def test_a_checker_that_is_killed(tmp_path: Path) -> None:
+    """Told as such: HAProxy has refused nothing."""
+    program = tmp_path / "haproxy"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    with pytest.raises(VendorRefused, match="haproxy -c was killed by signal 9"):
+        haproxy_checker._run([str(program)], str(tmp_path))
