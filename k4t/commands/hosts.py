@@ -72,7 +72,7 @@ def _added(given: Globals, kind: str, name: str, path: Path) -> None:
     try:
         enrol(given.db, [name], given.console.note, lambda question: agree(given, question))
     except K4tError:
-        given.console.note(f"{path} stays; when it is right, go on with: k4t trust {name}")
+        given.console.note(f"{path} stays: mend it and go on with `k4t trust {name}`, or delete it")
         raise
     if kind == "nodes":
         run_check(given, kind, [name])  # leaves with what the check says

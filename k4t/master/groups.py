@@ -95,7 +95,7 @@ def _wrong(state: ParticipantState, newest: ParticipantState | None, pinned: Map
     if not state.reachable:
         return f"does not answer: {state.problem}"
     known = pinned.get(f"{state.kind}/{state.name}", "")
-    words = [lag(state, newest, known) or replaced(state, known), *state.differences]
+    words = [lag(state, newest, known).removeprefix(f"{state.name} ") or replaced(state, known), *state.differences]
     if not state.rendered:
         words.append(state.problem or "its vendor would not take what it holds")
     return "; ".join(word for word in words if word)
@@ -114,7 +114,8 @@ def _check_loss(one: Comparison, safety: Safety, allows: Collection[str]) -> Non
 
 def _publish(run: Run, one: Comparison) -> str:
     published = run.publisher.publish(one.kind, one.group, lambda _: one.derived)
-    return f"{one.kind} group {one.group}: +{len(one.add)} -{len(one.remove)} ({published.words()})"
+    what = f"+{len(one.add)} -{len(one.remove)}" if one.add or one.remove else "put right"
+    return f"{one.kind} group {one.group}: {what} ({published.words()})"
 
 
 def _pinned(observed: Observed) -> Mapping[str, str]:

@@ -155,8 +155,8 @@ def follow(engine: Engine, order: Order, id: str, say: Say, stopping: threading.
             engine.stop(id, order.app.stop.grace_s)
             listener.join(LAST_WORDS_S)
             raise StepError(
-                f"{order.title} took longer than {order.timeout_s:g} s and was stopped{_said(engine, id)}",
-                "give it a longer timeout, or see what it waits for",
+                f"{order.title} took longer than {order.timeout_s:g} s and was stopped; give it a longer timeout, or "
+                f"see what it waits for{_said(engine, id)}",
                 host=engine.host,
             )
         if stopping.wait(min(look_s, max(0.0, deadline - time.monotonic()))):
@@ -182,8 +182,8 @@ def judged(engine: Engine, order: Order, id: str, status: int) -> str:
     """Raises StepError for any status but 0."""
     if status:
         raise StepError(
-            f"{order.title} ended with exit status {status}{_said(engine, id)}",
-            "mend it and apply again; nothing was replaced",
+            f"{order.title} ended with exit status {status}; mend it and apply again; nothing was replaced"
+            + _said(engine, id),
             host=engine.host,
         )
     return "done"
@@ -207,7 +207,7 @@ def _ended(engine: Engine, order: Order, id: str) -> int | None:
 
 
 def _said(engine: Engine, id: str) -> str:
-    """The last of its log, for a message."""
+    """The last of its log, for the end of a message."""
     try:
         lines = engine.tail(id, TAIL_LINES)
     except K4tError:

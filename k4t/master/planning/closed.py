@@ -37,5 +37,5 @@ def _why_closed(group: Group) -> str:
     away = ", ".join(f"{m.name} ({m.problem})" if m.problem else m.name for m in silent)
     words = [f"unreachable {away}"] if silent else []
     words += [f"{m.name} can't be used ({m.problem})" for m in group.away if m not in silent]
-    remedy = "" if len(group.away) == len(group.members) else "; --degraded publishes to the others"
+    remedy = "" if len(group.away) == len(group.members) else "; k4t apply --degraded publishes to the others"
     return f"{group.kind} group {group.name}: {', '.join(words)}{remedy}"
