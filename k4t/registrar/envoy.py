@@ -17,6 +17,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 from . import envoy_admin, envoy_compare, envoy_listen, envoy_render, envoy_taken, files
+from .checks import POLL_S, SLOWEST_POLL_S, failing, patience_s
 from .document import Document, Route
 from .envoy_files import KINDS, Files, digest, envelope, pairs, resources, with_leaving
 from .errors import VendorRefused, VendorSilent
@@ -25,10 +26,6 @@ from .union import Union
 from .vendor import Rendering, Vendor
 
 AWAIT_S = 5.0
-FIRST_CHECK_S = 2.0
-LONGEST_CHECK_S = 20.0
-SLOWEST_POLL_S = 0.1
-POLL_S = 0.002
 VALIDATE_S = 20.0
 BOOTSTRAP = "/etc/k4t/envoy/bootstrap.json"
 UNIT = "/etc/systemd/system/k4t-envoy.service"
@@ -173,17 +170,14 @@ class Envoy(Vendor):
             if new and "health_checks" in cluster:
                 checks[cluster["name"]] = cluster["health_checks"][0]["timeout"]
                 added |= {"%s: %s:%d" % (cluster["name"], ip, port) for ip, port in new}
-        patience_s = max([FIRST_CHECK_S, *(float(text[:-1]) + 1 for text in checks.values())])
-        deadline = time.monotonic() + min(patience_s, LONGEST_CHECK_S)
+        deadline = time.monotonic() + patience_s(float(text[:-1]) for text in checks.values())
         waiting = set(added)
         pause_s = POLL_S
         while waiting and time.monotonic() < deadline:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, SLOWEST_POLL_S)
             waiting = envoy_admin.failing(self.admin, sorted(checks)) & added
-        wrong = sorted(waiting)
-        more = " (and %d more)" % (len(wrong) - 5) if len(wrong) > 5 else ""
-        return "; ".join("%s fails Envoy's health check" % name for name in wrong[:5]) + more
+        return failing("Envoy", waiting)
 
     def _overlap(self, rendering: Rendering, old: Rendering, before: Dict[str, str]) -> None:
         """Where all endpoints are others than before (this host was away for a while), the old ones stay until the
@@ -219,7 +213,7 @@ class Envoy(Vendor):
         both = with_leaving(old.get(cds), rendering[cds])
         if both != (old.get(cds) or []) or (cds in changed and both == rendering[cds]):
             versions[cds] = self.files.write(cds, both)
-        self._await(versions, before, _patience_s(rendering[cds]))
+        self._await(versions, before, _warming_s(rendering[cds]))
         written = {path: self.files.write(path, rendering[path]) for path in above if path in changed}
         read = {path: version for path, version in written.items() if self._read(path, rendering, before or {})}
         self._await(read, before)
@@ -312,17 +306,13 @@ class Envoy(Vendor):
         return found
 
     def _verify_files(self, rendering: Rendering) -> List[str]:
-        old = self.files.on_disk()
-        found = ["%s is not what k4t wrote" % path for path in sorted(rendering) if old.get(path) != rendering[path]]
-        return found + ["%s is not k4t's" % path for path in sorted(old) if path not in rendering]
+        return files.edited(rendering, self.files.on_disk())
 
 
-def _patience_s(clusters: Sequence[Any]) -> float:
+def _warming_s(clusters: Sequence[Any]) -> float:
     """How long new clusters may warm before routes lead to them: as long as a first health check takes."""
-    timeouts = [
-        float(cluster["health_checks"][0]["timeout"][:-1]) for cluster in clusters if "health_checks" in cluster
-    ]
-    return min(max([AWAIT_S, *(timeout_s + 1 for timeout_s in timeouts)]), LONGEST_CHECK_S)
+    checked = [cluster for cluster in clusters if "health_checks" in cluster]
+    return patience_s((float(cluster["health_checks"][0]["timeout"][:-1]) for cluster in checked), AWAIT_S)
 
 
 def _has_https(listeners: Sequence[Any]) -> bool:

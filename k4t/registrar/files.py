@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, List, Mapping, Optional
 
 from .errors import Busy, Damaged, Denied, Full
 
@@ -87,6 +87,12 @@ def read(path: str) -> Optional[str]:
         return None
     except (UnicodeDecodeError, OSError) as error:
         raise Damaged("can't read %s: %s" % (path, error)) from error
+
+
+def edited(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> List[str]:
+    """What somebody else changed, added or removed, a sentence each: both map a path to what stands there."""
+    found = ["%s is not what k4t wrote" % path for path in sorted(wanted) if there.get(path) != wanted[path]]
+    return found + ["%s is not k4t's" % path for path in sorted(there) if path not in wanted]
 
 
 def read_json(path: str) -> Any:

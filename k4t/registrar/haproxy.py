@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 from . import files, haproxy_checker, haproxy_members, haproxy_socket
+from .checks import POLL_S, SLOWEST_POLL_S, failing, patience_s
 from .document import Document
 from .errors import Refused, VendorRefused, VendorSilent
 from .haproxy_file import GENERATION, generation, split, with_members
@@ -25,10 +26,6 @@ from .routing import Certificate, routing
 from .union import Union
 from .vendor import Rendering, Vendor
 
-FIRST_CHECK_S = 2.0
-LONGEST_CHECK_S = 20.0
-SLOWEST_POLL_S = 0.1
-POLL_S = 0.002
 RELOAD_S = 5.0
 OLDEST = (2, 6)
 
@@ -137,14 +134,14 @@ class HAProxy(Vendor):
         known = {(name, one) for name, found in split(old.get(self.file) or "")[1].items() for one in found}
         try:
             self._write_named(rendering)
-            failing = self._bring(rendering, old)
+            sick = self._bring(rendering, old)
         except VendorSilent:  # it went away meanwhile
             return self._leave(rendering)
         except Refused:
             self._restore(old)
             raise
         self._tidy(rendering)
-        return _words(failing - known)
+        return failing("HAProxy", ("%s: %s" % (app_of(backend), name) for backend, name in sick - known))
 
     def _leave(self, rendering: Rendering) -> str:
         """All files for an HAProxy that isn't there; in words."""
@@ -172,11 +169,11 @@ class HAProxy(Vendor):
             haproxy_socket.tell(self.place.socket, haproxy_members.withdraw(change.leaving))
         self._write_all(rendering, wanted.text)
         self._renew(wanted)
-        failing = self._add(wanted, change.fresh, before, sick)
+        failed = self._add(wanted, change.fresh, before, sick)
         haproxy_socket.tell(self.place.socket, haproxy_members.withdraw([*change.kept, *change.leftover]))
         gone = [*change.leaving, *change.kept, *change.leftover]
         haproxy_socket.tell(self.place.socket, haproxy_members.delete(gone))
-        return failing
+        return failed
 
     def _renew(self, wanted: Rendered) -> None:
         """Certificates that the process has otherwise: replaced in it, so that open connections go on."""
@@ -216,8 +213,7 @@ class HAProxy(Vendor):
 
     def _prove(self, wanted: Rendered, asked: Sequence[Key]) -> Set[Key]:
         """Wait until their probes have passed, at most as long as a check may take."""
-        patience_s = max([FIRST_CHECK_S, *(wanted.members[name].check_timeout_ms / 1000 + 1 for name, _ in asked)])
-        deadline = time.monotonic() + min(patience_s, LONGEST_CHECK_S)
+        deadline = time.monotonic() + patience_s(wanted.members[name].check_timeout_ms / 1000 for name, _ in asked)
         probes = {(name, haproxy_members.PROBE + server): (name, server) for name, server in asked}
         pause_s = POLL_S
         while True:
@@ -322,9 +318,7 @@ class HAProxy(Vendor):
             return [self._asleep(), *found]
 
     def _verify_files(self, rendering: Rendering, old: Rendering) -> List[str]:
-        texts = {path: _text(value) for path, value in rendering.items()}
-        found = ["%s is not what k4t wrote" % path for path in sorted(texts) if old.get(path) != texts[path]]
-        return found + ["%s is not k4t's" % path for path in sorted(old) if path not in texts]
+        return files.edited({path: _text(value) for path, value in rendering.items()}, old)
 
     def _verify_structure(self, rendering: Rendering) -> List[str]:
         """What the process has loaded. Raises VendorSilent."""
@@ -376,12 +370,6 @@ def _compare(text: str, served: Optional[Sequence[str]]) -> List[str]:
     wanted, now = set(text.splitlines()), set(served)
     found = ["%s is not served" % line for line in sorted(wanted - now)]
     return (found + ["%s is served but not published" % line for line in sorted(now - wanted)])[:5]
-
-
-def _words(failing: Iterable[Key]) -> str:
-    said = sorted({"%s: %s fails HAProxy's health check" % (app_of(backend), server) for backend, server in failing})
-    more = " (and %d more)" % (len(said) - 5) if len(said) > 5 else ""
-    return "; ".join(said[:5]) + more
 
 
 def _pem(certificate: Certificate, problems: List[str]) -> str:

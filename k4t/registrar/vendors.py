@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping
+from importlib import import_module
+from typing import Any, Mapping
 
 from .errors import BadRequest
 from .vendor import Vendor
 
-
-def _envoy(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .envoy import Envoy
-
-    return Envoy(root, config)
-
-
-def _haproxy(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .haproxy import HAProxy
-
-    return HAProxy(root, config)
-
-
-def _nginx(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .nginx import Nginx
-
-    return Nginx(root, config)
-
-
-def _dnsmasq(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .dnsmasq import Dnsmasq
-
-    return Dnsmasq(root, config)
-
-
-def _hosts(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .hosts import Hosts
-
-    return Hosts(root, config)
-
-
-def _script(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .script import Script
-
-    return Script(root, config)
-
-
-def _dnsscript(root: str, config: Mapping[str, Any]) -> Vendor:
-    from .script import DnsScript
-
-    return DnsScript(root, config)
-
-
-VENDORS: Dict[str, Callable[[str, Mapping[str, Any]], Vendor]] = {
-    "envoy": _envoy,
-    "haproxy": _haproxy,
-    "nginx": _nginx,
-    "dnsmasq": _dnsmasq,
-    "hosts": _hosts,
-    "script": _script,
-    "dnsscript": _dnsscript,
+VENDORS = {
+    "envoy": ("envoy", "Envoy"),
+    "haproxy": ("haproxy", "HAProxy"),
+    "nginx": ("nginx", "Nginx"),
+    "dnsmasq": ("dnsmasq", "Dnsmasq"),
+    "hosts": ("hosts", "Hosts"),
+    "script": ("script", "Script"),
+    "dnsscript": ("script", "DnsScript"),
 }
+"""Its module beside this one, and its class there."""
 
 
 def make(driver: str, root: str, config: Mapping[str, Any]) -> Vendor:
-    try:
-        return VENDORS[driver](root, config)
-    except KeyError:
-        raise BadRequest("no such driver: %r; there are %s" % (driver[:40], ", ".join(sorted(VENDORS)))) from None
+    if driver not in VENDORS:
+        raise BadRequest("no such driver: %r; there are %s" % (driver[:40], ", ".join(sorted(VENDORS))))
+    module, name = VENDORS[driver]
+    made: Vendor = getattr(import_module("." + module, __package__), name)(root, config)
+    return made

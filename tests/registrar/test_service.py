@@ -310,7 +310,7 @@ def test_unknown_driver(tmp_path: Path) -> None:
     """… and one that doesn't exist names those that do."""
     kind, message = Door(tmp_path, "caddy").error(op="install", config={})
     assert kind == "bad-request"
-    assert "dnsmasq, envoy" in message
+    assert "dnsmasq, dnsscript, envoy" in message
 
 
 def test_install_twice_changes_nothing(tmp_path: Path) -> None:
