@@ -26,11 +26,8 @@ def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
     made.node(lab.host("n1"))
     made.node(lab.host("n2"))
     yield made
-    for name in ("n1", "n2"):
-        host = lab.host(name)
-        if names := containers(host):
-            host.docker(["rm", "-f", *names])
-        host.exec(["rm", "-rf", "/var/lib/k4t"])
+    for host in lab.nodes:
+        wipe_node(host)
 
 
 @pytest.fixture
@@ -43,6 +40,13 @@ def published(site: Site, lab: Lab) -> Iterator[Site]:
     site.k4t("dns", "install")
     yield site
     wipe(host)
+
+
+def wipe_node(host: Host) -> None:
+    """No container is left, and no file of any cluster's."""
+    if names := containers(host):
+        host.docker(["rm", "-f", *names])
+    host.exec(["rm", "-rf", "/var/lib/k4t"])
 
 
 def wipe(host: Host) -> None:

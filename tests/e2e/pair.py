@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from tests.e2e.conftest import wipe_node
 from tests.e2e.site import Site, fetch
 from tests.lab import Host, Lab
 
@@ -109,10 +110,7 @@ def clear(lab: Lab) -> None:
             script = f'kill -9 "$(cat /run/k4t-{vendor}.pid)"; rm -f /run/k4t-{vendor}.pid'
             host.exec(["sh", "-c", script], check=False)
         host.exec(["rm", "-rf", "/var/lib/k4t", "/etc/k4t"])
-    node = lab.host("n1")
-    if names := node.docker(["ps", "-aq"]).stdout.split():
-        node.docker(["rm", "-f", *names])
-    node.exec(["rm", "-rf", "/var/lib/k4t"])
+    wipe_node(lab.host("n1"))
 
 
 def documents(status: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

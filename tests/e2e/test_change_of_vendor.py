@@ -12,8 +12,8 @@ from typing import Self
 
 import pytest
 
-from tests.e2e.conftest import wipe
-from tests.e2e.site import Site, containers, fetch
+from tests.e2e.conftest import wipe, wipe_node
+from tests.e2e.site import Site, fetch
 from tests.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -47,9 +47,7 @@ def site(pair: Lab, tmp_path: Path) -> Iterator[Site]:
     made.write("apps/web/app.xml", APP.format(image=pair.image, version=1))
     yield made
     for host in pair.nodes:
-        if names := containers(host):
-            host.docker(["rm", "-f", *names])
-        host.exec(["rm", "-rf", "/var/lib/k4t"])
+        wipe_node(host)
     wipe(pair.host("gw1"))
     wipe(pair.host("gw2"))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import wipe
-from tests.e2e.site import Site, containers, fetch
+from tests.e2e.conftest import wipe, wipe_node
+from tests.e2e.site import Site, fetch
 from tests.lab import Host, Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -45,9 +45,7 @@ def site(pair: Lab, tmp_path: Path) -> Iterator[Site]:
         if pair.host(name).is_on:
             pair.host(name).stop("keepalived")
             wipe(pair.host(name))
-    host = pair.host("n1")
-    host.docker(["rm", "-f", *containers(host)])
-    host.exec(["rm", "-rf", "/var/lib/k4t"])
+    wipe_node(pair.host("n1"))
 
 
 def moving(lab: Lab) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import wipe_node
 from tests.e2e.site import Site, containers
 from tests.lab import Host, Lab
 
@@ -37,8 +38,7 @@ def site(four: Lab, tmp_path: Path) -> Iterator[Site]:
     made.k4t("apply", "--yes")
     yield made
     for host in four.nodes:
-        host.docker(["rm", "-f", *(containers(host) or ["none"])], check=False)
-        host.exec(["rm", "-rf", "/var/lib/k4t"])
+        wipe_node(host)
 
 
 def generations(lab: Lab) -> dict[str, str]:

@@ -97,15 +97,20 @@ def test_apply_recycles_one_replica_in_each_period(published: Site, lab: Lab) ->
     assert running(lab) == ["prod.web.0.2", "prod.web.1.2"]
 
 
-def test_a_new_node_gets_replicas_by_rebalance_alone(published: Site, lab: Lab) -> None:
-    """An apply moves nothing there; --rebalance shows the moves first, makes them one by one, and loses no request."""
+def begin_on_one(published: Site, replicas: int) -> None:
+    """All of them on n1; n2 comes later."""
     second = published.db / "nodes/n2.xml"
     node = second.read_text()
     second.unlink()
-    write(published, 4)
+    write(published, replicas)
     published.k4t("apply", "--yes")
     second.write_text(node)
     published.k4t("apply", "--yes")
+
+
+def test_a_new_node_gets_replicas_by_rebalance_alone(published: Site, lab: Lab) -> None:
+    """An apply moves nothing there; --rebalance shows the moves first, makes them one by one, and loses no request."""
+    begin_on_one(published, 4)
     assert containers(lab.host("n2")) == []
     assert published.json("plan")["steps"] == []
 
@@ -130,13 +135,7 @@ def test_a_new_node_gets_replicas_by_rebalance_alone(published: Site, lab: Lab) 
 
 def test_a_saved_plan_with_moves_is_carried_out_as_it_was_shown(published: Site, lab: Lab) -> None:
     """`plan --rebalance --save` and `apply FILE`: the file knows what it was asked for."""
-    second = published.db / "nodes/n2.xml"
-    node = second.read_text()
-    second.unlink()
-    write(published, 2)
-    published.k4t("apply", "--yes")
-    second.write_text(node)
-    published.k4t("apply", "--yes")
+    begin_on_one(published, 2)
     file = published.directory / "moves.plan"
     published.k4t("plan", "--rebalance", "--save", str(file))
     published.k4t("apply", str(file), "--yes")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import wipe
-from tests.e2e.site import Site, containers, fetch
+from tests.e2e.conftest import wipe, wipe_node
+from tests.e2e.site import Site, fetch
 from tests.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -42,9 +42,7 @@ def boats(sea: Lab, tmp_path: Path) -> Iterator[list[Site]]:
     made[0].k4t("dns", "install")
     yield made
     for host in sea.nodes:
-        if names := containers(host):
-            host.docker(["rm", "-f", *names])
-        host.exec(["rm", "-rf", "/var/lib/k4t"])
+        wipe_node(host)
     wipe(sea.host("gw1"))
 
 
