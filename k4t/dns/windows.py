@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class Windows(ZoneParticipant):
     driver = "windows"
-    capabilities = Capabilities(addresses_per_name=1_000, fenced=False)
+    capabilities = Capabilities(addresses_per_name=1_000)
 
     def __init__(self, dns: Dns, cluster: Cluster, connect: Callable[[], Transport]) -> None:
         super().__init__(dns, cluster, lambda zone: PowerShellServer(dns.name, zone, connect))

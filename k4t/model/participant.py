@@ -37,7 +37,6 @@ class Capabilities:
     addresses_per_name: int = 10_000
     update_bytes: int = 0
     ttl_s: int = 0
-    fenced: bool = True
 
 
 class Participant(Protocol):

@@ -36,11 +36,6 @@ class Archive:
     layers: tuple[str, ...] = ()
 
 
-def archive_digest(path: Path) -> str:
-    """The digest of the image's configuration, "sha256:…". Raises StepError naming the file."""
-    return read_archive(path).config
-
-
 def read_archive(path: Path) -> Archive:
     """One pass over the file, plain or gzip. Raises StepError naming the file and what is wrong with it."""
     import tarfile

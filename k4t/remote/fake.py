@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -231,8 +231,3 @@ class _FakeLock(FakeProcess):
         if self._held:
             self._held = False
             self._transport.at.locks.pop(self._path, None)
-
-
-def fakes(*names: str) -> Mapping[str, FakeTransport]:
-    """One fresh transport a name."""
-    return {name: FakeTransport(name) for name in names}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from k4t.errors import StepError
-from k4t.node.archive import Archive, archive_digest, read_archive
+from k4t.node.archive import Archive, read_archive
 from k4t.node.images import archive_image
 from k4t.node.reference import Resolved, pinned, registry_of, split
 
@@ -65,7 +65,7 @@ def test_an_archive_is_known_by_its_configuration(
     """`docker save` old and new, a bare OCI layout, plain and gzip: the same digest."""
     path = write(tmp_path / "image.tar", files, mode)
     assert read_archive(path) == wanted
-    assert archive_digest(path) == f"sha256:{ID}"
+    assert read_archive(path).config == f"sha256:{ID}"
     assert archive_image(path, "tiny:1") == Resolved("tiny:1", f"id:sha256:{ID}", ("arm64",))
 
 

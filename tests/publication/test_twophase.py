@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from k4t.errors import ConnectionLost, Differs, Overtaken, ParticipantAway, RegistrarMismatch, StepError, VendorRefused
-from k4t.master.publication.fake import FakeParticipant, refusing
+from k4t.master.publication.fake import FakeParticipant
 from k4t.master.publication.publish import Change, Published, Publisher
 from k4t.model.spec import Cluster
 from k4t.registrar.document import Document, Endpoint, Epoch, Route, make
@@ -75,8 +75,7 @@ def test_nothing_to_publish() -> None:
 
 def test_refused_by_one_changes_neither() -> None:
     """When one vendor's checker says no, the other member is as it was, and nothing stays staged."""
-    good, bad = FakeParticipant("gw1"), refusing("no such filter")
-    bad.name = "gw2"
+    good, bad = FakeParticipant("gw1"), FakeParticipant("gw2", faults={"prepare": [VendorRefused("no such filter")]})
     with pytest.raises(VendorRefused, match="no such filter"):
         publish((good, bad), adding(80))
     assert good.live is None

@@ -6,7 +6,7 @@ import pytest
 
 from k4t.command import Completed
 from k4t.errors import ConnectionLost, DockerUnavailable, HostFull, StepError
-from k4t.remote.fake import FakeTransport, fakes
+from k4t.remote.fake import FakeTransport
 from k4t.remote.transport import Transport
 
 pytestmark = pytest.mark.unit
@@ -62,7 +62,7 @@ def test_faults() -> None:
 def test_no_docker() -> None:
     """Without a socket there is no Engine."""
     with pytest.raises(DockerUnavailable):
-        fakes("a")["a"].connect_docker()
+        FakeTransport("a").connect_docker()
 
 
 def test_process() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from k4t.errors import K4tError, NotPrepared, Overtaken, VendorRefused
+from k4t.errors import K4tError, NotPrepared, Overtaken
 from k4t.model.participant import Capabilities, Kind
 from k4t.model.state import ParticipantState
 from k4t.registrar import errors, protocol
@@ -124,8 +124,3 @@ def _raise(faults: Mapping[str, list[K4tError]], verb: str) -> None:
     waiting = faults.get(verb)
     if waiting:
         raise waiting.pop(0)
-
-
-def refusing(words: str) -> FakeParticipant:
-    """One whose vendor's checker says no when asked to prepare."""
-    return FakeParticipant(faults={"prepare": [VendorRefused(words)]})
