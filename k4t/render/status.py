@@ -91,6 +91,9 @@ def _notes(status: dict[str, Any]) -> Iterator[str]:
             yield f"! {_named(one['name'], one['problem'])}"
         for difference in one.get("differences", ())[:5]:
             yield f"! {one['name']}: {difference}"
+        for out in one.get("withdrawn", ()):
+            who, why = out["by"] or "somebody", out["why"] or "no reason given"
+            yield f"! {one['name']}: {out['ip']}:{out['port']} is withdrawn by {who}: {why}"
         if one.get("behind"):
             yield f"! {_named(one['name'], one['behind'])}"
     if status.get("redo_log"):

@@ -103,6 +103,7 @@ def test_list_shows_manual_entries_and_withdrawals(published: Site, lab: Lab) ->
     assert {row["owner"] for row in rows if row["app"] == "printer"} == {"manual"}
     assert [row["withdrawn"] for row in rows if row["ip"] == lab.host("n1").address] == ["root: it burns"]
     assert "withdrawn by root: it burns" in published.k4t("gateway", "list").stdout
+    assert "is withdrawn by root: it burns" in published.k4t("status").stdout
     gateway.cut()
     try:
         away = published.k4t("gateway", "list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -187,4 +188,4 @@ def test_one_probe_tells_how_it_is(run: Run, wait: Any, transport: Faulty) -> No
 
 
 def _fields(container: Container) -> dict[str, Any]:
-    return {name: getattr(container, name) for name in container.__slots__}
+    return {field.name: getattr(container, field.name) for field in dataclasses.fields(container)}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[str, Any]:
     """One look at every host, and one probe of every running replica. `log`: this working copy's redo log."""
     observed = observe(fleet)
-    head = serials.newest(observed.heads)
+    head, own = serials.newest(observed.heads), fleet.tree.cluster.id
     well = healthy(fleet, observed)
     desired = _desired(fleet, observed)
     return {
@@ -38,8 +38,8 @@ def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[
         "lock": _lock(fleet),
         "nodes": [_node(fleet, state) for state in observed.nodes.values()],
         "apps": [_app(app, observed, head, well, desired[app.name]) for app in fleet.tree.apps.values()],
-        "gateways": [_member(state, observed, head) for state in observed.gateways.values()],
-        "dns": [_member(state, observed, head) for state in observed.dns.values()],
+        "gateways": [_member(state, observed, head, own) for state in observed.gateways.values()],
+        "dns": [_member(state, observed, head, own) for state in observed.dns.values()],
         **_transactions(log, observed),
         "backups": [],
     }
@@ -130,7 +130,7 @@ def _endpoints(container: Container) -> list[dict[str, Any]]:
     ]
 
 
-def _member(state: ParticipantState, observed: Observed, head: Head | None) -> dict[str, Any]:
+def _member(state: ParticipantState, observed: Observed, head: Head | None, cluster: str) -> dict[str, Any]:
     seen = observed.gateways if state.kind == "gateway" else observed.dns
     peers = [peer for peer in seen.values() if peer.group == state.group and peer.reachable]
     live = max((peer.document for peer in peers if peer.document), key=lambda one: one.version, default=None)
@@ -150,6 +150,11 @@ def _member(state: ParticipantState, observed: Observed, head: Head | None) -> d
         "digest": state.digest,
         "problem": state.problem,
         "differences": list(state.differences),
+        "withdrawn": [
+            {"ip": one.ip, "port": one.port, "by": one.by, "why": one.why}
+            for one in state.withdrawn
+            if one.cluster == cluster
+        ],
         "behind": behind or replaced(state, pinned),
         "id": state.id,
     }
