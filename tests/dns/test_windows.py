@@ -361,8 +361,7 @@ def test_a_damaged_file(server: Server) -> None:
 
 
 def test_capabilities_are_said() -> None:
-    """One writer: it is not fenced against others than k4t."""
-    assert not Windows.capabilities.fenced
+    """Everything that a record can say."""
     assert Windows.capabilities.srv
     assert Windows.capabilities.ttl_per_record
 
