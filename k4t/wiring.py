@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from k4t.dns.dnsmasq import Dnsmasq
 from k4t.dns.hosts import Hosts
 from k4t.dns.script import Script as DnsScript
-from k4t.errors import Finding, InvalidTree, Usage
+from k4t.errors import InvalidTree, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
 from k4t.gateway.nginx import Nginx
@@ -202,18 +202,12 @@ def _connector(db: Path, run_id: str) -> Connector:
 
 
 def _participants(tree: Tree, fleet: Fleet, db: Path) -> dict[tuple[Kind, str], Participant]:
-    """A driver for each gateway and DNS server. Raises InvalidTree for drivers that this k4t doesn't have."""
+    """A driver for each gateway and DNS server; the schema lets no other driver into a tree."""
     found: dict[tuple[Kind, str], Participant] = {}
-    missing = []
     for gateway in tree.gateways.values():
-        if driver := GATEWAYS.get(gateway.driver):
-            found["gateway", gateway.name] = driver(gateway, tree.cluster, _connect(fleet, gateway))
-        else:
-            missing.append(_unavailable(gateway, GATEWAYS))
+        found["gateway", gateway.name] = GATEWAYS[gateway.driver](gateway, tree.cluster, _connect(fleet, gateway))
     for dns in tree.dns.values():
-        if server := DNS_SERVERS.get(dns.driver):
-            found["dns", dns.name] = server(dns, tree.cluster, _connect(fleet, dns))
-        elif dns.driver == RFC2136:
+        if dns.driver == RFC2136:
             from k4t.dns.rfc2136 import Rfc2136  # late: half a registrar and a DNS client come with it
 
             found["dns", dns.name] = Rfc2136(dns, tree.cluster, _secret(tree, dns, db), _dial(fleet, dns))
@@ -222,9 +216,7 @@ def _participants(tree: Tree, fleet: Fleet, db: Path) -> dict[tuple[Kind, str], 
 
             found["dns", dns.name] = Windows(dns, tree.cluster, _connect(fleet, dns))
         else:
-            missing.append(_unavailable(dns, (*DNS_SERVERS, RFC2136, WINDOWS)))
-    if missing:
-        raise InvalidTree(missing)
+            found["dns", dns.name] = DNS_SERVERS[dns.driver](dns, tree.cluster, _connect(fleet, dns))
     return found
 
 
@@ -243,12 +235,6 @@ def _dial(fleet: Fleet, dns: Dns) -> Callable[[], Stream]:
     if dns.ssh.host in ("", dns.address):
         return lambda: dial(dns.address, dns.port)
     return lambda: fleet.transport(dns).connect_tcp(dns.address, dns.port, CONNECT_TIMEOUT_S)
-
-
-def _unavailable(thing: Gateway | Dns, drivers: Iterable[str]) -> Finding:
-    remedy = f"this version has: {', '.join(sorted(drivers))}"
-    where = thing.where
-    return Finding(where.file, where.line, "driver-unavailable", f"driver {thing.driver} isn't available yet", remedy)
 
 
 def look(db: Path) -> dict[str, Any]:
