@@ -150,7 +150,8 @@ def test_ctrl_c_finishes_the_step_at_hand_and_the_next_run_goes_on(
     out, said = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "Interrupted: " in out
-    assert "create:web.1.2@n2 (interrupted)" in out
+    assert "n2: create prod.web.1.2" in out
+    assert "(interrupted)" in out
     write(site, env=VERSION.format(2))
     site.k4t("apply", "--yes")
     assert len(names(lab)) == 2

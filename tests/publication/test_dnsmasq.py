@@ -144,7 +144,7 @@ def test_by_hand_on_the_host(clean: Site) -> None:
 
     clean.publish("dns", endpoints=web("10.0.0.1"), records=(record(),))
     entry = ["--cname", "printer", "--ip", "10.7.7.7", "--port", "9100"]
-    registrar = ["python3", "-IS", zipapp_path(build()[1])]
+    registrar = ["python3", "-IS", zipapp_path(build()[1]), "--driver", "dnsmasq"]
     clean.ns.exec([*registrar, "add", *entry])
     assert ask(clean, "printer.k4t.lab") == ["10.7.7.7"]
     assert clean.ns.exec([*registrar, "check"]).stdout == ""
