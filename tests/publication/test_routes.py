@@ -28,6 +28,7 @@ from tests.lab import Lab
 from tests.publication import backend
 from tests.publication.conftest import PROD, changing
 from tests.publication.gate import HTTP, HTTPS, Answer, Gate, said
+from tests.registrar.hands import ROUTES
 
 pytestmark = pytest.mark.integration
 VENDORS = sorted(set(GATEWAYS) - {"script"})
@@ -50,14 +51,6 @@ def sites(*routes: Route) -> dict[Route, tuple[int, ...]]:
 
 # --- which route ---------------------------------------------------------------------------------------------
 
-ROUTES = (
-    Route("exact", domains=("a.example.com",)),
-    Route("wide", domains=("*.example.com",), prefix="/w"),
-    Route("wider", domains=("*.com",), prefix="/w/x"),
-    Route("any", prefix="/any"),
-    Route("v1", domains=("api.example.com",), prefix="/v1"),
-    Route("v1x", domains=("api.example.com",), prefix="/v1x"),
-)
 HOSTS = ("a.example.com", "A.Example.COM:8080", "b.example.com", "b.c.example.com", "x.org.com", "example.com",
          "api.example.com", "api.example.com:80", "elsewhere.org", "com")  # fmt: skip
 PATHS = ("/", "/w", "/w/x", "/w/x/y?q=/any", "/wx", "/any", "/anything/else", "/v1", "/v1/y", "/v1xy", "/v", "/W")

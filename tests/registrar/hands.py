@@ -14,6 +14,15 @@ from k4t.registrar.service import Service
 
 A, B = "aaaa1111", "bbbb2222"
 NOBODY = ["127.0.0.1", 1]
+ROUTES = (
+    Route("exact", domains=("a.example.com",)),
+    Route("wide", domains=("*.example.com",), prefix="/w"),
+    Route("wider", domains=("*.com",), prefix="/w/x"),
+    Route("any", prefix="/any"),
+    Route("v1", domains=("api.example.com",), prefix="/v1"),
+    Route("v1x", domains=("api.example.com",), prefix="/v1x"),
+)
+"""Domains and prefixes that cover one another: what decides among them in the normal form, and at each vendor."""
 
 
 def document(

@@ -12,6 +12,7 @@ from k4t.registrar.document import Certificate, Check, Document, Endpoint, Route
 from k4t.registrar.routing import Pool, Routing, Rule, Target, decide, routing
 from k4t.registrar.store import Holding
 from k4t.registrar.union import Union, unite
+from tests.registrar.hands import ROUTES
 
 pytestmark = pytest.mark.unit
 A, B = "aaaa1111", "bbbb2222"
@@ -27,16 +28,6 @@ def app_for(found: Routing, host: str, path: str) -> str:
     if rule is None:
         return "-"
     return ">" + rule.redirect if rule.redirect else "+".join(target.pool.app for target in rule.targets)
-
-
-ROUTES = (
-    Route("exact", domains=("a.example.com",)),
-    Route("wide", domains=("*.example.com",), prefix="/w"),
-    Route("wider", domains=("*.com",), prefix="/w/x"),
-    Route("any", prefix="/any"),
-    Route("v1", domains=("api.example.com",), prefix="/v1"),
-    Route("v1x", domains=("api.example.com",), prefix="/v1x"),
-)
 
 
 @pytest.mark.parametrize(
