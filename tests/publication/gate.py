@@ -212,6 +212,6 @@ def said(connection: socket.socket, text: bytes) -> bytes:
     """What a TCP backend answers to a line; b"" when the connection is closed instead."""
     try:
         connection.sendall(text + b"\n")
-        return connection.recv(4096).strip()
+        return connection.makefile("rb").readline().strip()
     except (ConnectionError, ssl.SSLError):
         return b""

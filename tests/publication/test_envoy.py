@@ -85,7 +85,8 @@ def test_websocket(clean: Site) -> None:
         "import socket,sys; s=socket.create_connection((sys.argv[1],80),5); "
         "s.sendall(b'GET / HTTP/1.1\\r\\nHost: web.example.com\\r\\nConnection: Upgrade\\r\\n'); "
         "s.sendall(b'Upgrade: websocket\\r\\n\\r\\n'); "
-        "d=s.recv(4096); s.sendall(b'ping'); d+=s.recv(4096); print(d.split()[1].decode(), d[-4:].decode())"
+        "f=s.makefile('rb'); h=[]; all(iter(lambda: h.append(f.readline()) or h[-1].strip(), b'')); "
+        "s.sendall(b'ping'); print(h[0].split()[1].decode(), f.read(4).decode())"
     )
     assert clean.gw.exec(["python3", "-c", script, clean.gw.address]).stdout.split() == ["101", "ping"]
 
