@@ -18,7 +18,7 @@ from k4t import __version__
 from k4t.commands import apps, hosts, jobs, look, nodes, past, plans, secrets, txn, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
-from k4t.options import AppName, Apps, Globals, HostNames, command_of, hoisted, narrowed
+from k4t.options import AppName, Apps, Globals, HostNames, command_of, hoisted, narrowed, permits
 from k4t.render.console import Console, Output
 
 EPILOG = "Global options may stand anywhere on the line. Exit status: docs/commands.md."
@@ -60,7 +60,7 @@ def options(
         raise Usage(f"no output format {output!r}", "-o table, json or jsonl")
     kind: Output = output  # type: ignore[assignment]
     ctx.obj = Globals(
-        db, Console(kind, color=not no_color), yes=yes, allow=allow or [], message=message, wait=wait
+        db, Console(kind, color=not no_color), yes=yes, allow=permits(allow or ()), message=message, wait=wait
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ import typer
 from typer.main import get_command_name
 from typer.models import CommandInfo
 
+from k4t.errors import Usage
+from k4t.model.unsafe import KINDS
 from k4t.render.console import Console
 
 WITH_VALUE = frozenset({"--db", "-o", "--output", "--allow", "-m", "--message"})
@@ -69,14 +71,37 @@ def _next(words: Iterator[str]) -> list[str]:
     return [] if found is None else [found]
 
 
+def permits(words: Sequence[str]) -> frozenset[str]:
+    """What `--allow` was given. Raises Usage for one that permits nothing: a kind that there is not would be found out
+    only when the plan is refused."""
+    for word in words:
+        kind, colon, name = word.partition(":")
+        if kind not in KINDS:
+            raise Usage(f"--allow {word}: nothing is called {kind!r}", _nearest(kind))
+        if colon and not name:
+            raise Usage(f"--allow {word}: no name after the colon", f"--allow {kind} alone permits every one")
+        if colon and not KINDS[kind].name:
+            raise Usage(f"--allow {word}: {kind} takes no name", f"--allow {kind}")
+    return frozenset(words)
+
+
+def _nearest(kind: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(kind, KINDS, 1)
+    return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(sorted(KINDS))}"
+
+
 class Globals:
     """The global options of this run, as the callback below read them."""
 
-    def __init__(self, db: Path, console: Console, *, yes: bool, allow: list[str], message: str, wait: bool) -> None:
+    def __init__(
+        self, db: Path, console: Console, *, yes: bool, allow: frozenset[str], message: str, wait: bool
+    ) -> None:
         self.db = db
         self.console = console
         self.yes = yes
-        self.allow = frozenset(allow)
+        self.allow = allow
         self.message = message
         self.wait = wait
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
-from k4t.errors import NeedsTerminal, Unsafe
+from k4t.errors import Interrupted, NeedsTerminal
 
 Output = Literal["table", "json", "jsonl"]
 CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
@@ -58,7 +58,8 @@ class Console:
         self.note(f"{self.style('k4t:', 'red', stream=sys.stderr)} {text}")
 
     def ask(self, question: str, *, option: str) -> None:
-        """Go on, or raise. Nothing prompts without a terminal: NeedsTerminal names the option to give."""
+        """Go on, or raise Interrupted: a no is the operator's own, as Ctrl-C is. Nothing prompts without a terminal:
+        NeedsTerminal names the option to give."""
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise NeedsTerminal(
                 f"this needs an answer and there is no terminal: {question}", f"if it is yes, give {option}"
@@ -66,7 +67,7 @@ class Console:
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Unsafe("not confirmed: nothing was changed")
+            raise Interrupted("not confirmed: nothing was changed")
 
 
 @contextmanager

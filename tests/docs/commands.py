@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from k4t.cli import app
+from k4t.model.unsafe import KINDS
 
 HEAD = """\
 # The command line
@@ -30,9 +31,16 @@ Nothing asks without a terminal: it says which option to give.
 | 69 | something needed can't be reached |
 | 75 | another run holds the lock: who, where, since when |
 | 77 | refused by a host: its key, the login |
-| 130 | interrupted |
+| 130 | interrupted, or the question was answered with no |
 
 When several hold, the gravest counts: 75, 65, 77, 69, 4, 3, 1.
+
+What is unsafe needs its `--allow`, which `plan` names; `--yes` only answers the question. A kind alone permits all
+of it.
+
+| `--allow` | permits that |
+|---|---|
+@KINDS@
 
 `-o json` prints what programs may build on: keys are added, none is taken away; times are RFC 3339 UTC. `-o jsonl`
 prints one row a line. Shell completion, with the names of your tree: `k4t --install-completion`.
@@ -40,7 +48,8 @@ prints one row a line. Shell completion, with the names of your tree: `k4t --ins
 
 
 def markdown() -> str:
-    parts = [HEAD]
+    kinds = (f"| `{name}{f':{kind.name}' if kind.name else ''}` | {kind.meaning} |" for name, kind in KINDS.items())
+    parts = [HEAD.replace("@KINDS@", "\n".join(kinds))]
     for path, command in commands(typer.main.get_command(app), ("k4t",)):
         parts.append(f"## {' '.join(path)}\n\n```text\n{_help(command, path)}\n```\n")
     return "\n".join(parts)

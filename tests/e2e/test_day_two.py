@@ -172,14 +172,14 @@ def test_what_needs_no_step_is_a_revision_all_the_same(site: Site) -> None:
 
 
 def test_an_answer_of_no_leaves_the_tree_as_it_was(site: Site, lab: Lab) -> None:
-    """At a terminal the plan is shown and asked for; no is exit 4, and nothing has happened."""
+    """At a terminal the plan is shown and asked for; no is exit 130, as Ctrl-C is, and nothing has happened."""
     path = site.app("web", replicas=1)
     site.k4t("apply", "--yes")
     before = path.read_text()
     said, status = at_a_terminal(site, "n\n", "scale", "web", "2")
     assert "Do it? [y/N]" in said
     assert "nothing was changed" in said
-    assert status == 4
+    assert status == 130
     assert path.read_text() == before
     assert len(running(lab)) == 1
     _, status = at_a_terminal(site, "y\n", "scale", "web", "2")
