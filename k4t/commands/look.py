@@ -206,11 +206,7 @@ def audit(
         show.audit(log.entries(given.db), given.console)
         return
     broken = log.breaks(given.db)
-    for line in broken:
-        given.console.note(line)
-    count = len(log.entries(given.db))
-    if not broken:
-        given.console.result(f"{count} lines, each as it was written")
+    show.verified(len(log.entries(given.db)), broken, given.console)
     raise typer.Exit(1 if broken else 0)
 
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from k4t.master.inspection.audit import Break
 from k4t.master.inspection.events import Told
-from k4t.render.console import Console, table
+from k4t.render.console import Console, plural, table
 
 GRAVE = ("die", "oom", "health_status unhealthy")
 
@@ -43,3 +44,15 @@ def audit(entries: Sequence[dict[str, Any]], console: Console) -> None:
         for entry in entries
     ]  # fmt: skip
     console.result(table(("TIME", "WHO", "SERIAL", "RESULT", "APPS", "ALLOWED", "MESSAGE"), rows, console))
+
+
+def verified(count: int, breaks: Sequence[Break], console: Console) -> None:
+    """How many lines the audit log has, and where it is not as it was written."""
+    if console.output != "table":
+        rows = [dataclasses.asdict(one) for one in breaks]
+        console.data({"version": 1, "lines": count, "intact": not breaks, "breaks": rows}, rows="breaks")
+        return
+    for one in breaks:
+        console.note(str(one))
+    if not breaks:
+        console.result(f"{plural(count, 'line')}, each as it was written")

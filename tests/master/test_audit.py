@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from k4t.master.history import WorkingCopy
 from k4t.master.inspection import audit
+from k4t.render import events
+from k4t.render.console import Console
 
 pytestmark = pytest.mark.unit
 
@@ -45,4 +48,17 @@ def test_a_change_is_named_with_file_and_line(tmp_path: Path, change: object, li
     audit.path_of(tmp_path).parent.mkdir()
     lines = written(tmp_path)
     audit.path_of(tmp_path).write_bytes(b"".join(change(lines)))
-    assert audit.breaks(tmp_path)[0].startswith(f"{audit.path_of(tmp_path)}:{line}: ")
+    assert str(audit.breaks(tmp_path)[0]).startswith(f"{audit.path_of(tmp_path)}:{line}: ")
+
+
+def test_programs_are_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`audit verify -o json`: how many lines, whether all are as they were written, and which is not."""
+    audit.path_of(tmp_path).parent.mkdir()
+    lines = written(tmp_path)
+    events.verified(4, audit.breaks(tmp_path), Console("json"))
+    assert json.loads(capsys.readouterr().out) == {"version": 1, "lines": 4, "intact": True, "breaks": []}
+    audit.path_of(tmp_path).write_bytes(b"".join(lines[1:]))
+    events.verified(3, audit.breaks(tmp_path), Console("json"))
+    found = json.loads(capsys.readouterr().out)
+    assert found["intact"] is False
+    assert [(one["file"], one["line"]) for one in found["breaks"]] == [(str(audit.path_of(tmp_path)), 1)]

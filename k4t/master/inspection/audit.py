@@ -6,10 +6,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from k4t.errors import K4tError
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Where the chain does not hold. `line` counts from 1."""
+
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
 
 MAX_BYTES = 256 * 1024 * 1024
 NOTHING = hashlib.sha256(b"").hexdigest()
@@ -29,20 +43,20 @@ def entries(tree: Path) -> list[dict[str, Any]]:
     return found
 
 
-def breaks(tree: Path) -> list[str]:
-    """Where the chain does not hold, as path:line: what. Empty: every line is as it was written."""
+def breaks(tree: Path) -> list[Break]:
+    """Where the chain does not hold. Empty: every line is as it was written."""
     path = path_of(tree)
     found = []
     previous = NOTHING
     for number, line in _lines(path):
         entry = _parsed(line)
         if entry is None:
-            found.append(f"{path}:{number}: this is no line of the audit log")
+            found.append(Break(str(path), number, "this is no line of the audit log"))
         elif entry.get("previous") != previous:
             what = "the line before it is not the one that was there when it was written" if number > 1 else (
                 "it was not the first line: what stood before it is gone"
             )  # fmt: skip
-            found.append(f"{path}:{number}: {what}")
+            found.append(Break(str(path), number, what))
         previous = hashlib.sha256(line).hexdigest()
     return found
 
