@@ -138,6 +138,7 @@ def _options(run: Run, request: Request, observed: Observed, head: Head | None, 
         without=frozenset(resolved.problems),
         now_s=datetime.fromisoformat(run.at).timestamp(),
         before=request.before,
+        lineage=run.copy.lineage(),
     )
 
 

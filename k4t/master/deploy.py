@@ -246,7 +246,10 @@ def _record(
     unfinished = {*failed, *(one.step.app for one in executed.failed), *(step.app for step, _ in executed.skipped)}
     left = former.ended(head.former, plan, unfinished)
     head = dataclasses.replace(
-        head, jobs={**head.jobs, **placed(plan.steps)}, former=left, members=_ids(run, head, decision.observed)
+        head, jobs={**head.jobs, **placed(plan.steps)}, former=left, members=_ids(run, head, decision.observed),
+        lineage=record.lineage(
+            run.copy, decision.head, serial=outcome.serial, who=run.who, at=run.at, emit=run.emit
+        ),
     )  # fmt: skip
     record.write_heads(run.fleet, head, run.emit)
     failpoints.reach("after:record")

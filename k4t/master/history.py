@@ -1,4 +1,5 @@
-"""What this working copy remembers, in `.k4t/` of the tree: the serial it last applied, revisions, the audit log.
+"""What this working copy remembers, in `.k4t/` of the tree: the serial it last applied, revisions, the audit log,
+and whose history that is (`planning.lineage`).
 
 Nothing here is needed to go on from another machine: the head on the hosts is. It serves people, and it tells a
 deliberate step back (this copy applied the newest serial) from an old clone.
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from k4t.errors import K4tError
 from k4t.master.kept import Store
+from k4t.model.snapshot import Lineage
+from k4t.remote.head import lineage_from_json, lineage_to_json
 from k4t.tree.edit import write_file
 
 
@@ -51,6 +54,19 @@ class WorkingCopy:
             return int((self.directory / "base").read_text())
         except (OSError, ValueError):
             return None
+
+    def lineage(self) -> Lineage | None:
+        """Whose history this working copy is part of; None when it never applied, or forgot."""
+        try:
+            return lineage_from_json(json.loads((self.directory / "lineage").read_bytes()))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def keep_lineage(self, lineage: Lineage) -> None:
+        """Raises K4tError naming the path."""
+        if self.lineage() != lineage:
+            self.prepare()
+            write_file(self.directory / "lineage", _line(lineage_to_json(lineage)))
 
     @property
     def store(self) -> Store:

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Literal
 
 from k4t.model.shared import Protocol
+from k4t.model.snapshot import Lineage
 from k4t.model.value import value
 from k4t.registrar.document import Document, Endpoint, Epoch
 
@@ -171,6 +172,8 @@ class Head:
     members: Mapping[str, str] = field(default_factory=dict)
     """The id of what a gateway or DNS server keeps (“gateway/gw1”): a blank replacement has another."""
     former: Mapping[str, Former] = field(default_factory=dict)
+    lineage: Lineage | None = None
+    """Who is the master of this history; None where no k4t said so yet."""
 
 
 @value

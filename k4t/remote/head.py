@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from k4t.errors import K4tError
+from k4t.model.snapshot import Lineage
 from k4t.model.state import Dead, Former, Head, Revision
 from k4t.registrar.document import Document, from_json, to_json
 from k4t.remote.transport import Transport
@@ -46,6 +47,8 @@ def encode(head: Head) -> bytes:
             app: {"spec": one.spec, "documents": [to_json(document) for document in one.documents]}
             for app, one in head.former.items()
         }
+    if head.lineage is not None:
+        content["lineage"] = lineage_to_json(head.lineage)
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
@@ -87,7 +90,25 @@ def _head(found: Mapping[str, object]) -> Head:
         jobs=_texts(found.get("jobs", {})),
         members=_texts(found.get("members", {})),
         former=_former(found.get("former", {})),
+        lineage=lineage_from_json(found.get("lineage")),
     )
+
+
+def lineage_to_json(lineage: Lineage) -> dict[str, object]:
+    return {name: getattr(lineage, name) for name in ("generation", "id", "serial", "who", "at")}
+
+
+def lineage_from_json(value: object) -> Lineage | None:
+    """None for what is none."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        return Lineage(
+            _number(value["generation"]), _text(value["id"]), _number(value.get("serial", 0)),
+            _text(value.get("who", "")), _text(value.get("at", "")),
+        )  # fmt: skip
+    except (KeyError, TypeError):
+        return None
 
 
 def read(transport: Transport, cluster_id: str) -> Head | None:

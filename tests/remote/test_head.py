@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k4t.errors import K4tError
+from k4t.model.snapshot import Lineage
 from k4t.model.state import Former, Head, Revision
 from k4t.registrar.document import Document, Record, Route
 from k4t.remote import head
@@ -34,6 +35,16 @@ def test_round_trip() -> None:
     transport = FakeTransport()
     head.write(transport, HEAD)
     assert head.read(transport, "k7f3q2m9") == HEAD
+
+
+def test_who_is_the_master_is_written_where_it_is_known() -> None:
+    """And costs nobody the head where it isn't understood."""
+    written = dataclasses.replace(HEAD, lineage=Lineage(2, "0123456789abcdef", 44, "anna", "2026-01-01T00:00:00Z"))
+    assert head.parse(head.encode(written)) == written
+    assert b"lineage" not in head.encode(HEAD)
+    data = json.loads(head.encode(HEAD))
+    for strange in ({"generation": "two", "id": "x"}, {}, [], 7):
+        assert head.parse(json.dumps({**data, "lineage": strange}).encode()) == HEAD
 
 
 LEADING = Former(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from k4t.model.app import App
 from k4t.model.participant import Kind
+from k4t.model.snapshot import Lineage
 from k4t.model.state import JobRun
 from k4t.model.value import value
 from k4t.registrar.document import Document
@@ -261,7 +262,7 @@ class Options:
     beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
     `former`: what groups held when this run began, for what is put back where no head tells it.
     `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known. `before`: hashes of apps before this
-    very command edited them.
+    very command edited them. `lineage`: this working copy's.
     """
 
     named: frozenset[str] = frozenset()
@@ -277,3 +278,4 @@ class Options:
     without: frozenset[str] = frozenset()
     now_s: float = 0.0
     before: Mapping[str, str] = field(default_factory=dict)
+    lineage: Lineage | None = None

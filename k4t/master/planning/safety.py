@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from k4t.master.planning.endpoints import by_app, settled_by_app
+from k4t.master.planning.lineage import fenced
 from k4t.master.planning.plan import Options, Publish, Slot, Step, Target, UnsafeChange
 from k4t.master.planning.standing import GroupKey, Standing
 from k4t.master.planning.survey import Group, Survey
@@ -81,11 +82,14 @@ def unsafe_changes(
 
 
 def _rewind(desired: Tree, head: Head | None, options: Options, apps: Collection[str] | None) -> Iterable[UnsafeChange]:
-    """An edit of an app that was behind makes a new one, and would take back all that others have changed in it."""
+    """A working copy that was replaced; a tree, or an app, that was. An edit of an app that was behind makes a new one,
+    and would take back all that others have changed in it."""
+    replaced = fenced(options.lineage, head.lineage if head else None)
     message = behind(desired.sha256, desired.app_sha256, head, options.base_serial, apps)
     edited = [name for name in options.before if name in desired.apps]
     message = message or behind("", options.before, head, options.base_serial, edited)
-    return [UnsafeChange("rewind", "", message)] if message else []
+    said = "; ".join(one for one in (replaced, message) if one)
+    return [UnsafeChange("rewind", "", said)] if said else []
 
 
 def _apps_gone(desired: Tree, survey: Survey, standings: Mapping[str, Standing]) -> Iterable[UnsafeChange]:

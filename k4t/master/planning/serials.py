@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from k4t.master.planning import lineage
 from k4t.model.state import Dead, Head, Revision
 
 REVISIONS_KEPT = 100
 
 
 def newest(heads: Iterable[Head]) -> Head | None:
-    """The head with the highest serial; of two with one serial, the one written later, then by its text."""
-    return max(heads, key=lambda head: (head.serial, head.at, head.tree, head.who), default=None)
+    """The head with the highest serial; of two with one serial, the one written later, then by its text. Its lineage is
+    the newest of all: one that took over may not have reached the host on which an old master worked last."""
+    seen = list(heads)
+    head = max(seen, key=lambda head: (head.serial, head.at, head.tree, head.who), default=None)
+    live = lineage.newest(seen)
+    return head if head is None or head.lineage == live else dataclasses.replace(head, lineage=live)
 
 
 def next_serial(head: Head | None) -> int:
