@@ -21,6 +21,8 @@ K4tError                     1   failed; what served before still serves
 ├── Interrupted            130   stopped by the operator
 ├── LogRefused               1   the redo log is damaged before its end, or can't be written: nothing was sent
 ├── SecretUnavailable        1   its value can't be had here: no identity, not set, the command failed
+├── BadCopy                  1   a copy of the tree that is not to be used: altered, foreign, not certified, broken
+├── NotCertified             1   this machine may sign no copies: the cluster's key has not certified its own
 └── StepError                1   one external call did not do what it should
     ├── EngineRefused        1   the Docker Engine said no
     ├── ImageNotFound        1
@@ -169,6 +171,14 @@ class SecretUnavailable(K4tError):
         super().__init__(f"secret {name} ({where}): {why}", remedy)
         self.name = name
         self.why = why
+
+
+class BadCopy(K4tError):
+    """The message says why; what names the copy puts that before it."""
+
+
+class NotCertified(K4tError):
+    pass
 
 
 class StepError(K4tError):

@@ -53,7 +53,7 @@ class Store:
         """Keep what the tree holds now; answers what the revision's record says about it. `applied`: of every app the
         hash of what was applied last. An app that was edited since is listed as it was applied. Raises K4tError."""
         snapshot = files.read_files(tree)
-        now = {path: sha for path, sha in snapshot.digests.items() if path != "known_hosts"}
+        now = {path: sha for path, sha in snapshot.digests.items() if path not in files.UNVERSIONED}
         found = {path: sha for path, sha in now.items() if not path.startswith("apps/")}
         executable = {path for path in snapshot.executable if path in now}
         unknown = []

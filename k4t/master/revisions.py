@@ -172,7 +172,7 @@ def _tree_back(directory: Path, store: Store, known: Sequence[Entry], to: int | 
     if manifest is None or manifest.unknown:
         what = f"{', '.join(sorted(manifest.unknown))} of serial" if manifest else "serial"
         raise _not_here(entry, f"{what} {entry.serial}", "the tree")
-    now = {path: sha for path, sha in files.read_files(directory).digests.items() if path != "known_hosts"}
+    now = {path: sha for path, sha in files.read_files(directory).digests.items() if path not in files.UNVERSIONED}
     moved = sorted(path for path in now.keys() ^ manifest.files.keys() if path.startswith(HOSTS))
     both = ({path: sha for path, sha in found.items() if path not in moved} for found in (now, manifest.files))
     changes = _changes(directory, store, manifest, *both)

@@ -15,6 +15,7 @@ from k4t.model.app import App
 from k4t.model.hosts import Dns, Gateway, Node, Power, Ssh
 from k4t.model.publish import Certificate
 from k4t.model.shared import NOWHERE, Where
+from k4t.model.snapshot import Recovery
 from k4t.model.value import value
 
 
@@ -36,6 +37,7 @@ class Backup:
     keep: int = 60
     keep_daily: int = 0
     where: Where = NOWHERE
+    encrypted: bool = True
 
 
 @value
@@ -73,8 +75,8 @@ class SecretRef:
 class Tree:
     """One consistent reading of `db/`.
 
-    `sha256` is of all files that count (not `.k4t/`, `known_hosts`, README* and .git*); `app_sha256` of each
-    app's own directory. `no_effect` names what stands in the tree and does nothing yet, for plans to say.
+    `sha256` is of all files that count (not `.k4t/`, `known_hosts`, `recovery.xml`, README* and .git*); `app_sha256`
+    of each app's own directory. `no_effect` names what stands in the tree and does nothing yet, for plans to say.
     """
 
     cluster: Cluster
@@ -87,3 +89,4 @@ class Tree:
     sha256: str = ""
     app_sha256: Mapping[str, str] = field(default_factory=dict)
     no_effect: tuple[str, ...] = ()
+    recovery: Recovery | None = None

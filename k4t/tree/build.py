@@ -6,6 +6,7 @@ from typing import Any
 
 from k4t.model.hosts import AddressPool, Capacity, Dns, Gateway, Node, Power, Script, Ssh
 from k4t.model.publish import Certificate
+from k4t.model.snapshot import Recovery, RecoveryRecipient
 from k4t.model.spec import Backup, Cluster, Registry, Safety, SecretRef
 from k4t.tree.check import Item
 
@@ -53,7 +54,15 @@ def _backup(item: Item) -> Backup:
         keep=values["keep"],
         keep_daily=values["keep-daily"],
         where=item.where,
+        encrypted=values["encrypted"],
     )
+
+
+def recovery(item: Item) -> Recovery:
+    values: dict[str, Any] = item.values
+    recipients = tuple(RecoveryRecipient(str(one.text), _get(one, "name") or "") for one in item.all("recipient"))
+    sealed = item.one("sealed-key")
+    return Recovery(values["key"], recipients, str(sealed.text) if sealed else "", item.where)
 
 
 def _power(item: Item | None, after_apply: Any = "stay") -> Power | None:

@@ -25,7 +25,9 @@ XML_MAX_BYTES = 1 << 20
 FILES_MAX = 200_000
 DEPTH_MAX = 16
 NAME_MAX_BYTES = 200
-_ROOT_FILES = ("cluster.xml", "monitor.xml", "known_hosts")
+UNVERSIONED = ("known_hosts", "recovery.xml")
+"""Facts about machines and keys: no part of what is applied, and of no way back."""
+_ROOT_FILES = ("cluster.xml", "monitor.xml", *UNVERSIONED)
 SECRET_FILES = ("secrets/recipients", "secrets/digest-key")
 _ROOT_DIRECTORIES = (*DIRECTORIES, "apps", "hooks")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -99,7 +101,7 @@ def digest(files: Mapping[str, str]) -> str:
 
 def counts(path: str) -> bool:
     """Whether a file is part of what a tree (or an app) is, and not a note beside it."""
-    return path != "known_hosts" and not (path.startswith(("README", ".git")) or "/README" in path or "/.git" in path)
+    return path not in UNVERSIONED and not (path.startswith(("README", ".git")) or "/README" in path or "/.git" in path)
 
 
 def _signature(status: os.stat_result) -> Signature:

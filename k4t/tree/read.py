@@ -20,6 +20,7 @@ from k4t.errors import Finding, InvalidTree, Usage
 from k4t.model.app import App
 from k4t.model.publish import Certificate
 from k4t.model.shared import Where
+from k4t.model.snapshot import Recovery
 from k4t.model.spec import SecretRef, Tree
 from k4t.tree import build, build_app, scan
 from k4t.tree.attached import Attached
@@ -50,7 +51,7 @@ class Refused(Exception):
         self.line, self.code, self.message, self.remedy = line, code, message, remedy
 
 
-REMARKS = frozenset({"no-surge", "no-group", "certificate-domain"})
+REMARKS = frozenset({"no-surge", "no-group", "certificate-domain", "backup-in-the-clear"})
 """Codes of findings that are no errors."""
 
 
@@ -115,6 +116,7 @@ class _Reader:
         reading.certificates = self._with_chains(self._hosts("certificates", build.certificate))
         reading.secrets |= self._hosts("secrets", build.secret)
         self._monitor()
+        reading.recovery = self._recovery()
         names["gateway group"] = self._groups("gateways", {g.group for g in reading.gateways.values()})
         names["dns group"] = self._groups("dns", {d.group for d in reading.dns.values()})
         self.findings += check_tree(reading)
@@ -143,6 +145,7 @@ class _Reader:
             self.snapshot.sha256(),
             self.snapshot.app_sha256(),
             tuple(dict.fromkeys(self.no_effect)),
+            reading.recovery,
         )
 
     def _groups(self, kind: str, found: set[str]) -> set[str]:
@@ -271,6 +274,11 @@ class _Reader:
     def _monitor(self) -> None:
         if "monitor.xml" in self.snapshot.texts and (node := self._parse("monitor.xml", FILES["monitor.xml"])):
             self._checked(node, FILES["monitor.xml"])
+
+    def _recovery(self) -> Recovery | None:
+        node = self._parse("recovery.xml", FILES["recovery.xml"])
+        item = self._checked(node, FILES["recovery.xml"]) if node else None
+        return build.recovery(item) if item else None
 
     def _checked(self, node: Node, row: Element) -> Item | None:
         before = len(self.findings)

@@ -11,6 +11,7 @@ from k4t.tree.schema_app import APP
 from k4t.tree.schema_cluster import CLUSTER
 from k4t.tree.schema_hosts import CERTIFICATE, DNS, GATEWAY, NODE, SECRET
 from k4t.tree.schema_monitor import MONITOR
+from k4t.tree.schema_recovery import RECOVERY
 from k4t.tree.table import Element
 
 FILES: Mapping[str, Element] = {
@@ -22,6 +23,7 @@ FILES: Mapping[str, Element] = {
     "certificates/NAME.xml": CERTIFICATE,
     "secrets/NAME.xml": SECRET,
     "monitor.xml": MONITOR,
+    "recovery.xml": RECOVERY,
 }
 DIRECTORIES: Mapping[str, Element] = {
     "nodes": NODE,

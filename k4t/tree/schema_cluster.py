@@ -50,6 +50,9 @@ CLUSTER: Element = element(
         attribute("every", v.PERIOD, "How often a copy is due.", "1h"),
         attribute("keep", v.POSITIVE, "How many copies are kept.", "60"),
         attribute("keep-daily", v.COUNT, "How many more are kept, one a day.", "0"),
+        attribute(
+            "encrypted", v.BOOLEAN, "`false`: whoever reads the copies reads the tree. Plans warn of it.", "true"
+        ),
         many=True,
         effect=False,
     ),

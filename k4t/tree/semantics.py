@@ -12,6 +12,7 @@ from k4t.model.app import App
 from k4t.model.hosts import Dns, Gateway, Node
 from k4t.model.publish import Certificate, srv_name
 from k4t.model.shared import Where
+from k4t.model.snapshot import Recovery
 from k4t.model.spec import Cluster, SecretRef
 from k4t.tree.check import Reference
 from k4t.tree.nearest import did_you_mean
@@ -36,6 +37,7 @@ class Reading:
     names: dict[str, set[str]] = field(default_factory=dict)
     references: list[Reference] = field(default_factory=list)
     certificate_files: set[str] = field(default_factory=set)
+    recovery: Recovery | None = None
 
 
 def check_tree(reading: Reading) -> Findings:
@@ -196,6 +198,13 @@ def _cluster(cluster: Cluster | None) -> Findings:
     for backup in cluster.backups:
         if bool(backup.node) == bool(backup.host):
             yield finding(backup.where, "backup", "a backup has either node or host", "write exactly one of them")
+        elif not backup.encrypted:
+            message = f"copies on {backup.node or backup.host} are not encrypted: whoever reads them reads the tree"
+            yield finding(backup.where, "backup-in-the-clear", message, 'remove encrypted="false"')
+    power = cluster.power
+    if power is not None and power.after_apply == "off" and not (power.host and power.off):
+        message = 'after-apply="off" without the host that goes off, or the command that does it'
+        yield finding(cluster.where, "power", message, "write <power host= off=>")
     for name, text in cluster.variables.items():
         if "${" in text:
             message = f"variable {name} holds ${{: variables don't use each other"

@@ -365,6 +365,13 @@ CRON = Type("a schedule of five fields", "30 3 * * *", _cron)
 TIMEZONE = like("a time zone", "Europe/Berlin", r"[A-Za-z][A-Za-z0-9_+\-]*(/[A-Za-z0-9_+\-]+)*")
 COMMAND = Type("a command", "pass show k4t", _words)
 POWER_COMMAND = Type("a command, or wol and a MAC address", "virsh start node1", _mac_or_words)
+PUBLIC_KEY = like("a public key such as ed25519:…", "ed25519:" + "A" * 43 + "=", r"ed25519:[A-Za-z0-9+/]{43}=")
+RECIPIENT = like(
+    "an age1… key, or an ssh-ed25519 or ssh-rsa public key",
+    "age1…",
+    r"age1[a-z0-9]{20,4000}|ssh-(ed25519|rsa) [A-Za-z0-9+/]{20,4000}={0,2}",
+)
+SEALED = like("base64 of an age file", "YWdlLWVuY3J5cHRpb24…", r"[A-Za-z0-9+/]{40,65536}={0,2}")
 CLUSTER_ID = like("4 to 40 characters of a-z, 0-9 and -", "k7f3q2m9", r"[a-z0-9][a-z0-9-]{2,38}[a-z0-9]")
 FORMAT = choice("1")
 RECORD_NAME = like(
