@@ -75,10 +75,9 @@ CLUSTER: Element = element(
     element(
         "power",
         "The master's own power.",
-        attribute("host", v.HOST, "The master's host."),
-        attribute("on", v.POWER_COMMAND, "Switches it on, run elsewhere; `wol MAC` is built in."),
+        attribute("host", v.HOST, "The master's host, as it calls itself: no other machine is switched off."),
+        attribute("on", v.POWER_COMMAND, "Switches it on, run elsewhere; `wol MAC [BROADCAST]` is built in."),
         attribute("off", v.COMMAND, "Switches it off."),
-        attribute("after-apply", v.choice("stay", "off"), "What it does when an apply is done.", "stay"),
-        effect=False,
+        attribute("after-apply", v.choice("stay", "off"), "What it does after an apply, when nothing is open.", "stay"),
     ),
 )

@@ -30,7 +30,7 @@ def power(meaning: str) -> Element:
     return element(
         "power",
         meaning,
-        attribute("on", v.POWER_COMMAND, "Switches it on; `wol MAC` is built in.", effect=False),
+        attribute("on", v.POWER_COMMAND, "Switches it on; `wol MAC [BROADCAST]` is built in."),
         attribute("off", v.COMMAND, "Switches it off; it is also the fence."),
     )
 

@@ -203,8 +203,8 @@ def _cluster(cluster: Cluster | None) -> Findings:
             yield finding(backup.where, "backup-in-the-clear", message, 'remove encrypted="false"')
     power = cluster.power
     if power is not None and power.after_apply == "off" and not (power.host and power.off):
-        message = 'after-apply="off" without the host that goes off, or the command that does it'
-        yield finding(cluster.where, "power", message, "write <power host= off=>")
+        message = '<power after-apply="off"> needs the host that goes off, and the command that does it'
+        yield finding(cluster.where, "power", message, "write host= and off=")
     for name, text in cluster.variables.items():
         if "${" in text:
             message = f"variable {name} holds ${{: variables don't use each other"

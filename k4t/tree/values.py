@@ -286,11 +286,17 @@ def _words(text: str) -> str:
 
 
 def _mac_or_words(text: str) -> str:
-    if text.startswith("wol "):
-        if not re.fullmatch(r"wol [0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", text):
-            raise ValueError("“wol” wants one MAC address, as in wol 52:54:00:12:34:56")
-        return text
-    return _words(text)
+    if not text.startswith("wol "):
+        return _words(text)
+    mac, _, broadcast = text.removeprefix("wol ").partition(" ")
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", mac):
+        raise ValueError("“wol” wants one MAC address, as in wol 52:54:00:12:34:56")
+    if broadcast or text.endswith(" "):
+        try:
+            ipaddress.IPv4Address(broadcast)
+        except ValueError:
+            raise ValueError("a broadcast address such as 10.0.0.255 may follow the MAC address") from None
+    return text
 
 
 TEXT = Type("any text", "text", _text)
@@ -364,7 +370,7 @@ GPUS = like("all, a number, or a list of device ids", "all", r"all|[0-9]{1,3}|[A
 CRON = Type("a schedule of five fields", "30 3 * * *", _cron)
 TIMEZONE = like("a time zone", "Europe/Berlin", r"[A-Za-z][A-Za-z0-9_+\-]*(/[A-Za-z0-9_+\-]+)*")
 COMMAND = Type("a command", "pass show k4t", _words)
-POWER_COMMAND = Type("a command, or wol and a MAC address", "virsh start node1", _mac_or_words)
+POWER_COMMAND = Type("a command, or wol MAC [BROADCAST]", "virsh start node1", _mac_or_words)
 PUBLIC_KEY = like("a public key such as ed25519:…", "ed25519:" + "A" * 43 + "=", r"ed25519:[A-Za-z0-9+/]{43}=")
 RECIPIENT = like(
     "an age1… key, or an ssh-ed25519 or ssh-rsa public key",
