@@ -43,7 +43,8 @@ def test_who_is_the_master_is_written_where_it_is_known() -> None:
     assert head.parse(head.encode(written)) == written
     assert b"lineage" not in head.encode(HEAD)
     data = json.loads(head.encode(HEAD))
-    for strange in ({"generation": "two", "id": "x"}, {}, [], 7):
+    nonsense: tuple[object, ...] = ({"generation": "two", "id": "x"}, {}, [], 7)
+    for strange in nonsense:
         assert head.parse(json.dumps({**data, "lineage": strange}).encode()) == HEAD
 
 
