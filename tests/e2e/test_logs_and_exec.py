@@ -27,10 +27,10 @@ echo bad news >&amp;2; exec sleep 600</arg></command>"""
 TALKING = """\
   <command><arg>/bin/sh</arg><arg>-c</arg><arg>i=0
 while :; do i=$((i+1)); echo "tick $i"; sleep 0.2; done</arg></command>"""
-QUIET = "  <health><exec><arg>true</arg></exec></health>"
+QUIET = '  <health interval="500ms"><exec><arg>true</arg></exec></health>'
 
 
-def until(wanted: Callable[[], bool], timeout_s: float = 20) -> None:
+def until(wanted: Callable[[], bool], timeout_s: float = 60) -> None:
     """Wait for something to become true."""
     deadline = time.monotonic() + timeout_s
     while not wanted():
@@ -86,7 +86,7 @@ def test_followed_logs_go_on_also_with_containers_that_come_later(site: Site) ->
     ticks = [int(row["text"].split()[1]) for row in seen if row["app"] == "web"]
     assert ticks == list(range(1, len(ticks) + 1))
     follow.send_signal(signal.SIGINT)
-    _, said = follow.communicate(timeout=20)
+    _, said = follow.communicate(timeout=60)
     assert (follow.returncode, said) == (0, "")
 
 
@@ -156,21 +156,27 @@ def test_exec_with_a_terminal(site: Site) -> None:
     """The command has a terminal of our size, follows its changes, reads keys raw; its status is ours."""
     site.app("web", replicas=1)
     site.k4t("apply", "--yes")
-    script = "tty; sleep 1; stty size; read a; stty size; sleep 100; read b; echo back-$b; exit 9"
+    sized = 'while [ "$(stty size)" != "%s" ]; do sleep 0.1; done; echo is %s'
+    steps = (
+        sized % ("33 101", "33"),
+        sized % ("44 120", "44"),
+        "sleep 1000; echo woke",
+        "read b; echo back-$b; exit 9",
+    )
     child, terminal = pty.fork()
     if child == 0:
-        argv = site.argv("exec", "web", "-it", "--", "sh", "-c", f"trap : INT; {script}")
+        argv = site.argv("exec", "web", "-it", "--", "sh", "-c", f"trap : INT; {'; '.join(steps)}")
         os.execve(argv[0], argv, site.environment({"TERM": "xterm", "LINES": "", "COLUMNS": ""}))  # noqa: S606
     _resize(terminal, 33, 101)
-    assert "33 101" in _read_until(terminal, "33 101")
+    assert "is 33" in _read_until(terminal, "is 33")
     _resize(terminal, 44, 120)
     os.kill(child, signal.SIGWINCH)
-    time.sleep(1)
-    os.write(terminal, b"go\n")
-    assert "44 120" in _read_until(terminal, "44 120")
-    time.sleep(0.5)
-    os.write(terminal, b"\x03")  # Ctrl-C is the command's: it ends the sleep, not us
-    time.sleep(0.5)
+    assert "is 44" in _read_until(terminal, "is 44")
+    said = ""
+    for _ in range(10):  # once is enough, unless it comes before the sleep has begun
+        os.write(terminal, b"\x03")  # Ctrl-C is the command's: it ends the sleep, not us
+        if "woke" in (said := said + _read_until(terminal, "woke", timeout_s=3)):
+            break
     os.write(terminal, b"42\n")
     assert "back-42" in _read_until(terminal, "back-42")
     _drain(terminal)
@@ -185,7 +191,7 @@ def _resize(terminal: int, rows: int, columns: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def _read_until(terminal: int, text: str, timeout_s: float = 20) -> str:
+def _read_until(terminal: int, text: str, timeout_s: float = 60) -> str:
     said = ""
     deadline = time.monotonic() + timeout_s
     while text not in said and time.monotonic() < deadline:
@@ -251,8 +257,8 @@ def test_top_shows_what_each_container_uses(site: Site) -> None:
     site.app("idle", port=8082)
     site.k4t("apply", "--yes")
     found = {one["app"]: one for one in site.json("top")["containers"]}
-    assert 0.2 < found["busy"]["cpus"] < 0.8
-    assert found["idle"]["cpus"] < 0.2
+    assert 0.05 < found["busy"]["cpus"] < 0.8  # half a processor, where nobody else wants it
+    assert found["idle"]["cpus"] < 0.05
     assert 0 < found["busy"]["memory_bytes"] < 64 << 20 == found["busy"]["memory_limit_bytes"]
     assert "idle.0" in site.k4t("top", "idle").stdout
 
