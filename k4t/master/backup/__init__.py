@@ -1,0 +1,1 @@
+"""Copies of the tree: made, kept on nodes, read, and put back."""
