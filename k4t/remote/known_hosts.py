@@ -35,9 +35,14 @@ class HostKey:
         return fingerprint(self)
 
     @property
+    def short_type(self) -> str:
+        """ED25519, ECDSA, RSA …"""
+        return _short(self.type)
+
+    @property
     def words(self) -> str:
         """ED25519 SHA256:…, as `ssh` shows it."""
-        return f"{_short(self.type)} {self.fingerprint}"
+        return f"{self.short_type} {self.fingerprint}"
 
 
 @value
@@ -178,6 +183,31 @@ class KnownHosts:
         return [entry for entry in entries if entry.marker == "revoked" and matches(entry.hosts, name)]
 
 
+class Fingerprints(KnownHosts):
+    """Hosts by the fingerprints of their keys alone, wherever they are met: what a recovery kit knows. `prints`: (name
+    as in `lookup_name`, or "", “ED25519”, “SHA256:…”)."""
+
+    def __init__(self, prints: Iterable[tuple[str, str, str]]) -> None:
+        super().__init__(())
+        self._prints = tuple(prints)
+
+    def known(self, name: str) -> tuple[Entry, ...]:
+        """What types of keys to ask a host for: its own, if it has not moved. They hold no key."""
+        own = [one for one in self._prints if one[0] == name] or self._prints
+        types = dict.fromkeys(type for _, short, _ in own for type in _LONG.get(short, ()))
+        return tuple(Entry("", name, HostKey(type, b""), "", 0) for type in types)
+
+    def check(self, host: str, name: str, presented: HostKey) -> None:
+        """Raises HostKeyUnknown unless the key is one of them."""
+        if not any(fingerprint == presented.fingerprint for _, _, fingerprint in self._prints):
+            raise HostKeyUnknown(
+                f"the kit knows no host with the key that {name} presents, {presented.words}",
+                f"nothing was sent; compare it on the host (ssh-keygen -lf /etc/ssh/ssh_host_"
+                f"{_file_type(presented.type)}_key.pub), then add --trust {presented.fingerprint}",
+                host=host,
+            )
+
+
 def enrol(path: Path, names: Sequence[str], keys: Iterable[HostKey]) -> None:
     """Make `keys` the only ones that this file holds for `names`. Every other line stays, byte for byte.
 
@@ -241,6 +271,10 @@ def _read(path: Path) -> tuple[Entry, ...]:
 def _bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(MAX_FILE_BYTES)
+
+
+_ECDSA = tuple(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521))
+_LONG = {"ED25519": ("ssh-ed25519",), "ECDSA": _ECDSA, "RSA": ("ssh-rsa",)}
 
 
 def _short(key_type: str) -> str:

@@ -68,9 +68,9 @@ SCANNED_TYPES = (("ssh-ed25519",), ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"
 class Connector:
     """Opens connections for one run. Safe for many threads; jump hosts are shared.
 
-    `known_hosts` are asked in order (db/known_hosts first), then those that ~/.ssh/config names. `max_logins` bounds
-    the logins under way at once, `run_id` marks every command (see `k4t.remote.lock`). `environ` gives HOME,
-    SSH_AUTH_SOCK and PATH.
+    `known_hosts` are asked in order (db/known_hosts first), then those that ~/.ssh/config names; or, in their place,
+    `trusted` alone. `max_logins` bounds the logins under way at once, `run_id` marks every command (see
+    `k4t.remote.lock`). `environ` gives HOME, SSH_AUTH_SOCK and PATH.
     """
 
     def __init__(
@@ -80,8 +80,10 @@ class Connector:
         run_id: str,
         max_logins: int = 16,
         environ: Mapping[str, str] | None = None,
+        trusted: KnownHosts | None = None,
     ) -> None:
         self.run_id = run_id
+        self._trusted = trusted
         self._files = tuple(known_hosts)
         self._environ = dict(os.environ if environ is None else environ)
         self._resolver = Resolver(self._environ, _read_config)
@@ -111,6 +113,15 @@ class Connector:
             with contextlib.suppress(_NoCommonKeyType), self._start(name, target, types) as transport:
                 keys.append(_host_key(transport))
         return _key_name(target), tuple(keys)
+
+    def way(self, name: str, ssh: Ssh, address: str) -> tuple[tuple[Target, tuple[HostKey, ...]], ...]:
+        """Where a connection to this host would go, jump hosts first, and the keys by which each is known. Connects to
+        nobody. Raises HostUnreachable for a configuration that can't be read."""
+        target = self._resolver.resolve(name, ssh, address)
+        hops = (*target.jumps, target)
+        return tuple(
+            (hop, tuple(entry.key for entry in self._known_hosts(hop).known(_key_name(hop)))) for hop in hops
+        )  # fmt: skip
 
     def close(self) -> None:
         """Ends the connections to jump hosts; those to hosts are their owners'."""
@@ -184,6 +195,8 @@ class Connector:
             return sessions[-1]
 
     def _known_hosts(self, target: Target) -> KnownHosts:
+        if self._trusted is not None:
+            return self._trusted
         files = tuple(dict.fromkeys((*self._files, *target.known_hosts)))
         with self._lock:
             if files not in self._known:

@@ -81,6 +81,28 @@ def decrypt(data: bytes, identities: Sequence[Any]) -> bytes:
         raise K4tError("it is no age file, or damaged", "restore it") from None
 
 
+def encrypt_stream(source: Any, sink: Any, recipients: Sequence[str]) -> None:
+    """From one binary file (or what has `read`) into another, without holding either. Raises Usage for what is no
+    recipient."""
+    import pyrage
+
+    pyrage.encrypt_io(source, sink, [parse_recipient(one) for one in recipients])
+
+
+def decrypt_stream(source: Any, sink: Any, identities: Sequence[Any]) -> None:
+    """Raises as `decrypt`, and what `sink` raises. What was written before an error counts for nothing."""
+    import pyrage
+
+    if not identities:
+        raise NoIdentity("no identity here", "name a file that holds one")
+    try:
+        pyrage.decrypt_io(source, sink, list(identities))
+    except (pyrage.DecryptError, OSError) as error:
+        if "No matching keys" in str(error):
+            raise NoIdentity("it is not encrypted to the identity here", "name a file that holds another") from None
+        raise K4tError("it is no age file, or damaged") from None
+
+
 def read_identities(path: Path) -> list[Any]:
     """The identities of one file. Raises NoIdentity when there is none, K4tError when others may read it or it is
     no identity. Nothing of its content gets into a message."""
@@ -100,6 +122,16 @@ def read_identities(path: Path) -> list[Any]:
             "name another with K4T_IDENTITY; one with a passphrase can't be used",
         )
     return found
+
+
+def parse_identity(text: str) -> str:
+    """The recipient that belongs to an “AGE-SECRET-KEY-1…”. Raises ValueError, which doesn't repeat it."""
+    from pyrage import IdentityError, x25519
+
+    try:
+        return str(x25519.Identity.from_str(text.strip()).to_public())
+    except IdentityError:
+        raise ValueError("it is no age identity") from None
 
 
 def make_identity(path: Path, comment: str) -> str:
