@@ -114,7 +114,7 @@ class Resolver:
         """A chain `[user@]host[:port],…`; the way to the first may have jumps of its own, as with OpenSSH."""
         hops: list[Target] = []
         for number, hop in enumerate(text.split(",")):
-            user, host, port = _split_hop(hop.strip())
+            user, host, port = split_hop(hop.strip())
             target = self._target(host, user, port, Ssh(jump="" if number == 0 else "none"), depth + 1)
             hops += [*target.jumps, target]
         if len(hops) > MAX_JUMPS:
@@ -261,7 +261,8 @@ def _first(options: Options, keyword: str) -> str:
     return values[0] if values else ""
 
 
-def _split_hop(text: str) -> tuple[str, str, int | None]:
+def split_hop(text: str) -> tuple[str, str, int | None]:
+    """User ("" for none), host and port of `[user@]host[:port]`; an IPv6 address with a port stands in brackets."""
     user, _, rest = text.removeprefix("ssh://").rpartition("@")
     if rest.startswith("["):
         host, _, tail = rest[1:].partition("]")

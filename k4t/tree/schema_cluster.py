@@ -44,17 +44,16 @@ CLUSTER: Element = element(
     ),
     element(
         "backup",
-        "A place for copies of the tree.",
+        "A place for copies of the tree; see docs/backup.md.",
         attribute("node", v.NAMED, "A node of this tree; or `host`.", refers="nodes"),
-        attribute("host", v.HOST, "A host that is no node; or `node`."),
+        attribute("host", v.LOGIN_HOST, "A host that is no node, `user@host:port`; or `node`. Else as `<ssh>` says."),
         attribute("every", v.PERIOD, "How often a copy is due.", "1h"),
-        attribute("keep", v.POSITIVE, "How many copies are kept.", "60"),
-        attribute("keep-daily", v.COUNT, "How many more are kept, one a day.", "0"),
+        attribute("keep", v.POSITIVE, "How many versions are kept: an unchanged tree makes none.", "60"),
+        attribute("keep-daily", v.COUNT, "How many more of the older ones are kept, one a day.", "0"),
         attribute(
             "encrypted", v.BOOLEAN, "`false`: whoever reads the copies reads the tree. Plans warn of it.", "true"
         ),
         many=True,
-        effect=False,
     ),
     element(
         "publication",

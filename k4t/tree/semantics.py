@@ -195,11 +195,16 @@ def _verbs(one: Gateway | Dns) -> Findings:
 def _cluster(cluster: Cluster | None) -> Findings:
     if cluster is None:
         return
+    places: set[str] = set()
     for backup in cluster.backups:
+        place = backup.node or backup.host
+        if place and place in places:
+            yield finding(backup.where, "backup", f"two <backup> are {place}", "keep one: its copies are one history")
+        places.add(place)
         if bool(backup.node) == bool(backup.host):
             yield finding(backup.where, "backup", "a backup has either node or host", "write exactly one of them")
         elif not backup.encrypted:
-            message = f"copies on {backup.node or backup.host} are not encrypted: whoever reads them reads the tree"
+            message = f"copies on {place} are not encrypted: whoever reads them reads the tree"
             yield finding(backup.where, "backup-in-the-clear", message, 'remove encrypted="false"')
     power = cluster.power
     if power is not None and power.after_apply == "off" and not (power.host and power.off):

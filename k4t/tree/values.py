@@ -18,6 +18,7 @@ NAME_MAX = 40
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_\-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_LOGIN_HOST = rf"([A-Za-z0-9_][A-Za-z0-9_.\-]*@)?({_DOMAIN}|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\])(:([0-9]{{1,5}}))?"
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE_BYTES |= {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -266,6 +267,13 @@ def _cron(text: str) -> str:
     return text
 
 
+def _login_host(text: str) -> str:
+    found = re.fullmatch(_LOGIN_HOST, text)
+    if not found or not 1 <= int(found.groups()[-1] or 22) <= 65535:
+        raise ValueError
+    return text
+
+
 def _cron_field(text: str, low: int, high: int) -> bool:
     for part in text.split(","):
         found = re.fullmatch(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?", part)
@@ -328,6 +336,7 @@ PORT_RANGE = Type("a range of ports from 1 to 65535", "20000-29999", _port_range
 STATUS = Type("an HTTP status or a range of them", "200-399", _status, r"[1-5][0-9][0-9](-[1-5][0-9][0-9])?")
 MODE = Type("a file mode in octal", "0444", _mode, r"0?[0-7]{3}")
 HOST = like("a host name or address", "node1.example.com", rf"{_DOMAIN}|[0-9A-Fa-f:.]+")
+LOGIN_HOST = Type("[user@]host[:port]", "copies@backup.example.com", _login_host, _LOGIN_HOST)
 REGISTRY = like(
     "a registry's host, with its port where it has one", "registry.example.com:5000", rf"{_DOMAIN}(:[0-9]{{1,5}})?"
 )
