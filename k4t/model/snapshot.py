@@ -22,7 +22,7 @@ class Lineage:
 class Manifest:
     """What a snapshot says of itself, signed. `lineage` is the id alone. `time`: RFC 3339 UTC. `tree`: a keyed hash of
     what was packed. `previous`: sha256 of the manifest before it; "" for the first. `sha256` and `size_bytes` are of
-    what follows the header."""
+    what follows the header, `archive_bytes` the size of what comes out of it."""
 
     cluster: str
     generation: int
@@ -35,6 +35,7 @@ class Manifest:
     sha256: str
     size_bytes: int
     encrypted: bool
+    archive_bytes: int = 0
 
     @property
     def order(self) -> tuple[int, int, int]:

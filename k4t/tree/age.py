@@ -134,17 +134,23 @@ def parse_identity(text: str) -> list[Any]:
         raise ValueError("it is no age identity") from None
 
 
-def make_identity(path: Path, comment: str) -> str:
-    """Write a new identity (mode 0600, its directory 0700) and return its recipient. Never overwrites."""
+def new_identity(comment: str) -> tuple[str, str]:
+    """The text of an identity file, and the recipient."""
     from pyrage import x25519
 
     made = x25519.Identity.generate()
     public = str(made.to_public())
+    return f"# {comment}\n# public key: {public}\n{made}\n", public
+
+
+def make_identity(path: Path, comment: str) -> str:
+    """Write a new identity (mode 0600, its directory 0700) and return its recipient. Never overwrites."""
+    text, public = new_identity(comment)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"# {comment}\n# public key: {public}\n{made}\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

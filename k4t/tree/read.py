@@ -7,6 +7,7 @@ All findings of all files are told at once.
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from k4t.tree import build, build_app, scan
 from k4t.tree.attached import Attached
 from k4t.tree.check import Checker, Item, Node, cut
 from k4t.tree.defaults import merge
-from k4t.tree.files import Changed, Snapshot, read_files
+from k4t.tree.files import XML_MAX_BYTES, Changed, Snapshot, read_files
 from k4t.tree.schema import DEFAULTS_APP, DEFAULTS_NODE, DIRECTORIES, FILES
 from k4t.tree.semantics import Reading, check_tree
 from k4t.tree.semantics_app import check_app
@@ -76,6 +77,25 @@ def read_tree(directory: Path) -> Tree:
     raise Usage(f"the tree at {directory} changes while it is read ({ATTEMPTS} attempts)", "try again when it is quiet")
 
 
+def read_recovery(directory: Path) -> Recovery | None:
+    """recovery.xml alone, of whatever directory; None when there is none. Raises InvalidTree."""
+    name = "recovery.xml"
+    try:
+        descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            snapshot = Snapshot(directory, texts={name: file.read(XML_MAX_BYTES + 1)})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        remedy = "look at its owner and mode"
+        raise InvalidTree([Finding(name, 0, "unreadable", f"can't be read: {error.strerror}", remedy)]) from None
+    reader = _Reader(snapshot)
+    found = reader.recovery()
+    if reader.findings:
+        raise InvalidTree(dict.fromkeys(_presentable(finding) for finding in reader.findings))
+    return found
+
+
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Nothing here makes cycles; the collector would walk all of a large tree again and again."""
@@ -116,7 +136,7 @@ class _Reader:
         reading.certificates = self._with_chains(self._hosts("certificates", build.certificate))
         reading.secrets |= self._hosts("secrets", build.secret)
         self._monitor()
-        reading.recovery = self._recovery()
+        reading.recovery = self.recovery()
         names["gateway group"] = self._groups("gateways", {g.group for g in reading.gateways.values()})
         names["dns group"] = self._groups("dns", {d.group for d in reading.dns.values()})
         self.findings += check_tree(reading)
@@ -275,7 +295,7 @@ class _Reader:
         if "monitor.xml" in self.snapshot.texts and (node := self._parse("monitor.xml", FILES["monitor.xml"])):
             self._checked(node, FILES["monitor.xml"])
 
-    def _recovery(self) -> Recovery | None:
+    def recovery(self) -> Recovery | None:
         node = self._parse("recovery.xml", FILES["recovery.xml"])
         item = self._checked(node, FILES["recovery.xml"]) if node else None
         return build.recovery(item) if item else None
