@@ -82,9 +82,9 @@ def keys_directory(cluster_id: str) -> Path:
 # --- to sign -----------------------------------------------------------------------------------------------------
 
 
-def load(tree: Tree) -> Keys | None:
-    """None when this machine may not sign for the tree (or the tree has no recovery.xml). Raises K4tError when others
-    may read its keys, or they are broken."""
+def load(tree: Tree, use: str = USES[0]) -> Keys | None:
+    """None when this machine may not sign that for the tree (or the tree has no recovery.xml). Raises K4tError when
+    others may read its keys, or they are broken."""
     if tree.recovery is None:
         return None
     directory = keys_directory(tree.cluster.id)
@@ -97,7 +97,7 @@ def load(tree: Tree) -> Keys | None:
         granted = envelope.read_certificate(text, certified, tree.cluster.id, tree.recovery.key)
     except (BadCopy, ValueError, KeyError, TypeError):
         return None
-    if granted.key != signing.public_of(private) or "snapshots" not in granted.uses:
+    if granted.key != signing.public_of(private) or use not in granted.uses:
         return None
     return Keys(tree.cluster.id, private, text, certified, tree.recovery)
 
