@@ -42,10 +42,15 @@ def scale(
     no_apply: NoApply = False,
 ) -> None:
     """Set an app's number of replicas."""
+    scale_to(ctx.obj, name, replicas, no_apply=no_apply)
+
+
+def scale_to(given: Globals, name: str, replicas: int, *, no_apply: bool = False) -> None:
+    """`k4t scale`, whoever asks for it; leaves with the exit status."""
     from k4t.tree import changes
 
     named = [f"empty-app:{name}"] if replicas == 0 else []
-    _change(ctx.obj, name, lambda edit, app: changes.scale(edit, app, replicas), named, no_apply=no_apply)
+    _change(given, name, lambda edit, app: changes.scale(edit, app, replicas), named, no_apply=no_apply)
 
 
 @change_app.command("image", epilog="Example: k4t image web :1.5")

@@ -27,13 +27,21 @@ def node_cordon(ctx: typer.Context, name: NodeName, no_apply: NoApply = False) -
 @node_app.command("drain", epilog="Example: k4t node drain node1")
 def node_drain(ctx: typer.Context, name: NodeName, no_apply: NoApply = False) -> None:
     """Move everything off a node: the new replica serves before the old one goes."""
-    _set(ctx.obj, _node(ctx.obj, name), "drained", no_apply=no_apply)
+    drain(ctx.obj, name, no_apply=no_apply)
+
+
+def drain(given: Globals, name: str, *, no_apply: bool = False) -> None:
+    """`k4t node drain`, whoever asks for it; leaves with the exit status. So do `uncordon` and `give_up`."""
+    _set(given, _node(given, name), "drained", no_apply=no_apply)
 
 
 @node_app.command("uncordon", epilog="Example: k4t node uncordon node1")
 def node_uncordon(ctx: typer.Context, name: NodeName, no_apply: NoApply = False) -> None:
     """Let a node take replicas again. What a dead one still runs is stopped first."""
-    given: Globals = ctx.obj
+    uncordon(ctx.obj, name, no_apply=no_apply)
+
+
+def uncordon(given: Globals, name: str, *, no_apply: bool = False) -> None:
     node = _node(given, name)
     if node.availability == "dead" and not no_apply:
         _clean_return(given, node)
@@ -47,9 +55,12 @@ def node_dead(
     fence: Annotated[bool, typer.Option("--fence", help="Switch it off first, with its <power off>.")] = False,
 ) -> None:
     """Give a node up: withdraw its endpoints, run its replicas elsewhere."""
+    give_up(ctx.obj, name, fence=fence)
+
+
+def give_up(given: Globals, name: str, *, fence: bool) -> None:
     from k4t.master import leave
 
-    given: Globals = ctx.obj
     node = _node(given, name)
     if not fence:
         leave.refuse_unfenced(node, given.allow)

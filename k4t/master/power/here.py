@@ -1,0 +1,63 @@
+"""Whether this machine is the one that `<power host=…>` names. A laptop or a CI runner is never switched off."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+NOBODY = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "(none)"})
+"""What machines are called that nobody has named: they may be any."""
+
+
+def names() -> tuple[str, ...]:
+    """What this machine calls itself, its short name first. The resolver is asked only where that has no domain."""
+    own = socket.gethostname()
+    full = own if "." in own else socket.getfqdn(own)
+    return tuple(dict.fromkeys(name for name in (own, full) if name))
+
+
+def is_one_of(wanted: str, own: Sequence[str]) -> bool:
+    """Pure. A name with a domain is compared whole, where this machine knows its domain; else the first labels are."""
+    name = _plain(wanted)
+    mine = [_plain(one) for one in own]
+    mine = [one for one in mine if one and one not in NOBODY]
+    if not name or name in NOBODY or _is_address(name):
+        return False
+    if name in mine:
+        return True
+    domains = [one for one in mine if "." in one]
+    if "." in name and domains:
+        return False
+    return name.partition(".")[0] in {one.partition(".")[0] for one in mine}
+
+
+def is_here(wanted: str) -> bool:
+    """As `is_one_of`; an address is compared with this machine's own ones."""
+    return _is_own_address(wanted) if _is_address(wanted) else is_one_of(wanted, names())
+
+
+def _plain(name: str) -> str:
+    return name.strip().rstrip(".").lower()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_own_address(text: str) -> bool:
+    """Only what a machine has itself can be bound to. One that every machine has says nothing."""
+    address = ipaddress.ip_address(text)
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        return False
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((text, 0))
+    except OSError:
+        return False
+    return True
