@@ -2,11 +2,11 @@
 
 It is a valid age identity file too: every line begins with #, but for the identity. What k4t reads of it are
 *records*: words after a keyword with a colon, up to the next keyword, from `format:` to `end`. White space, line breaks
-and # don't count, upper and lower case only in keys and fingerprints. Records that have no check of their own end with
-one: four hex digits of a sha256, in brackets. So a page can be typed in, and what was mistyped is named.
+and # don't count, upper and lower case only in keys, fingerprints and logins. Records that have no check of their own
+end with one: six hex digits of a sha256, in brackets. So a page can be typed in, and what was mistyped is named.
 
     # format: 1
-    # cluster: prod k7f3q2m9 [c0de]
+    # cluster: prod k7f3q2m9 [c0ffee]
     # made: 2026-11-20T16:00:00Z by anna@laptop
     # key: ed25519:BASE64
     # fingerprint: 0123 4567 89ab cdef                    of the key
@@ -14,9 +14,9 @@ one: four hex digits of a sha256, in brackets. So a page can be typed in, and wh
     # identity:
     AGE-SECRET-KEY-1…
     # host: node1 root@10.88.0.11:22 via ops@bastion:22 backup sudo
-    #   ED25519 SHA256:… [c0de]
+    #   ED25519 SHA256:… [c0ffee]
     # jump: ops@bastion:22
-    #   ED25519 SHA256:… [c0de]
+    #   ED25519 SHA256:… [c0ffee]
     # end
 
 A golden test pins the format.
@@ -38,10 +38,12 @@ from k4t.tree.signing import fingerprint
 FORMAT = 1
 PAGE_LINES = 60
 MAX_BYTES = 256 * 1024
+KEY_TYPES = ("ED25519", "ECDSA", "RSA")
+"""The ones to ask for first."""
 _KEYWORDS = frozenset(
     ("format", "cluster", "made", "key", "fingerprint", "recipient", "identity", "host", "jump", "more", "end")
 )
-_CHECK = re.compile(r"\[([0-9a-f]{4})\]", re.IGNORECASE)
+_CHECK = re.compile(r"\[([0-9a-f]{6})\]", re.IGNORECASE)
 _PRINT = "SHA256:"
 _PRINT_LENGTH = len(_PRINT) + 43
 _PLACE = re.compile(r"(?P<user>[^\s@]*)@(?P<host>\[[0-9a-f:.%]+\]|[^\s:\[\]]+):(?P<port>\d{1,5})", re.IGNORECASE)
@@ -118,7 +120,7 @@ def _words(kit: Kit, secrets: bool | None) -> Iterator[str]:
         yield "# made it (k4t kit --forget), and is in a kit printed before. Keep both."
     yield "#"
     yield "# If the master is lost: on any machine with k4t and an SSH key that the hosts"
-    yield "# accept, put this text, from “format:” to “end”, into a file kit.txt, and type"
+    yield "# accept, put this text, from 'format:' to 'end', into a file kit.txt, and type"
     yield "#"
     yield "#     chmod 600 kit.txt; k4t recover --kit kit.txt --db db"
     yield "#"
@@ -132,7 +134,7 @@ def _words(kit: Kit, secrets: bool | None) -> Iterator[str]:
             yield "# It does NOT open the tree's secrets. To let it, before anything is lost: k4t"
             yield "# secret recipients add RECIPIENT (the one below)"
     yield "#"
-    yield "# Typing it in: white space and # don't matter; [hex] and fingerprint find slips."
+    yield "# Typed in, white space and # don't matter; [hex] and fingerprint find slips."
 
 
 def _facts(kit: Kit) -> Iterator[str]:
@@ -169,9 +171,9 @@ def _checked(keyword: str, *words: str) -> str:
 
 
 def _check(keyword: str, words: Iterable[str]) -> str:
-    """Of words as they may be typed: case counts in fingerprints alone."""
-    text = "".join(word if _PRINT in word else word.lower() for word in words)
-    return hashlib.sha256(f"{keyword}:{text}".encode()).hexdigest()[:4]
+    """Of words as they may be typed: case counts in fingerprints and logins alone."""
+    text = "".join(word if _PRINT in word or "@" in word else word.lower() for word in words)
+    return hashlib.sha256(f"{keyword}:{text}".encode()).hexdigest()[:6]
 
 
 # --- reading it ---------------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def _records(text: str) -> Iterator[_Record]:
     keyword, words, at, begun = "", list[str](), 0, False
     for number, line in enumerate(text.splitlines(), start=1):
         on_line = line.replace("#", " ").split()
-        if begun and [word.lower() for word in on_line] == ["end"]:
+        if [word.lower() for word in on_line] == ["end"] and words:  # a host may have that name
             break
         for word in on_line:
             name = word.removesuffix(":").lower()
@@ -259,8 +261,10 @@ def _read_host(record: _Record) -> KitHost:
             found[word.lower()] = True
         elif word.upper().startswith(_PRINT):
             found["key"] = _PRINT + word[len(_PRINT) :]
-        else:
+        elif word.upper() in KEY_TYPES:
             found["key_type"] = word.upper()
+        else:
+            raise ValueError(f"{word[:20]!r} says nothing here")
     if len(str(found.get("key", " " * _PRINT_LENGTH))) != _PRINT_LENGTH:
         raise ValueError(f"a fingerprint has {_PRINT_LENGTH} characters")
     return dataclasses.replace(host, **found)
@@ -280,9 +284,9 @@ def _verified(record: _Record) -> list[str]:
     """Its words without the check; one that was left out is not missed. Raises ValueError."""
     *words, last = record.words or ("",)
     check = _CHECK.fullmatch(last)
-    if check is None:
+    if check is None and not last.startswith("["):
         return list(record.words)
-    if check[1].lower() != _check(record.keyword, words):
+    if check is None or check[1].lower() != _check(record.keyword, words):
         raise ValueError(f"the line does not fit its check {last}: it was mistyped")
     return words
 
