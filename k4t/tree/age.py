@@ -124,12 +124,12 @@ def read_identities(path: Path) -> list[Any]:
     return found
 
 
-def parse_identity(text: str) -> list[Any]:
+def parse_identity(text: str) -> Any:
     """The identity of an “AGE-SECRET-KEY-1…”. Raises ValueError, which doesn't repeat it."""
     from pyrage import IdentityError, x25519
 
     try:
-        return [x25519.Identity.from_str(text.strip())]
+        return x25519.Identity.from_str(text.strip())
     except IdentityError:
         raise ValueError("it is no age identity") from None
 

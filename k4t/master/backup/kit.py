@@ -331,7 +331,7 @@ def _identity(records: dict[str, _Record], where: str) -> str:
     from k4t.tree.age import parse_identity
 
     try:
-        public = str(parse_identity(text)[0].to_public())
+        public = str(parse_identity(text).to_public())
     except ValueError:
         line = records["identity"].line
         raise K4tError(f"{where}:{line}: the identity was mistyped", "compare it with the printed page") from None
