@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, jobs, look, nodes, past, plans, secrets, txn, updates
+from k4t.commands import apps, hosts, jobs, kit, look, nodes, past, plans, secrets, txn, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, command_of, hoisted, narrowed, permits
@@ -36,6 +36,7 @@ app.add_typer(jobs.job_app, name="job")
 app.add_typer(look.look_app)
 app.add_typer(updates.update_app)
 app.add_typer(txn.txn_app, name="txn")
+app.add_typer(kit.kit_app, name="kit")
 
 
 def _version(asked: bool) -> None:
@@ -72,14 +73,17 @@ def init(
     ctx: typer.Context,
     directory: Annotated[Path | None, typer.Argument(help="Where (default: --db).", metavar="[DIR]")] = None,
     name: Annotated[str, typer.Option(help="The cluster's name.")] = "prod",
+    no_kit: Annotated[bool, typer.Option("--no-kit", help="No keys and no recovery kit yet.")] = False,
 ) -> None:
-    """Write a new, empty tree."""
+    """Write a new, empty tree, and its recovery kit beside it."""
     from k4t.render import tree as show
     from k4t.tree.create import create
 
     where = directory or ctx.obj.db
     create(where, name)
     ctx.obj.console.result(show.created(where, name))
+    if not no_kit:
+        ctx.obj.console.note(kit.kit_after_init(ctx.obj, where, name))
 
 
 @app.command(epilog="Example: k4t validate -o json | jq '.errors[]'")

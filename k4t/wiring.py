@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from k4t.dns.dnsmasq import Dnsmasq
 from k4t.dns.hosts import Hosts
 from k4t.dns.script import Script as DnsScript
-from k4t.errors import InvalidTree, Usage
+from k4t.errors import InvalidTree, K4tError, Usage
 from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
 from k4t.gateway.nginx import Nginx
@@ -26,7 +27,7 @@ from k4t.gateway.script import Script as GatewayScript
 from k4t.master.fleet import Fleet, Host, hosts_of
 from k4t.master.run import Run
 from k4t.model.events import Emit, silent
-from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.hosts import Dns, Gateway, Node, Ssh
 from k4t.model.participant import Kind, Participant
 from k4t.model.spec import Cluster, Tree
 from k4t.remote import known_hosts
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
     from k4t.model.state import ParticipantState
     from k4t.node.allocator import Locker
     from k4t.remote import lock
+    from k4t.remote.ssh_config import Target
     from k4t.remote.transport import Stream, Transport
 
 T = TypeVar("T")
 WAIT_S = 3600.0
+SILENT_S = 5.0
 GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
     "envoy": Envoy,
     "haproxy": HAProxy,
@@ -181,6 +184,11 @@ def redo_log(db: Path, tree: Tree) -> LogPlace:
     return LogPlace(WorkingCopy(db).directory, tree.cluster.id, state / "k4t" / "logs", now)
 
 
+def way(db: Path) -> Callable[[str, Ssh, str], tuple[tuple[Target, tuple[known_hosts.HostKey, ...]], ...]]:
+    """How hosts are reached from here, and by which keys they are known. Connects to nobody."""
+    return _connector(db, "").way
+
+
 def _host_lock(fleet: Fleet, node: Node, holder: lock.Holder) -> Locker:
     from k4t.remote import lock
 
@@ -261,6 +269,25 @@ def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Cal
         known_hosts.enrol(db / "known_hosts", [key_name], keys)
     who = ", ".join(host.name for host in hosts) if len(hosts) <= 5 else f"{len(hosts)} hosts"
     say(f"enrolled {who} in {db / 'known_hosts'}")
+
+
+def ssh_silent(db: Path, host: Host, within_s: float = 0.0) -> str:
+    """Why SSH doesn't answer there; "" as soon as it does. Nobody logs in, and no key is trusted for it."""
+    deadline = time.monotonic() + within_s
+    quick = dataclasses.replace(host.ssh, connect_timeout_s=min(host.ssh.connect_timeout_s or SILENT_S, SILENT_S))
+    while True:
+        connector = _connector(db, "")
+        try:
+            connector.scan(host.name, quick, host.address)
+        except K4tError as error:
+            why = error.message
+        else:
+            return ""
+        finally:
+            connector.close()
+        if time.monotonic() >= deadline:
+            return why
+        time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
 
 
 def _hosts_named(tree: Tree, names: Sequence[str]) -> list[Host]:

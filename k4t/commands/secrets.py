@@ -120,6 +120,7 @@ def recipients_remove(
 def _ready(given: Globals, name: str) -> SecretFiles:
     """The secrets of the tree, with somebody to encrypt to: the first one is whoever begins."""
     from k4t.tree import age
+    from k4t.tree.read import read_recovery
     from k4t.tree.secret_files import SecretFiles
     from k4t.wiring import who
 
@@ -132,7 +133,11 @@ def _ready(given: Globals, name: str) -> SecretFiles:
         made = age.make_identity(path, f"{who()}, made by k4t")
         given.console.note(f"made an identity at {path} ({made}): keep a copy of it in a safe place")
     files.add_recipient(age.recipient_of(path), who(), age.read_identities(path))
-    given.console.note(f"secrets can be opened with {path}; k4t secret recipients add lets others in")
+    recovery = read_recovery(given.db)
+    for one in recovery.recipients if recovery else ():
+        files.add_recipient(one.key, one.name or "recovery", age.read_identities(path))
+    kit = " and the recovery kit" if recovery and recovery.recipients else ""
+    given.console.note(f"secrets can be opened with {path}{kit}; k4t secret recipients add lets others in")
     return files
 
 
