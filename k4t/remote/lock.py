@@ -74,10 +74,11 @@ def _locked(what: str, record: str | bytes, host: str = "") -> Locked:
 
 
 class LocalLock:
-    """A flock on `db/.k4t/lock`. Ends with the process, whatever happens to it."""
+    """A flock on `db/.k4t/lock`, or (`what`, for messages) another. Ends with the process, whatever happens to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str = "") -> None:
         self._path = path
+        self._what = what or f"the tree {path.parent.parent}"
         self._handle: int | None = None
 
     def take(self, holder: Holder, *, wait_s: float = 0.0) -> LocalLock:
@@ -101,7 +102,7 @@ class LocalLock:
     def _wait_for(self, handle: int, deadline: float) -> None:
         while not _flock(handle):
             if time.monotonic() >= deadline:
-                raise _locked(f"the tree {self._path.parent.parent}", os.pread(handle, 4096, 0))
+                raise _locked(self._what, os.pread(handle, 4096, 0))
             time.sleep(min(0.2, max(0.01, deadline - time.monotonic())))
 
     def release(self) -> None:

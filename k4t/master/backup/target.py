@@ -12,26 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 
 from k4t.command import Completed
 from k4t.errors import ConnectionLost, HostFull, K4tError, StepError
 from k4t.master.backup import target_scripts as scripts
-from k4t.model.snapshot import Lineage
+from k4t.master.backup.snapshot import name_of, order_of
+from k4t.model.snapshot import Lineage, Manifest
+from k4t.model.state import Head
 from k4t.model.value import value
+from k4t.remote import head as remote_head
 from k4t.remote.head import lineage_from_json
 from k4t.remote.lock import writable_by
 from k4t.remote.transport import Transport
 
-MAX_COPY_BYTES = 1 << 30
+MAX_COPY_BYTES = (4 << 30) + (1 << 20)
 ALL = 1_000_000
 LOOK_BYTES = 64 << 20
 SLOWEST_BYTES_PER_S = 100_000
 NO_SPACE = (b"No space left", b"uota exceeded", b"File too large")
 REFUSALS = ("Read-only file system", "Permission denied", "Not a directory", "Input/output error", "is a directory")
-
-_NAME = re.compile(r"[0-9]{4,9}-[0-9]{6,9}-[0-9]{7,12}-[0-9]{8}T[0-9]{6}Z\.snapshot")
 
 Header = tuple[str, int, bytes]
 """Name, size of the whole file, its first line."""
@@ -44,6 +44,22 @@ class Seen:
 
     newest: str = ""
     lineage: str = ""
+
+
+@value
+class Known:
+    """A copy that is known to be good. `header`: its first line, with the line break."""
+
+    header: bytes
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return name_of(self.manifest)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.header) + self.manifest.size_bytes
 
 
 @value
@@ -67,7 +83,7 @@ class Listing:
         return lineage_of(self.lineage)
 
 
-def directory(cluster_id: str) -> str:
+def directory_of(cluster_id: str) -> str:
     return f"/var/lib/k4t/{cluster_id}/copies"
 
 
@@ -77,13 +93,18 @@ class Target:
 
     def __init__(self, transport: Transport, cluster_id: str, *, name: str = "", directory: str = "") -> None:
         self.name = name or transport.host
-        self.directory = directory or f"/var/lib/k4t/{cluster_id}/copies"
+        self.directory = directory or directory_of(cluster_id)
         self._transport = transport
+        self._cluster = cluster_id
 
     def look(self, headers: int = 0) -> Listing:
         """What is there; also the first lines of the newest `headers` copies."""
         done = self._sh(scripts.LOOK, str(headers), timeout_s=60.0, what="looked at")
         return _listing(done.stdout)
+
+    def head(self) -> Head | None:
+        """The cluster's head as this host has it; None where it is none of the tree's hosts."""
+        return remote_head.read(self._transport, self._cluster)
 
     def headers(self) -> list[Header]:
         return list(self.look(ALL).headers)
@@ -102,23 +123,24 @@ class Target:
         if lines[:1] != [f"stored {len(data)} {sha256}"] or name not in lines[1:]:
             said = lines[0] if lines else "nothing"
             raise self._error(f"{self.directory}/{name} does not read back as it was written: {said[:120]}", "")
-        return tuple(line for line in lines[1:] if _NAME.fullmatch(line))
+        return tuple(line for line in lines[1:] if order_of(line))
 
-    def confirm(self, name: str, size_bytes: int, sha256: str, statement: bytes, seen: Seen) -> bool:
-        """Leave a statement beside the copy, if it is there whole and the newest. False: it is not, or something else
+    def confirm(self, copy: Known, statement: bytes, seen: Seen) -> bool:
+        """Leave a statement beside the copy, if it is there, whole to the last bit. False: it is not, or something else
         is there than was `seen`; nothing was written."""
+        header_sha256 = hashlib.sha256(copy.header).hexdigest()
         done = self._sh(
-            scripts.CONFIRM, name, str(size_bytes), sha256, seen.newest, seen.lineage, input=statement,
-            timeout_s=60.0 + size_bytes / SLOWEST_BYTES_PER_S, what="confirmed",
+            scripts.CONFIRM, copy.name, str(copy.size_bytes), copy.manifest.sha256, seen.newest, seen.lineage,
+            header_sha256, input=statement, timeout_s=60.0 + copy.size_bytes / SLOWEST_BYTES_PER_S, what="confirmed",
         )  # fmt: skip
         return done.stdout == b"confirmed\n"
 
-    def fetch(self, name: str) -> bytes:
-        """A copy's bytes, unchecked."""
+    def fetch(self, name: str, size_bytes: int = MAX_COPY_BYTES) -> bytes:
+        """A copy's bytes, unchecked; `size_bytes` as it was listed."""
         path = f"{self.directory}/{name}"
         done = self._transport.run(
-            ["sh", "-c", scripts.FETCH, "k4t-copies", path], timeout_s=60.0 + MAX_COPY_BYTES / SLOWEST_BYTES_PER_S / 10,
-            max_output_bytes=MAX_COPY_BYTES,
+            ["sh", "-c", scripts.FETCH, "k4t-copies", path], timeout_s=60.0 + size_bytes / SLOWEST_BYTES_PER_S,
+            max_output_bytes=size_bytes + LOOK_BYTES,
         )  # fmt: skip
         if done.exit_status == scripts.NOT_THERE:
             raise self._error(f"there is no copy {path}", "")
@@ -126,6 +148,14 @@ class Target:
 
     def remove(self, names: Iterable[str]) -> None:
         self._sh(scripts.REMOVE, input="".join(f"{name}\n" for name in names).encode(), timeout_s=60.0, what="pruned")
+
+    def sums(self, names: Iterable[str]) -> dict[str, str]:
+        """Of each copy, by name, the sha256 of its payload, as the host computes it now."""
+        listed = list(names)
+        given = "".join(f"{name}\n" for name in listed).encode()
+        done = self._sh(scripts.SUMS, input=given, timeout_s=60.0 + 10.0 * len(listed), what="read")
+        lines = (line.partition(" ") for line in done.stdout.decode("utf-8", "replace").splitlines())
+        return {name: sha256 for sha256, _, name in lines}
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -201,11 +231,11 @@ def _listing(data: bytes) -> Listing:
         word, _, text = line.decode("utf-8", "replace").partition(" ")
         if word == "head":
             header, _, rest = rest.partition(b"\n")
-            if _NAME.fullmatch(text):
+            if order_of(text):
                 headers.append((text, header))
         elif word == "file":
             size, _, name = text.partition(" ")
-            if _NAME.fullmatch(name):
+            if order_of(name):
                 files[name] = _number(size)
         elif word == "free":
             free_bytes = _number(text) * 1024

@@ -20,7 +20,7 @@ each() {{ for f in "$d"/[0-9]*-[0-9]*-[0-9]*-[0-9]*Z.snapshot; do
 last() {{ n=${{1##*/}}; }}
 newest() {{ n=; each last; printf %s "$n"; }}
 lineage() {{ grep -o '"lineage":{{[^}}]*}}' "${{d%/*}}/head" 2>/dev/null | head -n 1 || true; }}
-sum() {{ s=$(sha256sum <"$1") && echo "${{s%% *}}"; }}
+sum() {{ s=$(sha256sum) && echo "${{s%% *}}"; }}
 size() {{ s=$(wc -c <"$1") && echo $((s)); }}
 flush() {{ if e=$(sync "$1" 2>&1); then :; else case $e in
   *nvalid*|*nrecognized*|*sage*|*xtra*) sync;; *) echo "$e" >&2; exit 1;; esac; fi; }}
@@ -62,9 +62,9 @@ if [ -h "$d/$2" ] || {{ [ -e "$d/$2" ] && [ ! -f "$d/$2" ]; }}; then
 find "$d" -name '{TEMPORARY}*' -mmin +60 -exec rm -f -- {{}} + 2>/dev/null || :
 {_WRITTEN}
 if [ "$(size "$t")" -ne "$3" ]; then echo "only a part of it came" >&2; exit 1; fi
-if [ "$(sum "$t")" != "$4" ]; then echo "it is not what was sent" >&2; exit 1; fi
+if [ "$(sum <"$t")" != "$4" ]; then echo "it is not what was sent" >&2; exit 1; fi
 flush "$t"; mv -f -- "$t" "$d/$2"; trap - EXIT; flush "$d"
-echo "stored $(size "$d/$2") $(sum "$d/$2")"
+echo "stored $(size "$d/$2") $(sum <"$d/$2")"
 named() {{ echo "${{1##*/}}"; }}
 each named
 """
@@ -73,13 +73,15 @@ each named
 CONFIRM = f"""\
 {_COMMON}{_AS_SEEN}
 f=$d/$2
-if [ -h "$f" ] || [ ! -f "$f" ] || [ "$(size "$f")" -ne "$3" ] || [ "$(sum "$f")" != "$4" ]; then
+if [ -h "$f" ] || [ ! -f "$f" ] || [ "$(size "$f")" -ne "$3" ] || [ "$(head -n 1 "$f" | sum)" != "$7" ] ||
+   [ "$(tail -n +2 "$f" | sum)" != "$4" ]; then
   echo other; cat >/dev/null; exit 0; fi
 {_WRITTEN}
 flush "$t"; mv -f -- "$t" "$d/confirmed"; trap - EXIT; flush "$d"
 echo confirmed
 """
-"""As STORE; the statement on standard input."""
+"""$2 its name, $3 size, $4 sha256 of its payload, $5 newest, $6 lineage, $7 sha256 of its first line; the statement on
+standard input."""
 
 FETCH = f'if [ -h "$1" ] || [ ! -f "$1" ]; then exit {NOT_THERE}; fi; exec cat -- "$1"'
 
@@ -89,3 +91,10 @@ while read -r n; do case $n in */*) ;; *Z.snapshot) rm -f -- "$d/$n";; esac; don
 flush "$d"
 """
 """The names on standard input, one a line."""
+
+SUMS = f"""\
+{_COMMON}
+while read -r n; do case $n in */*) ;; *Z.snapshot)
+  if [ -f "$d/$n" ] && [ ! -h "$d/$n" ]; then echo "$(tail -n +2 -- "$d/$n" | sum) $n"; fi;; esac; done
+"""
+"""The names on standard input; of each the sha256 of its payload."""
