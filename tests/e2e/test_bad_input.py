@@ -187,7 +187,7 @@ def test_an_image_that_is_not_there(site: Site, lab: Lab) -> None:
 def test_a_port_that_is_taken(site: Site, lab: Lab) -> None:
     """Node, port, line of the tree, and who holds it."""
     host = lab.host("n1")
-    pid = host.spawn("nc", ["/bin/busybox", "nc", "-ll", "-p", "8080", "-e", "/bin/busybox", "cat"])
+    pid = host.spawn("nc", ["/bin/busybox", "nc", "-ll", "-p", "8080", "-e", "/bin/busybox", "cat"], listens_on=8080)
     try:
         (site.db / "nodes" / "n2.xml").unlink()
         site.app("web", port=8080)

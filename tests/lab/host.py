@@ -67,8 +67,9 @@ class Host:
         """The host's docker.sock as the machine can open it; the path changes with every power-on."""
         return Path(f"/proc/{self._pid()}/root/run/docker.sock")
 
-    def spawn(self, name: str, argv: Sequence[str]) -> int:
-        """Start a background process; its log is LAB/run/HOST.NAME.log. Returns the pid that the machine sees."""
+    def spawn(self, name: str, argv: Sequence[str], *, listens_on: int = 0) -> int:
+        """Start a background process; its log is LAB/run/HOST.NAME.log. Returns the pid that the machine sees, once
+        something listens on that TCP port."""
         if self._load(name) is not None:
             raise LabError(f"{self.name}: {name} runs already; stop it first")
         with self.log(name).open("ab") as log:
@@ -86,7 +87,16 @@ class Host:
                 f"{self.name}: {name} ended at once: {self.log(name).read_text()[-500:].strip() or 'it said nothing'}"
             )
         process.save(self._file(name))
+        if listens_on and not wait_until(lambda: self.listens(listens_on), timeout_s=READY_S):
+            tail = self.log(name).read_text()[-500:].strip()
+            raise LabError(f"{self.name}: {name} does not listen on port {listens_on} after {READY_S} s: {tail}")
         return process.pid
+
+    def listens(self, port: int) -> bool:
+        """Whether something listens on that TCP port, on whichever address. Format: proc_net_tcp.txt of the kernel."""
+        tables = (Path(f"/proc/{self._pid()}/net/{name}").read_text() for name in ("tcp", "tcp6"))
+        rows = (line.split() for table in tables for line in table.splitlines()[1:])
+        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
     def stop(self, name: str, *, grace_s: float = 10) -> None:
         """End a spawned process: SIGTERM, after `grace_s` SIGKILL. Nothing happens when it is gone."""

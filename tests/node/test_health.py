@@ -108,10 +108,11 @@ def test_an_ended_container_is_given_up_at_once(run: Run, wait: Any) -> None:
 
 def test_a_port_taken_after_its_allocation_is_named(run: Run, wait: Any, host: Host) -> None:
     """In host mode it shows only as an exit: who holds the port is said with the log."""
-    host.spawn("listener", ["python3", "-m", "http.server", "20000"])
+    host.spawn("listener", ["python3", "-m", "http.server", "20000"], listens_on=20000)
     try:
         settings = ContainerSettings(restart="no")
         container, app = run(command=("httpd", "-f", "-p", "20000"), container=settings)
+        host.docker(["wait", container.id])
         held = Container(**{**_fields(container), "ports": (BoundPort("main", 20000),)})
         with pytest.raises(Unhealthy, match=r"port 20000/tcp of the host is held by .*python3"):
             wait(held, app)
@@ -122,7 +123,8 @@ def test_a_port_taken_after_its_allocation_is_named(run: Run, wait: Any, host: H
 def test_an_answer_of_another_process_is_not_believed(run: Run, wait: Any, host: Host, lab: Lab) -> None:
     """Something else answers at its port while the container itself crash-loops: unhealthy."""
     container, app = run(lab.push("crash", FAIL=1), ports=(AUTO,), health=Health(TcpProbe()))
-    host.spawn("listener", ["python3", "-m", "http.server", str(container.ports[0].number)])
+    number = container.ports[0].number
+    host.spawn("listener", ["python3", "-m", "http.server", str(number)], listens_on=number)
     try:
         with pytest.raises(Unhealthy, match="again and again"):
             wait(container, app)

@@ -105,9 +105,7 @@ def protected(host: Host) -> Iterator[str]:
     hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(4, prefix=b"2a")).decode()
     for path, text in (("/tmp/protected.yml", PROTECTED), ("/tmp/htpasswd", f"ci:{hashed}\n")):
         host.exec(["sh", "-c", 'cat > "$1"', "sh", path], input=text)
-    host.spawn("protected", ["docker-registry", "serve", "/tmp/protected.yml"])
-    wait = "for i in $(seq 100); do ss -Hltn | grep -q :5999 && exit 0; sleep 0.05; done; exit 1"
-    host.exec(["sh", "-c", wait])
+    host.spawn("protected", ["docker-registry", "serve", "/tmp/protected.yml"], listens_on=5999)
     yield "127.0.0.1:5999"
     host.stop("protected")
 

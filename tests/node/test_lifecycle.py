@@ -130,8 +130,7 @@ def test_ports_of_other_clusters_and_sockets_are_left_alone(
     engine: Engine, make: Make, order: Orders, host: Host
 ) -> None:
     """Numbers differ among containers of all clusters that are created at once, and from what listens."""
-    host.spawn("listener", ["python3", "-m", "http.server", "20001"])
-    _until(lambda: ":20001" in host.exec(["ss", "-Hltn"]).stdout)
+    host.spawn("listener", ["python3", "-m", "http.server", "20001"], listens_on=20001)
     orders = [replace(order(ports=(AUTO,)), cluster_id=f"c{index % 2}") for index in range(6)]
     try:
         with ThreadPoolExecutor(6) as pool:
@@ -171,8 +170,7 @@ def test_streaming_calls_give_their_connections_back(engine: Engine, make: Make,
 
 def test_a_taken_port_is_refused_with_its_holder(engine: Engine, make: Make, order: Orders, host: Host) -> None:
     """Node, line, port and the process that has it; nothing is created."""
-    host.spawn("listener", ["python3", "-m", "http.server", "8080"])
-    _until(lambda: ":8080" in host.exec(["ss", "-Hltn"]).stdout)
+    host.spawn("listener", ["python3", "-m", "http.server", "8080"], listens_on=8080)
     wanted = order(ports=(Port(container=8080, where=Where("apps/web/app.xml", 4)),))
     try:
         with pytest.raises(PortTaken, match=r"apps/web/app.xml:4: port 8080/tcp of n1 .* is taken by .*python3"):
@@ -187,8 +185,7 @@ def test_a_port_that_was_freed_meanwhile_is_free(
 ) -> None:
     """The lock is shared for a while: what listened when it was taken may have ended since."""
     monkeypatch.setattr("k4t.node.allocator.LINGER_S", 15.0)
-    host.spawn("listener", ["python3", "-m", "http.server", "8080"])
-    _until(lambda: ":8080" in host.exec(["ss", "-Hltn"]).stdout)
+    host.spawn("listener", ["python3", "-m", "http.server", "8080"], listens_on=8080)
     make(order(ports=(AUTO,)))
     host.stop("listener")
     assert make(order(ports=(Port(container=8080),))).ports == (BoundPort("main", 8080),)
@@ -221,8 +218,7 @@ def test_one_listing_serves_all_containers_of_a_hold(
 def test_a_published_port_taken_before_the_start_is_said(engine: Engine, make: Make, order: Orders, host: Host) -> None:
     """Free when it was allocated, taken when it starts: port and holder are named."""
     made = make(order(network=Network("bridge"), ports=(Port(container=8080, host=21000),)))
-    host.spawn("listener", ["python3", "-m", "http.server", "21000"])
-    _until(lambda: ":21000" in host.exec(["ss", "-Hltn"]).stdout)
+    host.spawn("listener", ["python3", "-m", "http.server", "21000"], listens_on=21000)
     try:
         with pytest.raises(PortTaken, match=r"can't have its port, it is taken by .*python3"):
             lifecycle.start(engine, CLUSTER, made.id)

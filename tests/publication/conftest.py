@@ -175,8 +175,9 @@ def backend(site: Site, *ports: int, app: str = "web") -> tuple[Endpoint, ...]:
     return tuple(Endpoint(app, site.gw.address, port, container=f"c{port}") for port in ports)
 
 
-def tcp(app: str = "web") -> Check:
-    return Check(app, "main", "tcp", interval_ms=500, timeout_ms=500)
+def tcp(app: str = "web", timeout_ms: int = 5000) -> Check:
+    """An endpoint that is there answers in time, on a busy machine too."""
+    return Check(app, "main", "tcp", interval_ms=500, timeout_ms=timeout_ms)
 
 
 def route(app: str = "web", domain: str = "web.example.com", **more: object) -> Route:

@@ -96,15 +96,20 @@ def test_a_sick_replica_gets_no_traffic(clean: Site) -> None:
     dead = Endpoint("web", clean.gw.address, 9)
     said = f"web.main: {clean.gw.address}:9 fails Envoy's health check"
     with pytest.raises(Differs, match=said):
-        clean.publish("gateway", endpoints=(*backend(clean, 8001), dead), checks=(tcp(),), routes=(route(retries=0),))
+        clean.publish(
+            "gateway",
+            endpoints=(*backend(clean, 8001), dead),
+            checks=(tcp(timeout_ms=500),),
+            routes=(route(retries=0),),
+        )
     assert {clean.get("web.example.com")[0] for _ in range(10)} == {200}
     clean.publish("gateway", endpoints=(dead,))
     assert clean.get("web.example.com")[0] == 503
 
 
 def test_a_replica_is_given_the_time_its_check_takes(clean: Site) -> None:
-    """An answer after 0.3 s, of 1 s allowed: published, and healthy in Envoy's eyes, when `publish` returns."""
-    slow = Check("web", "main", "http", "/slow", 200, 299, interval_ms=1000, timeout_ms=1000)
+    """An answer after 0.3 s, of 4 s allowed: published, and healthy in Envoy's eyes, when `publish` returns."""
+    slow = Check("web", "main", "http", "/slow", 200, 299, interval_ms=1000, timeout_ms=4000)
     clean.publish("gateway", endpoints=backend(clean, 8001), checks=(slow,), routes=(route(),))
     clean.publish("gateway", endpoints=backend(clean, 8001, 8002))
     clean.publish("gateway", endpoints=backend(clean, 8002))

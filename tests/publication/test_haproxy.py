@@ -100,7 +100,9 @@ def test_a_sick_replica_gets_no_traffic(proxy: Proxy) -> None:
     """A new endpoint counts when HAProxy's own check has passed; the dead one is named and left out."""
     dead = Endpoint("web", proxy.host.address, 9)
     with pytest.raises(Differs, match=f"web.main: {proxy.host.address}:9 fails HAProxy's health check"):
-        proxy.publish(endpoints=(*backend(proxy.site, 8001), dead), checks=(tcp(),), routes=(route(retries=0),))
+        proxy.publish(
+            endpoints=(*backend(proxy.site, 8001), dead), checks=(tcp(timeout_ms=500),), routes=(route(retries=0),)
+        )
     assert {proxy.get()[0] for _ in range(10)} == {200}
     proxy.publish(endpoints=(dead,))
     assert proxy.get()[0] == 503
@@ -110,7 +112,7 @@ def test_a_replica_that_recovers_is_sent_to(proxy: Proxy) -> None:
     """HAProxy's check brings it in by itself, while the master sleeps."""
     late = Endpoint("web", proxy.host.address, 8009)
     with pytest.raises(Differs, match="8009 fails"):
-        proxy.publish(endpoints=(late,), checks=(tcp(),), routes=(route(),))
+        proxy.publish(endpoints=(late,), checks=(tcp(timeout_ms=500),), routes=(route(),))
     proxy.host.spawn("late", ["python3", "-m", "http.server", "8009", "--bind", proxy.host.address])
     try:
         for _ in range(100):
@@ -123,9 +125,9 @@ def test_a_replica_that_recovers_is_sent_to(proxy: Proxy) -> None:
 
 
 def test_a_replica_is_given_the_time_its_check_takes(proxy: Proxy) -> None:
-    """An answer after 0.3 s, of 1 s allowed: published, and healthy in HAProxy's eyes, when `publish` returns; where
+    """An answer after 0.3 s, of 4 s allowed: published, and healthy in HAProxy's eyes, when `publish` returns; where
     all endpoints are exchanged, the old ones stay until then."""
-    slow = Check("web", "main", "http", "/slow", 200, 299, interval_ms=1000, timeout_ms=1000)
+    slow = Check("web", "main", "http", "/slow", 200, 299, interval_ms=1000, timeout_ms=4000)
     proxy.publish(endpoints=backend(proxy.site, 8001), checks=(slow,), routes=(route(),))
     proxy.publish(endpoints=backend(proxy.site, 8001, 8002))
     proxy.publish(endpoints=backend(proxy.site, 8003))
@@ -395,9 +397,8 @@ def test_a_foreign_haproxy(site: Site) -> None:
     proxy = Proxy(site, site.ns, http=8085)
     proxy.host.exec(["sh", "-c", "mkdir -p /etc/haproxy; cat > /etc/haproxy/haproxy.cfg"], input=THEIRS)
     argv = ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"]
-    proxy.host.spawn("theirs", argv)
+    proxy.host.spawn("theirs", argv, listens_on=8085)
     try:
-        time.sleep(0.5)
         said = "\n".join(proxy.install())
         assert "an HAProxy that is not k4t's runs here" in said
         assert f"-f {FILE}" in said
@@ -406,8 +407,7 @@ def test_a_foreign_haproxy(site: Site) -> None:
         proxy.host.stop("theirs")
         proxy.host.exec(["sh", "-c", "cat >> /etc/haproxy/haproxy.cfg"], input=INCLUDED)
         proxy.host.exec(["sh", "-c", SELF_SIGNED])
-        proxy.host.spawn("theirs", [*argv, "-f", FILE])
-        time.sleep(0.5)
+        proxy.host.spawn("theirs", [*argv, "-f", FILE], listens_on=8446)
         files = Certificate("own", chain_path="/root/chain.pem", key_path="/root/key.pem")
         web: dict[str, Any] = {"endpoints": backend(site, 8001), "checks": (tcp(),)}
         proxy.publish(**web, routes=(route(tls="own"),), certificates=(files,))

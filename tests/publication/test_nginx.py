@@ -313,7 +313,7 @@ def test_members_change_without_a_lost_request(door: NginxDoor, tmp_path: Path) 
     code = Path(server.__file__).read_text()
     for port in SERVERS:
         run = ["env", f"PORT={port}", "python3", "-c", code]
-        door.host.spawn(f"server{port}", run)
+        door.host.spawn(f"server{port}", run, listens_on=port)
     try:
         door.web(*SERVERS[:2])
         time.sleep(0.5)
@@ -361,9 +361,8 @@ def test_a_foreign_nginx(site: Site) -> None:
     """Nothing of it is touched; with the lines that the install says, it serves k4t's routes beside its own."""
     door, conf = NginxDoor(site, site.ns, http=8086), "/etc/theirs.conf"
     door.host.exec(["sh", "-c", f"cat > {conf}"], input=THEIRS)
-    door.host.spawn("theirs", ["nginx", "-c", conf, "-g", "daemon off;"])
+    door.host.spawn("theirs", ["nginx", "-c", conf, "-g", "daemon off;"], listens_on=8086)
     try:
-        time.sleep(0.3)
         said = "\n".join(door.install())
         assert "an nginx that is not k4t's runs here" in said
         assert "started" not in said
