@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, hosts, jobs, kit, look, nodes, past, plans, secrets, txn, updates
+from k4t.commands import apps, backups, hosts, jobs, kit, look, nodes, past, plans, secrets, txn, updates
 from k4t.commands.common import agree, group, run_apply, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, command_of, hoisted, narrowed, permits
@@ -37,6 +37,7 @@ app.add_typer(look.look_app)
 app.add_typer(updates.update_app)
 app.add_typer(txn.txn_app, name="txn")
 app.add_typer(kit.kit_app, name="kit")
+app.add_typer(backups.backup_app, name="backup")
 
 
 def _version(asked: bool) -> None:

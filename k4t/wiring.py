@@ -24,7 +24,7 @@ from k4t.gateway.envoy import Envoy
 from k4t.gateway.haproxy import HAProxy
 from k4t.gateway.nginx import Nginx
 from k4t.gateway.script import Script as GatewayScript
-from k4t.master.fleet import Fleet, Host, hosts_of
+from k4t.master.fleet import Fleet, Host, backup_host, hosts_of
 from k4t.master.run import Run
 from k4t.model.events import Emit, silent
 from k4t.model.hosts import Dns, Gateway, Node, Ssh
@@ -292,11 +292,13 @@ def ssh_silent(db: Path, host: Host, within_s: float = 0.0) -> str:
 
 def _hosts_named(tree: Tree, names: Sequence[str]) -> list[Host]:
     fleet = Fleet(tree, _connector(Path(), "").connect, {})
+    copies = {one.host: backup_host(tree, one) for one in tree.cluster.backups if one.host}
     if names:
-        return [fleet.host_of(one) for one in chosen(tree, "all", names)]
+        found = {one.name: fleet.host_of(one) for one in chosen(tree, "all", [n for n in names if n not in copies])}
+        return [copies[name] if name in copies else found[name] for name in names]
     hosts = hosts_of(tree)
-    windows = [fleet.host_of(one) for one in tree.dns.values() if one.driver == WINDOWS]  # on no list, and asked by SSH
-    return list({**{host.key: host for host in windows}, **hosts}.values())
+    others = [fleet.host_of(one) for one in tree.dns.values() if one.driver == WINDOWS]  # on no list, and asked by SSH
+    return list({**{host.key: host for host in (*others, *copies.values())}, **hosts}.values())
 
 
 def install(run: Run, thing: Node | Gateway | Dns) -> Iterator[str]:

@@ -15,10 +15,11 @@ from typing import TypeVar
 from k4t.errors import K4tError
 from k4t.model.hosts import Dns, Gateway, Node, Ssh
 from k4t.model.participant import Kind, Participant
-from k4t.model.spec import Tree
+from k4t.model.spec import Backup, Tree
 from k4t.model.state import NodeState
 from k4t.model.value import value
 from k4t.node.docker import Engine
+from k4t.remote.ssh_config import split_hop
 from k4t.remote.transport import Transport
 
 MAX_HOSTS_AT_ONCE = 64
@@ -63,6 +64,15 @@ def hosts_of(tree: Tree) -> dict[Key, Host]:
         if not (isinstance(thing, Node) and thing.availability == "dead"):
             alive.add(host.key)
     return {key: host if key in alive else _given_up(host) for key, host in found.items()}
+
+
+def backup_host(tree: Tree, backup: Backup) -> Host:
+    """Where copies go. A host that is no node is reached as the cluster's <ssh> says, but for what its text says."""
+    if backup.node:
+        node = tree.nodes[backup.node]
+        return Host(node.name, node.address, merged(tree.cluster.ssh, node.ssh))
+    user, address, port = split_hop(backup.host)
+    return Host(backup.host, address, merged(tree.cluster.ssh, Ssh(host=address, port=port, user=user)))
 
 
 def _given_up(host: Host) -> Host:

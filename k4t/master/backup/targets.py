@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from k4t.errors import K4tError
 from k4t.master.backup.target import Target
-from k4t.master.fleet import Fleet, Host, merged
-from k4t.model.hosts import Ssh
+from k4t.master.fleet import Fleet, Host, backup_host
 from k4t.model.shared import NOWHERE, Where
 from k4t.model.spec import Backup, Tree
 from k4t.model.value import value
-from k4t.remote.ssh_config import split_hop
 
 
 @value
@@ -33,12 +31,7 @@ def targets_of(tree: Tree) -> list[TargetSpec]:
 
 
 def _target(tree: Tree, one: Backup) -> TargetSpec:
-    if one.node:
-        node = tree.nodes[one.node]
-        host = Host(node.name, node.address, merged(tree.cluster.ssh, node.ssh))
-    else:
-        user, address, port = split_hop(one.host)
-        host = Host(one.host, address, merged(tree.cluster.ssh, Ssh(host=address, port=port, user=user)))
+    host = backup_host(tree, one)
     return TargetSpec(
         name=one.node or one.host, every_s=one.every_s, keep=one.keep, keep_daily=one.keep_daily,
         encrypted=one.encrypted, host=host, where=one.where,
