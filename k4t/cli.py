@@ -15,8 +15,24 @@ from typing import Annotated, NoReturn
 import typer
 
 from k4t import __version__
-from k4t.commands import apps, backups, hosts, jobs, kit, look, nodes, past, plans, secrets, txn, updates
-from k4t.commands.common import agree, group, run_apply, run_check
+from k4t.commands import (
+    apps,
+    backups,
+    hosts,
+    intents,
+    jobs,
+    kit,
+    look,
+    nodes,
+    past,
+    plans,
+    power,
+    secrets,
+    txn,
+    updates,
+    wake,
+)
+from k4t.commands.common import agree, applied, group, run_check
 from k4t.errors import Interrupted, InvalidTree, K4tError, Usage
 from k4t.options import AppName, Apps, Globals, HostNames, command_of, hoisted, narrowed, permits
 from k4t.render.console import Console, Output
@@ -36,6 +52,9 @@ app.add_typer(jobs.job_app, name="job")
 app.add_typer(look.look_app)
 app.add_typer(updates.update_app)
 app.add_typer(txn.txn_app, name="txn")
+app.add_typer(power.power_app, name="power")
+app.add_typer(intents.intent_app, name="intent")
+app.add_typer(wake.wake_app)
 app.add_typer(kit.kit_app, name="kit")
 app.add_typer(backups.backup_app, name="backup")
 
@@ -164,17 +183,20 @@ def apply(
     pull: Annotated[bool, typer.Option("--pull", help="Ask registries what tags stand for now.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what did not get healthy and is held.")] = False,
     rebalance: Annotated[bool, typer.Option("--rebalance", help="Move replicas to where there is room.")] = False,
+    power_off: power.Power = None,
 ) -> None:
     """Make it so: run what the tree says where it says, and publish what is healthy. Or carry out a saved plan."""
+    if power_off:
+        power.refuse_elsewhere(ctx.obj)
     if file := plans.file_of(apps or ()):
-        plans.apply_file(ctx.obj, file)
+        raise typer.Exit(power.off_after(ctx.obj, plans.apply_file(ctx.obj, file).exit_status, power_off))
     from k4t.master.decide import Request
 
     request = Request(
         tuple(apps or ()), ctx.obj.allow, degraded=degraded, pull=pull, message=ctx.obj.message, retry=retry,
         rebalance=rebalance,
     )  # fmt: skip
-    run_apply(ctx.obj, request)
+    raise typer.Exit(power.off_after(ctx.obj, applied(ctx.obj, request).exit_status, power_off))
 
 
 @app.command(epilog="Example: k4t status -o json")

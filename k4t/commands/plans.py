@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from k4t.commands.common import applied
 from k4t.errors import LogRefused, Unsafe
 
 if TYPE_CHECKING:
     from k4t.master.decide import Decision, Request
+    from k4t.master.deploy import Outcome
     from k4t.master.planning.plan import Plan
     from k4t.master.run import Run
     from k4t.options import Globals
@@ -53,8 +52,8 @@ def file_of(words: Sequence[str]) -> Path | None:
     return Path(words[0])
 
 
-def apply_file(given: Globals, path: Path) -> None:
-    """Carry out a saved plan, unless tree or world have moved on (exit 4); leaves with the exit status."""
+def apply_file(given: Globals, path: Path) -> Outcome:
+    """Carry out a saved plan, unless tree or world have moved on (exit 4)."""
     from k4t.master import saved
     from k4t.master.decide import Request
     from k4t.wiring import read
@@ -75,4 +74,4 @@ def apply_file(given: Globals, path: Path) -> None:
     outcome = applied(given, request, check=check)
     if not done and not wanted.empty:
         raise Unsafe(f"the world has moved on since {path} was saved: there is nothing to do now")
-    raise typer.Exit(outcome.exit_status)
+    return outcome

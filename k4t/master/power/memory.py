@@ -73,10 +73,11 @@ class Memory:
         self._write({**before, entry.id: entry}, now)
         return entry
 
-    def end(self, entry: Entry, result: str, exit_status: int, error: str, now: datetime) -> None:
+    def end(self, entry: Entry, result: str, exit_status: int, error: str, now: datetime) -> Entry:
         done_at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         ended = replace(entry, result=result, exit_status=exit_status, error=error[:1000], done_at=done_at)
         self._write({**self.entries(), entry.id: ended}, now)
+        return ended
 
     def _write(self, entries: Mapping[str, Entry], now: datetime) -> None:
         kept = kept_of(entries.values(), now)

@@ -1,0 +1,184 @@
+"""What the master is to do when it is awake: queued here or elsewhere, listed, taken back."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k4t.commands.common import group
+from k4t.errors import NotCertified, Unreachable, Usage
+from k4t.options import AppName, NodeName
+
+if TYPE_CHECKING:
+    from k4t.master.backup.keys import Keys
+    from k4t.master.fleet import Host
+    from k4t.master.power.queue import Queue
+    from k4t.master.power.signed import Trust
+    from k4t.master.run import Run
+    from k4t.model.spec import Tree
+    from k4t.options import Globals
+
+intent_app = group("What the master is to do when it is awake: `k4t wake` does each once.")
+
+To = Annotated[list[str] | None, typer.Option("--to", help="Only on this host (repeatable).", metavar="HOST")]
+Here = Annotated[bool, typer.Option("--here", help="In this working copy, for `k4t wake` on this machine.")]
+Note = Annotated[str, typer.Option("--note", help="Why, for the audit log.", metavar="TEXT")]
+
+
+@intent_app.command("apply", epilog="Example: k4t intent apply --note 'git push'")
+def intent_apply(ctx: typer.Context, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue an apply of the tree."""
+    _queue(ctx.obj, "apply", "", 0, to=to, here=here, note=note)
+
+
+@intent_app.command("scale", epilog="Example: k4t intent scale web 4")
+def intent_scale(
+    ctx: typer.Context,
+    name: AppName,
+    replicas: Annotated[int, typer.Argument(min=0, help="How many.")],
+    to: To = None,
+    here: Here = False,
+    note: Note = "",
+) -> None:
+    """Queue another number of replicas for an app."""
+    _queue(ctx.obj, "scale", name, replicas, to=to, here=here, note=note)
+
+
+@intent_app.command("drain", epilog="Example: k4t intent drain node1")
+def intent_drain(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue the drain of a node."""
+    _queue(ctx.obj, "drain", name, 0, to=to, here=here, note=note)
+
+
+@intent_app.command("uncordon", epilog="Example: k4t intent uncordon node1")
+def intent_uncordon(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that a node takes replicas again."""
+    _queue(ctx.obj, "uncordon", name, 0, to=to, here=here, note=note)
+
+
+@intent_app.command("dead", epilog="Example: k4t intent dead node1")
+def intent_dead(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that a node is given up: it is switched off by its <power off> first, or it stays."""
+    _queue(ctx.obj, "dead", name, 0, to=to, here=here, note=note)
+
+
+@intent_app.command("list", epilog="Example: k4t intent list -o json")
+def intent_list(ctx: typer.Context) -> None:
+    """What is queued, on hosts and here, and what became of what was."""
+    from k4t.master.power.memory import Memory
+    from k4t.render import power as show
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    with opened(given.db) as run:
+        found = queued(run)
+    show.queue(found, Memory(given.db).entries(), given.console)
+
+
+@intent_app.command("remove", epilog="Example: k4t intent remove 3f9c51d07be2a604")
+def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="Its id.", metavar="ID")]) -> None:
+    """Take back what is queued, from wherever it lies."""
+    from k4t.master.power import intents, queue
+    from k4t.master.power.places import places
+    from k4t.wiring import opened
+
+    given: Globals = ctx.obj
+    if not intents.ID.fullmatch(id):
+        raise Usage(f"{id} is no id of an intent", "k4t intent list shows them")
+    with opened(given.db) as run:
+        found = queue.look(run.fleet, places(run.fleet), given.db, trust(run.tree), _now(run))
+        if id not in {name for files in found.raw.values() for name in files}:
+            raise Usage(f"no intent {id} is queued where it can be looked", "k4t intent list shows what is")
+        failed = queue.remove(run.fleet, places(run.fleet), given.db, [id])
+    for failure in (*found.away, *failed):
+        given.console.note(f"! {failure.name} may still have it: {failure.error.message}", "yellow")
+    given.console.result(f"removed intent {id}")
+
+
+# --- what is shared with waking --------------------------------------------------------------------------------
+
+
+def trust(tree: Tree) -> Trust:
+    """Whose word counts for this tree."""
+    from k4t.master.power.signed import Trust
+
+    return Trust(tree.cluster.id, tree.recovery.key if tree.recovery else "")
+
+
+def queued(run: Run) -> Queue:
+    """What is queued anywhere, without what this working copy has done already."""
+    import dataclasses
+
+    from k4t.master.power import queue
+    from k4t.master.power.memory import Memory, to_do
+    from k4t.master.power.places import places
+
+    found = queue.look(run.fleet, places(run.fleet), run.directory, trust(run.tree), _now(run))
+    known = Memory(run.directory).entries()
+    left = tuple(one for one in found.found if to_do(known.get(one.intent.id)))
+    return dataclasses.replace(found, found=left)
+
+
+# --- queueing --------------------------------------------------------------------------------------------------
+
+
+def _queue(
+    given: Globals, action: str, name: str, replicas: int, *, to: list[str] | None, here: bool, note: str
+) -> None:
+    from k4t.master.power import intents, queue
+    from k4t.wiring import opened, thing
+
+    with opened(given.db) as run:
+        if name:
+            thing(run.tree.apps if action == "scale" else run.tree.nodes, "app" if action == "scale" else "node", name)
+        intent = intents.made(
+            action, id=secrets.token_hex(8), cluster=run.tree.cluster.id, who=run.who, at=_now(run), name=name,
+            replicas=replicas, note=note or given.message,
+        )  # fmt: skip
+        if here:
+            queue.put_here(given.db, intent, intents.encode(intent, None))
+            given.console.result(f"queued intent {intent.id} ({intent.words}) in this working copy")
+            return
+        hosts = _chosen(run, to or [])
+        done, failed = queue.put(run.fleet, hosts, intent, intents.encode(intent, _keys(run.tree)))
+        for failure in failed:
+            given.console.note(f"! not on {failure.name}: {failure.error.message}", "yellow")
+        if not done:
+            raise Unreachable("no host took it: nothing is queued", "try again, or --here on the master")
+        given.console.result(f"queued intent {intent.id} ({intent.words}) on {', '.join(done)}")
+
+
+def _chosen(run: Run, names: list[str]) -> list[Host]:
+    from k4t.master.power.places import places
+
+    found = {host.name: host for host in places(run.fleet)}
+    if unknown := [name for name in names if name not in found]:
+        raise Usage(
+            f"intents don't lie on {', '.join(unknown)}",
+            f"the master looks on gateways, DNS servers and backup targets: {', '.join(found) or 'there are none'}",
+        )
+    hosts = [found[name] for name in names] if names else list(found.values())
+    if not hosts:
+        raise Usage(
+            "the tree has no gateway, DNS server or backup target that could hold an intent", "--here, on the master"
+        )
+    return hosts
+
+
+def _keys(tree: Tree) -> Keys:
+    from k4t.master.backup import keys
+
+    found = keys.load(tree, "intents")
+    if found is None:
+        raise NotCertified(
+            "this machine may queue nothing for the master: its key is not certified for intents",
+            "k4t kit certify --kit FILE --uses intents, with the cluster's recovery kit; on the master: --here",
+        )
+    return found
+
+
+def _now(run: Run) -> datetime:
+    return datetime.fromisoformat(run.at).astimezone(UTC)

@@ -1,0 +1,185 @@
+"""The master's power and the nodes': off when nothing is open, on again, and going off after an apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k4t.commands.common import agree, group
+from k4t.errors import K4tError, Unreachable, Unsafe, Usage
+
+if TYPE_CHECKING:
+    from k4t.master.fleet import Host
+    from k4t.master.run import Run
+    from k4t.model.hosts import Node
+    from k4t.model.spec import Tree
+    from k4t.options import Globals
+
+power_app = group("The master's power: off when nothing is open, on again. The nodes', too.")
+
+Name = Annotated[str | None, typer.Argument(help="A node; without it, the master.", metavar="[NODE]")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Don't wait until SSH answers there.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="How long to wait for that, in seconds.", min=1, max=3600)]
+Power = Annotated[
+    bool | None,
+    typer.Option("--power-off/--stay-on", help="Go off when it is done, or not, whatever <power after-apply> says."),
+]
+
+
+@power_app.command("off", epilog="Example: k4t power off --yes")
+def power_off(ctx: typer.Context, name: Name = None) -> None:
+    """Switch off the machine that <power host=> names, which must be this one, if nothing is open; or a node."""
+    given: Globals = ctx.obj
+    if name is not None:
+        _node_off(given, name)
+        return
+    refuse_elsewhere(given)
+    agree(given, "Switch this machine off?")
+    go_off(given, given.message or "k4t power off")
+
+
+@power_app.command("on", epilog="Example: k4t power on --timeout 300")
+def power_on(ctx: typer.Context, name: Name = None, no_wait: NoWait = False, timeout: Timeout = 120.0) -> None:
+    """Run what wakes the master, or a node, and wait until SSH answers there."""
+    from k4t.wiring import read, thing
+
+    given: Globals = ctx.obj
+    tree = read(given.db)
+    host, text = _node(thing(tree.nodes, "node", name), tree) if name is not None else _master(tree)
+    _switch_on(given, host, text, wait_s=0.0 if no_wait else timeout)
+
+
+def _node(node: Node, tree: Tree) -> tuple[Host, str]:
+    from k4t.master.fleet import Host, merged
+
+    host = Host(node.name, node.address, merged(tree.cluster.ssh, node.ssh))
+    if node.power is None or not node.power.on:
+        raise Usage(f"{node.where}: {node.name} has no <power on>, so nothing here can switch it on", "write one")
+    return host, node.power.on
+
+
+def _master(tree: Tree) -> tuple[Host, str]:
+    from k4t.master.fleet import Host, merged
+    from k4t.model.hosts import Ssh
+
+    power = tree.cluster.power
+    if power is None or not (power.host and power.on):
+        raise Usage("cluster.xml has no <power host= on=>, so nothing here can wake the master", "write both")
+    return Host(power.host, power.host, merged(tree.cluster.ssh, Ssh(host=power.host))), power.on
+
+
+def _switch_on(given: Globals, host: Host, text: str, *, wait_s: float) -> None:
+    import time
+
+    from k4t.master.power import switch
+    from k4t.wiring import ssh_silent
+
+    if not ssh_silent(given.db, host):
+        given.console.result(f"{host.name} is on already: SSH answers there")
+        return
+    given.console.note(switch.on(text, host.name))
+    if not wait_s:
+        return
+    began_s = time.monotonic()
+    if why := ssh_silent(given.db, host, wait_s):
+        raise Unreachable(f"{host.name} was called, and SSH does not answer there after {wait_s:g} s: {why}")
+    given.console.result(f"{host.name} is on: SSH answers there after {time.monotonic() - began_s:.0f} s")
+
+
+def _node_off(given: Globals, name: str) -> None:
+    """Only one that nothing runs on, or that was given up."""
+    from k4t.master import leave
+    from k4t.wiring import opened, read, thing
+
+    node = thing(read(given.db).nodes, "node", name)
+    text = leave.fence_command(node)
+    with opened(given.db, wait=given.wait) as run:
+        if (why := _in_use(run, node)) and not {"power-off", f"power-off:{name}"} & given.allow:
+            raise Unsafe(
+                f"unsafe: {name} is not switched off: {why}", f"if that is meant, add --allow power-off:{name}"
+            )
+        agree(given, f"Switch node {name} off with `{text}`?")
+        run.copy.prepare()
+        with run.lock():
+            given.console.result(leave.fence(node))
+
+
+def _in_use(run: Run, node: Node) -> str:
+    """Why a node is to stay on; "" for one that may go off."""
+    from k4t.master import leave
+
+    if node.availability == "dead":
+        return ""
+    if node.availability == "active":
+        return f"it is active; k4t node drain {node.name} empties it first"
+    try:
+        names = leave.containers(run, node)
+    except K4tError as error:
+        return error.message
+    return f"it still has {', '.join(names[:5])}" if names else ""
+
+
+# --- this machine ----------------------------------------------------------------------------------------------
+
+
+def refuse_elsewhere(given: Globals) -> None:
+    """Raises K4tError with both names unless this is the machine that may be switched off."""
+    from k4t.master.power import here, situation
+    from k4t.wiring import read
+
+    power = read(given.db).cluster.power
+    host = power.host if power else ""
+    if not (host and here.is_here(host)):
+        raise K4tError(situation.not_this_machine(host, here.names()))
+
+
+def go_off(given: Globals, why: str) -> None:
+    """Switch this machine off if nothing is open. Raises StaysOn, with all reasons; each is a line of its own."""
+    from k4t.master.backup import keys
+    from k4t.master.power import copies, off
+    from k4t.render import power as show
+    from k4t.wiring import opened
+
+    with opened(given.db, wait=given.wait, ahead=True) as run:
+        from k4t.commands.intents import queued
+
+        own = keys.load(run.tree, "intents")
+        waiting = tuple(one.intent.words for one in queued(run).found)
+        try:
+            off.go_off(
+                run, own, copies=lambda run: copies.outdated(run.directory, run.tree), intents=waiting, why=why,
+                say=lambda text: given.console.note(f"! {text}", "yellow"),
+            )  # fmt: skip
+        except off.StaysOn as stays:
+            show.stays_on(stays.reasons, given.console)
+            raise
+        given.console.result(f"{run.tree.cluster.power.host if run.tree.cluster.power else ''} is going off")
+
+
+def off_after(given: Globals, status: int, wanted: bool | None) -> int:
+    """After an apply that ended with `status`: go off where that is wanted and nothing is open; the exit status."""
+    from k4t.master.power.off import StaysOn
+
+    if wanted is False or (wanted is None and not goes_off_by_itself(given.db)):
+        return status
+    if status:
+        given.console.note(f"! this machine stays on: the apply ended with exit status {status}", "yellow")
+        return status
+    try:
+        go_off(given, given.message or "after apply")
+    except StaysOn:
+        return 3 if wanted else 0
+    return 0
+
+
+def goes_off_by_itself(db: Path) -> bool:
+    """Whether the tree says that this very machine goes off after an apply."""
+    from k4t.master.power import here
+    from k4t.wiring import read
+
+    if b"after-apply" not in (db / "cluster.xml").read_bytes():  # most trees: not read again for that
+        return False
+    power = read(db).cluster.power
+    return power is not None and power.after_apply == "off" and here.is_here(power.host)
