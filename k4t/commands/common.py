@@ -13,9 +13,11 @@ import typer
 from k4t.errors import K4tError, Unreachable
 
 if TYPE_CHECKING:
+    from k4t.master.backup.report import Report
     from k4t.master.decide import Request
     from k4t.master.deploy import Outcome
     from k4t.master.planning.plan import Plan, Step
+    from k4t.master.run import Run
     from k4t.options import Globals
     from k4t.tree.changes import Edit
 
@@ -82,14 +84,25 @@ def applied(
                 confirmed(plan)
 
         hurried = given.yes and check is None  # else the plan that is shown, or compared, is of all that answers
+        before = run.copy.base_serial()
         outcome = deploy.apply(run, dataclasses.replace(request, hurried=hurried), confirm)
+        took_s = time.monotonic() - started_s
+        copies = None if goes_on and not outcome.exit_status else _copies(run, before)
     if given.console.output == "table":
-        given.console.result(
-            show.lines(outcome, given.console, run.tree.cluster.name, time.monotonic() - started_s, steps)
-        )  # fmt: skip
+        told = show.lines(outcome, given.console, run.tree.cluster.name, took_s, steps)
+        given.console.result([*told, *show.copies(copies, given.console)])
     elif outcome.exit_status or not goes_on:
-        given.console.data(show.as_json(outcome))
+        given.console.data(show.as_json(outcome, copies))
     return outcome
+
+
+def _copies(run: Run, serial_before: int | None) -> Report | None:
+    """Of the tree, to every <backup>, after an apply that changed something."""
+    if not run.tree.cluster.backups or run.copy.base_serial() == serial_before:
+        return None
+    from k4t.master.backup.after import after_apply
+
+    return after_apply(run, now_s=time.time())
 
 
 @contextmanager

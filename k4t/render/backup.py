@@ -1,4 +1,4 @@
-"""How a backup went, target by target; what an apply says of its copies."""
+"""How a backup went, target by target."""
 
 from __future__ import annotations
 
@@ -31,18 +31,6 @@ def _detail(one: Result) -> str:
     if one.result == "confirmed":
         return "unchanged"
     return f"{sized(one.size_bytes)}, {plural(one.count, 'copy', 'copies')} there"
-
-
-def after_apply(report: Report, console: Console) -> Iterator[str]:
-    """One line for what went well, one for each that did not."""
-    done = [one.target for one in report.results if one.result in ("copied", "confirmed")]
-    if done:
-        yield console.style(f"Copies of the tree: {', '.join(done)}.", "dim")
-    for one in report.results:
-        for remark in one.remarks:
-            yield console.style(f"! {one.target}: {remark}", "yellow")
-        if one.result == "failed":
-            yield console.style(f"! no copy of the tree on {one.target}: {one.error}", "yellow")
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from k4t.errors import Interrupted
+from k4t.master.backup.report import Report
 from k4t.master.deploy import Outcome
 from k4t.master.planning.plan import Step
 from k4t.render.console import Console, plural
@@ -54,7 +55,19 @@ def _words(id: str, steps: Mapping[str, Step]) -> str:
     return placed(steps[id]) if id in steps else id
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def copies(report: Report | None, console: Console) -> Iterator[str]:
+    """Of the tree, after the apply: one line for what went well, one for each target that has none now."""
+    for one in report.results if report else ():
+        for remark in one.remarks:
+            yield console.style(f"! {one.target}: {remark}", "yellow")
+        if one.result == "failed":
+            yield console.style(f"! no copy of the tree on {one.target}: {one.error}", "yellow")
+    if done := [one.target for one in (report.results if report else ()) if one.result in ("copied", "confirmed")]:
+        yield f"Copies of the tree: {', '.join(done)}."
+
+
+def as_json(outcome: Outcome, report: Report | None = None) -> dict[str, Any]:
+    """`report`: of the copies that followed."""
     return {
         "version": 1,
         "serial": outcome.serial,
@@ -63,4 +76,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "failed": [{"step": step, "host": host, "error": error} for step, host, error in outcome.failed],
         "not_done": list(outcome.not_done),
         "warnings": list(outcome.warnings),
+        "backups": [
+            {"target": one.target, "result": one.result, "error": one.error}
+            for one in (report.results if report else ())
+        ],
     }

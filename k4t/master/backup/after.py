@@ -26,11 +26,9 @@ def backup(run: Run, *, now_s: float, due_only: bool = False, wait_s: float = 0.
         return copy.backup(run.directory, run.fleet, now_s=now_s, due_only=due_only, emit=run.emit)
 
 
-def after_apply(run: Run, serial_before: int | None, *, now_s: float) -> Report:
-    """Copies to all targets, if the apply recorded anything. Its locks are given back by now. Never raises a K4tError:
-    what is applied is applied, and `backup --due` makes up for copies."""
-    if not run.tree.cluster.backups or run.copy.base_serial() == serial_before:
-        return Report()
+def after_apply(run: Run, *, now_s: float) -> Report:
+    """Copies to all targets; the cluster's locks are given back by now. Never raises a K4tError: what is applied is
+    applied, and `backup --due` makes up for copies."""
     try:
         return backup(run, now_s=now_s, wait_s=AFTER_APPLY_WAIT_S)
     except K4tError as error:
