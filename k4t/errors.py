@@ -105,7 +105,12 @@ class Unreachable(K4tError):
 
 
 class HostUnreachable(Unreachable):
-    pass
+    """`why`, where it is known: silent (no packet came back), no-route, refused, no-name, mute (it accepts and says
+    nothing)."""
+
+    def __init__(self, message: str, remedy: str = "", *, host: str = "", why: str = "") -> None:
+        super().__init__(message, remedy, host=host)
+        self.why = why
 
 
 class ConnectionLost(Unreachable):

@@ -90,7 +90,7 @@ def at_once(action: Callable[[T], R], things: Iterable[T]) -> list[R]:
         return list(pool.map(action, listed))
 
 
-def begun(action: Callable[[T], R], things: Iterable[T]) -> list[Future[R]]:
+def begun(action: Callable[[T], R], things: Iterable[T], *, most: int = MAX_HOSTS_AT_ONCE) -> list[Future[R]]:
     """As `at_once`, and not waited for. What is never waited for does not keep the program from ending."""
     work = deque((thing, Future[R]()) for thing in things)
     futures = [future for _, future in work]
@@ -106,7 +106,7 @@ def begun(action: Callable[[T], R], things: Iterable[T]) -> list[Future[R]]:
             except BaseException as error:  # noqa: BLE001 - who waits for it is told
                 future.set_exception(error)
 
-    for number in range(min(MAX_HOSTS_AT_ONCE, len(futures))):
+    for number in range(min(most, len(futures))):
         threading.Thread(target=worker, name=f"host {number}", daemon=True).start()
     return futures
 

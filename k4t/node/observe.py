@@ -57,7 +57,7 @@ def containers(engine: Engine, name: str, cluster_id: str) -> tuple[Container, .
 
 def _observe(name: str, engine: Engine, cluster_id: str) -> NodeState:
     try:
-        listing = _begin_listing(engine)
+        listing = begin_listing(engine)
     except K4tError as error:
         return unreachable(name, error)
     asked = _ask(engine.transport, cluster_id)  # while the Engine works on its answer
@@ -72,7 +72,7 @@ def _observe(name: str, engine: Engine, cluster_id: str) -> NodeState:
     return NodeState(name, True, ours, strangers, facts, found, jobs=runs(name, entries, cluster_id))
 
 
-def _begin_listing(engine: Engine) -> Callable[[], list[Json]]:
+def begin_listing(engine: Engine) -> Callable[[], list[Json]]:
     """Ask now; what is returned reads the answer and must be called."""
     try:
         listing = engine.begin_listing(PATIENCE_S)

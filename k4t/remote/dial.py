@@ -24,8 +24,9 @@ def dial(name: str, host: str, port: int, timeout_s: float) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         words = error.strerror if isinstance(error, socket.gaierror) else "not a name"
         raise HostUnreachable(
-            f"no such host name: {host} ({words})", "is it written right in <ssh host=…> or address=…?", host=name
-        ) from error
+            f"no such host name: {host} ({words})", "is it written right in <ssh host=…> or address=…?", host=name,
+            why="no-name",
+        ) from error  # fmt: skip
     problem: OSError = TimeoutError()
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         left_s = (deadline - time.monotonic()) / (len(addresses) - number)
@@ -55,16 +56,20 @@ def tune(sock: socket.socket) -> None:
 def unreachable(name: str, place: str, error: OSError, timeout_s: float, by: str = "") -> HostUnreachable:
     """`by` names the jump host that tried, if one did."""
     suffix = f" from the jump host {by}" if by else ""
+    why = ""
     if isinstance(error, ConnectionRefusedError):
+        why = "refused"
         what, remedy = f"{place} refuses the connection{suffix}", "is sshd running there, and on this port?"
     elif isinstance(error, TimeoutError):
+        why = "silent"
         what = f"{place} does not answer within {timeout_s:g} s{suffix}"
         remedy = "is the host up, and does a firewall drop the packets?"
     elif error.errno in ROUTE_ERRORS:
+        why = "no-route"
         what, remedy = f"there is no route to {place}{suffix}", "is the address right, and the network up?"
     else:
         what, remedy = f"can't connect to {place}{suffix}: {error.strerror or error}", ""
-    return HostUnreachable(what, remedy, host=name)
+    return HostUnreachable(what, remedy, host=name, why=why)
 
 
 class StartRefused(Exception):
@@ -83,6 +88,7 @@ def no_start(name: str, place: str, error: BaseException, banner: str, waited_s:
             f"{place} accepts the connection and says nothing for {waited_s:g} s",
             "is that sshd, and is the host overloaded?",
             host=name,
+            why="mute",
         )
     return HostUnreachable(f"{place} does not speak SSH: {error}", "is that sshd's port?", host=name)
 
@@ -92,4 +98,5 @@ def start_refused(name: str, place: str, tries: int) -> HostUnreachable:
         f"{place} closes the connection before its banner, {tries} times in a row",
         "is that sshd, is MaxStartups reached there, or this address penalised?",
         host=name,
+        why="refused",
     )

@@ -156,10 +156,10 @@ class Connector:
         sshd drops logins above MaxStartups before its banner; those are tried again, a few times, ever later.
         """
         for attempt in range(1, MAX_STARTS + 1):
-            via = self._jump(name, target.jumps)
+            sock = self._dial(name, target, self._jump(name, target.jumps))  # who is silent keeps no login waiting
             with self._logins:
                 try:
-                    transport = _handshake(name, target, self._dial(name, target, via), key_types)
+                    transport = _handshake(name, target, sock, key_types)
                 except dial.StartRefused as refused:
                     if attempt == MAX_STARTS:
                         raise dial.start_refused(name, f"{target.host}:{target.port}", MAX_STARTS) from refused
