@@ -104,7 +104,7 @@ class Dnsmasq(Vendor):
             try:
                 differences = self._ask(text)
             except VendorSilent as silent:
-                return "%s; the hosts file is in place and is read when dnsmasq starts" % silent
+                return _asleep(silent)
             waited = time.monotonic() - started
             if not differences or waited > AWAIT_S:
                 return ""  # what still differs is for the read-back to say
@@ -125,7 +125,7 @@ class Dnsmasq(Vendor):
         try:
             return found + self._ask(text)
         except VendorSilent as silent:
-            return [*found, str(silent)]
+            return [_asleep(silent), *found]
 
     def _ask(self, text: str) -> List[str]:
         wanted = hostsfile.names(text)
@@ -140,6 +140,10 @@ class Dnsmasq(Vendor):
             found += ["%s does not give %s" % (name, ip) for ip in sorted(addresses - served)]
             found += ["%s gives %s, which is not published" % (name, ip) for ip in sorted(served - addresses)]
         return found
+
+
+def _asleep(silent: VendorSilent) -> str:
+    return "dnsmasq doesn't answer (%s); its hosts file is in place and is read when it starts" % silent
 
 
 def _unit(binary: str) -> str:

@@ -57,7 +57,13 @@ class Published:
                 _listed(self.not_rendered), "accepted, not rendered: what it served before still serves"
             )
         if self.differences:
-            raise Differs(_listed(self.differences[:5]), "k4t apply puts it right once it answers")
+            raise Differs(_listed(self.differences[:5]), self._next_step())
+
+    def _next_step(self) -> str:
+        if self.document is None:
+            return "k4t apply puts it right"
+        names = " ".join(dict.fromkeys(name for name, _ in self.differences))
+        return f"k4t apply puts it right; k4t {self.document.kind} install {names} starts what does not run"
 
 
 def _listed(pairs: Iterable[tuple[str, str]]) -> str:
