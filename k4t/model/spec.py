@@ -13,6 +13,7 @@ from typing import Literal
 
 from k4t.model.app import App
 from k4t.model.hosts import Dns, Gateway, Node, Power, Ssh
+from k4t.model.monitor import Monitor
 from k4t.model.publish import Certificate
 from k4t.model.shared import NOWHERE, Where
 from k4t.model.snapshot import Recovery
@@ -90,3 +91,4 @@ class Tree:
     app_sha256: Mapping[str, str] = field(default_factory=dict)
     no_effect: tuple[str, ...] = ()
     recovery: Recovery | None = None
+    monitor: Monitor = Monitor()

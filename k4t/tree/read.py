@@ -166,6 +166,7 @@ class _Reader:
             self.snapshot.app_sha256(),
             tuple(dict.fromkeys(self.no_effect)),
             reading.recovery,
+            reading.monitor,
         )
 
     def _groups(self, kind: str, found: set[str]) -> set[str]:
@@ -292,8 +293,15 @@ class _Reader:
         return built
 
     def _monitor(self) -> None:
-        if "monitor.xml" in self.snapshot.texts and (node := self._parse("monitor.xml", FILES["monitor.xml"])):
-            self._checked(node, FILES["monitor.xml"])
+        node = self._parse("monitor.xml", FILES["monitor.xml"])
+        item = self._checked(node, FILES["monitor.xml"]) if node else None
+        if item is None:
+            return
+        from k4t.tree.semantics_monitor import check_monitor, monitor  # late: few trees have one
+
+        self.reading.monitor = monitor(item, self.findings)
+        backups = self.reading.cluster.backups if self.reading.cluster else ()
+        self.findings += check_monitor(self.reading.monitor, backups)
 
     def recovery(self) -> Recovery | None:
         node = self._parse("recovery.xml", FILES["recovery.xml"])

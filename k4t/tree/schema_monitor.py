@@ -1,4 +1,4 @@
-"""The table: monitor.xml. Nothing of it has an effect yet."""
+"""The table: monitor.xml. What a threshold may be is checked in `semantics_monitor`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from k4t.tree.table import attribute, element
 
 THRESHOLD = element(
     "threshold",
-    "When a measured value is worth a warning, and when it is critical.",
+    "When a measured value is worth a warning, and when it is critical. docs/monitor.md has what is measured, and what"
+    " holds without a line here. `state` is whatever is not measured but right or wrong: it has no values.",
     attribute(
         "of",
         v.choice(
             "disk", "docker-disk", "memory", "cpu", "load", "clock-skew", "restarts", "backup-age", "lock-age",
-            "certificate-expiry", "transaction-age",
+            "certificate-expiry", "transaction-age", "state",
         ),
         "What is measured.",
         required=True,
     ),
-    attribute("warning", v.TEXT, "A share, a number or a duration."),
-    attribute("critical", v.TEXT, "A share, a number or a duration."),
-    attribute("after", v.POSITIVE, "So many checks …", "3"),
-    attribute("of-last", v.POSITIVE, "… of the last so many.", "5"),
+    attribute(
+        "warning", v.TEXT, "A share (disk, docker-disk, memory, cpu), a number (load, restarts), else a duration; or never."
+    ),
+    attribute("critical", v.TEXT, "The same."),
+    attribute("after", v.POSITIVE, "It counts when so many checks saw it …"),
+    attribute("of-last", v.POSITIVE, "… of the last so many; it is over when none of them did."),
     many=True,
     key="of",
 )  # fmt: skip
@@ -42,6 +45,7 @@ POLICY = element(
     attribute("keep-nodes", v.COUNT, "Never fewer nodes than this.", "1"),
     many=True,
     key="when",
+    effect=False,
 )
 
 ALERT = element(
@@ -58,14 +62,14 @@ ALERT = element(
     attribute("repeat", v.PERIOD, "How often it is told again while it lasts.", "4h"),
     attribute("all-clear", v.BOOLEAN, "Whether the end is told too.", "true"),
     many=True,
+    effect=False,
 )
 
 MONITOR = element(
     "monitor",
     "Thresholds, policies, alerts.",
-    attribute("interval", v.PERIOD, "Between two checks.", "10s"),
+    attribute("interval", v.PERIOD, "Between two checks.", "10s", effect=False),
     THRESHOLD,
     POLICY,
     ALERT,
-    effect=False,
 )

@@ -10,6 +10,7 @@ from itertools import pairwise
 from k4t.errors import Finding
 from k4t.model.app import App
 from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.monitor import Monitor
 from k4t.model.publish import Certificate, srv_name
 from k4t.model.shared import Where
 from k4t.model.snapshot import Recovery
@@ -38,6 +39,7 @@ class Reading:
     references: list[Reference] = field(default_factory=list)
     certificate_files: set[str] = field(default_factory=set)
     recovery: Recovery | None = None
+    monitor: Monitor = field(default_factory=Monitor)
 
 
 def check_tree(reading: Reading) -> Findings:

@@ -1,0 +1,88 @@
+"""monitor.xml: when a measured value is worth a warning, and when it is critical. Shares are in per cent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Literal
+
+from k4t.model.shared import NOWHERE, Where
+from k4t.model.value import value
+
+Measure = Literal[
+    "disk", "docker-disk", "memory", "cpu", "load", "clock-skew", "restarts", "backup-age", "lock-age",
+    "certificate-expiry", "transaction-age", "state",
+]  # fmt: skip
+Unit = Literal["%", "s", ""]
+UNITS: Mapping[Measure, Unit] = {
+    "disk": "%", "docker-disk": "%", "memory": "%", "cpu": "%", "load": "", "clock-skew": "s", "restarts": "",
+    "backup-age": "s", "lock-age": "s", "certificate-expiry": "s", "transaction-age": "s", "state": "",
+}  # fmt: skip
+"""“state” is not measured: it is whatever is either right or wrong."""
+LOWER_IS_WORSE = frozenset({"certificate-expiry"})
+CHECKS_MAX = 60
+WARNING, CRITICAL = 2, 3
+"""As severities, which are 0 ok, 1 unknown, 2 warning, 3 critical."""
+
+
+@value
+class Threshold:
+    """`warning`, `critical`: in the measure's unit; None is never. A finding is raised when the value was beyond a
+    threshold in `after` of the last `of_last` checks, and is over when it was in none of them."""
+
+    of: Measure
+    warning: float | None
+    critical: float | None
+    after: int = 2
+    of_last: int = 3
+    where: Where = NOWHERE
+
+    def severity(self, measured: float) -> int:
+        for limit, found in ((self.critical, CRITICAL), (self.warning, WARNING)):
+            if limit is not None and (measured <= limit if self.of in LOWER_IS_WORSE else measured >= limit):
+                return found
+        return 0
+
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+DEFAULTS: Mapping[Measure, Threshold] = {
+    one.of: one
+    for one in (
+        Threshold("disk", 85.0, 95.0),
+        Threshold("docker-disk", 85.0, 95.0),
+        Threshold("memory", 90.0, 97.0),
+        Threshold("cpu", 95.0, None, 5, 6),
+        Threshold("load", 4.0, 10.0, 5, 6),
+        Threshold("clock-skew", 2.0, 30.0),
+        Threshold("restarts", 3.0, 10.0),
+        Threshold("backup-age", 3.0, 10.0),
+        Threshold("lock-age", 30 * MINUTE, 2 * HOUR),
+        Threshold("certificate-expiry", 14 * DAY, 3 * DAY),
+        Threshold("transaction-age", 10 * MINUTE, HOUR),
+        Threshold("state", None, None),
+    )
+}
+"""Without a line in monitor.xml. Those of backup-age are times the target's own period."""
+BACKUP_SLACK_S = 60.0
+"""A copy may be this late before its age counts at all, however short its period is."""
+
+
+@value
+class Monitor:
+    """`thresholds`: those of monitor.xml."""
+
+    interval_s: float = 10.0
+    thresholds: Mapping[Measure, Threshold] = field(default_factory=dict)
+
+    def threshold(self, of: Measure) -> Threshold:
+        return self.thresholds.get(of, DEFAULTS[of])
+
+    def backup_age(self, every_s: float) -> Threshold:
+        """Of a target with this period."""
+        if "backup-age" in self.thresholds:
+            return self.thresholds["backup-age"]
+        default = DEFAULTS["backup-age"]
+        periods = (default.warning or 0.0, default.critical or 0.0)
+        warning_s, critical_s = (number * every_s + BACKUP_SLACK_S for number in periods)
+        return dataclasses.replace(default, warning=warning_s, critical=critical_s)

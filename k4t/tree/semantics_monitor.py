@@ -1,0 +1,97 @@
+"""monitor.xml: its thresholds read by what they are of, and held against each other and the backups' periods. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from k4t.errors import Finding
+from k4t.model.monitor import CHECKS_MAX, DEFAULTS, LOWER_IS_WORSE, UNITS, Measure, Monitor, Threshold
+from k4t.model.spec import Backup
+from k4t.tree import values as v
+from k4t.tree.check import Item, cut
+from k4t.tree.semantics_app import finding
+
+NEVER = "never"
+_TYPES = {"%": v.PERCENT, "s": v.PERIOD, "": v.DECIMAL}
+
+
+def monitor(item: Item, findings: list[Finding]) -> Monitor:
+    """What monitor.xml says, and what is wrong with it."""
+    values: dict[str, Any] = item.values
+    thresholds = [_threshold(one, findings) for one in item.all("threshold")]
+    return Monitor(values["interval"], {one.of: one for one in thresholds if one is not None})
+
+
+def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding]:
+    """What contradicts the rest of the tree."""
+    age = found.thresholds.get("backup-age")
+    for backup in backups:
+        place = backup.node or backup.host
+        limit_s = (
+            min((limit for limit in (age.warning, age.critical) if limit is not None), default=None) if age else None
+        )
+        if age is not None and limit_s is not None and limit_s <= backup.every_s:
+            message = (
+                f"a copy {limit_s:g} s old is too old, but {place} gets one every {backup.every_s:g} s ({backup.where})"
+            )
+            yield finding(age.where, "threshold", message, "give copies longer than their period")
+
+
+def _threshold(item: Item, findings: list[Finding]) -> Threshold | None:
+    """None where it is wrong, which is then told."""
+    before = len(findings)
+    values: dict[str, Any] = item.values
+    of = cast("Measure", values["of"])
+    default = DEFAULTS[of]
+    after = values["after"] or (min(default.after, values["of-last"]) if values["of-last"] else default.after)
+    of_last = values["of-last"] or max(default.of_last, after)
+    limits = {level: _limit(of, level, item, findings) for level in ("warning", "critical")}
+    given = [level for level, text in item.given.items() if level in limits and text != NEVER]
+    warning = limits["warning"] if "warning" in item.given else None if of == "backup-age" else default.warning
+    critical = limits["critical"] if "critical" in item.given else None if of == "backup-age" else default.critical
+    made = Threshold(of, warning, critical, after, of_last, item.where)
+    if len(findings) == before:
+        findings += _contradictions(made, given)
+    return made if len(findings) == before else None
+
+
+def _limit(of: Measure, level: str, item: Item, findings: list[Finding]) -> float | None:
+    text = item.given.get(level)
+    if text is None or text == NEVER:
+        return None
+    kind = _TYPES[UNITS[of]]
+    try:
+        return float(str(kind.parse(text)))
+    except ValueError:
+        message = f'<threshold of="{of}">: {level}="{cut(text)}" is not {kind.phrase}'
+        findings.append(finding(item.where, "value", message, f"write for example {kind.example}, or {NEVER}"))
+        return None
+
+
+def _contradictions(made: Threshold, given: list[str]) -> Iterator[Finding]:
+    name = f'<threshold of="{made.of}">'
+    if made.of == "state" and given:
+        message = f"{name}: {' and '.join(given)} can't be: it is right or wrong, and not measured"
+        yield finding(made.where, "threshold", message, "write after= and of-last= alone")
+        return
+    if made.after > made.of_last:
+        message = f"{name}: {made.after} checks of the last {made.of_last} can't be"
+        yield finding(made.where, "threshold", message, "give of-last at least what after has")
+    if made.of_last > CHECKS_MAX:
+        message = f"{name}: of-last={made.of_last}, and {CHECKS_MAX} checks are remembered"
+        yield finding(made.where, "threshold", message, f"write at most {CHECKS_MAX}")
+    if made.warning is None or made.critical is None:
+        return
+    lower = made.of in LOWER_IS_WORSE
+    if made.critical > made.warning if lower else made.critical < made.warning:
+        whose = (
+            "" if len(given) == 2 else f" (its own {'critical' if given == ['warning'] else 'warning'} is the default)"
+        )
+        unit = UNITS[made.of] and f" {UNITS[made.of]}"
+        message = (
+            f"{name}: critical at {made.critical:g}{unit} comes before the warning at {made.warning:g}{unit}{whose}"
+        )
+        yield finding(
+            made.where, "threshold", message, f"write both, critical the {'lower' if lower else 'higher'} one"
+        )
