@@ -56,8 +56,9 @@ def plan_install(found: setup.Survey, gateway: Gateway) -> setup.InstallPlan:
 
 
 def service(plan: setup.InstallPlan) -> setup.Service:
-    argv = ("sh", "-c", START, "k4t-nginx", plan.config["binary"], RUN, ROUTER, FRONT)
-    return setup.Service("nginx", UNIT, ROUTER, argv)
+    binary = plan.config["binary"]
+    argv = ("sh", "-c", START, "k4t-nginx", binary, RUN, ROUTER, FRONT)
+    return setup.Service("nginx", UNIT, ROUTER, argv, f"{binary} -c {ROUTER}, then {binary} -c {FRONT}")
 
 
 def _include(pid: int, conf: str) -> str:

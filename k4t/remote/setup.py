@@ -69,12 +69,14 @@ class InstallPlan:
 
 @value
 class Service:
-    """How a vendor is run where nobody else runs it. `file`: the configuration that a change of means a restart."""
+    """How a vendor is run where nobody else runs it. `file`: the configuration that a change of means a restart.
+    `shown`: what people are told of `argv`, where that is a script."""
 
     vendor: str
     unit: str
     file: str
     argv: tuple[str, ...]
+    shown: str = ""
 
     @property
     def log(self) -> str:
@@ -201,7 +203,7 @@ def start(transport: Transport, found: Survey, service: Service) -> str:
         command = ["env", "-u", RUN_MARK, *service.argv]
         done = transport.run(["sh", "-c", DAEMON, "k4t-daemon", service.log, service.pid_file, *command])
         files = f"log {service.log}, pid in {service.pid_file}"
-        words = f"started as a daemon (no systemd here; {files}): {' '.join(service.argv)}"
+        words = f"started as a daemon (no systemd here; {files}): {service.shown or ' '.join(service.argv)}"
     if not done.ok:
         raise StepError(f"{service.unit} did not start: {done.words()}", host=transport.host)
     return words

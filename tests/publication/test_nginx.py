@@ -220,7 +220,8 @@ def test_restarted_it_serves_the_same(door: NginxDoor, signal: str) -> None:
     state = door.observe()
     assert state.reachable
     assert "nginx (router) doesn't answer at unix:/run/k4t/nginx/router.sock" in state.differences[0]
-    assert any("started as a daemon" in line for line in door.install())
+    (started,) = [line for line in door.install() if "started as a daemon" in line]
+    assert started.endswith("nginx -c /etc/k4t/nginx/router.conf, then /usr/sbin/nginx -c /etc/k4t/nginx/front.conf")
     assert door.ports() == {"8001", "8002"}
     assert door.observe().differences == ()
 
