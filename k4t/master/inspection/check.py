@@ -16,6 +16,8 @@ from k4t.remote.lock import STATE, writable_by
 from k4t.remote.transport import Transport
 
 Thing = Node | Gateway | Dns
+Seen = dict[tuple[Kind, str], ParticipantState]
+"""Members by kind and name, as this check saw them: one that is also compared with others is asked once."""
 PROGRAMS = {"flock": "apt-get install util-linux", "timeout": "apt-get install coreutils"}
 
 
@@ -34,9 +36,10 @@ class Checked:
 def check(fleet: Fleet, things: Sequence[Thing], *, here: bool) -> list[Checked]:
     """All checks of all things, hosts at once. `here`: also this machine. Raises nothing."""
     results = list(_here()) if here else []
-    for found in at_once(lambda thing: list(_thing(fleet, thing)), things):
+    seen: Seen = {}
+    for found in at_once(lambda thing: list(_thing(fleet, thing, seen)), things):
         results += found
-    return results + _groups(fleet, things)
+    return results + _groups(fleet, things, seen)
 
 
 def _here() -> Iterator[Checked]:
@@ -47,11 +50,11 @@ def _here() -> Iterator[Checked]:
     yield Checked("this machine", "ssh", client is not None, said, "apt-get install openssh-client")
 
 
-def _thing(fleet: Fleet, thing: Thing) -> Iterator[Checked]:
+def _thing(fleet: Fleet, thing: Thing, seen: Seen) -> Iterator[Checked]:
     host = fleet.host_of(thing)
     subject = f"{_kind(thing)} {thing.name} ({thing.ssh.host or thing.address})"
     if isinstance(thing, Dns) and thing.driver in WITHOUT_SHELL:
-        yield from _participant(fleet, subject, thing)
+        yield from _participant(fleet, subject, thing, seen)
         return
     try:
         transport = fleet.connection(host)
@@ -66,7 +69,7 @@ def _thing(fleet: Fleet, thing: Thing) -> Iterator[Checked]:
         if thing.pool is not None:
             yield _interface(subject, transport, thing, thing.pool.interface)
     else:
-        yield from _participant(fleet, subject, thing)
+        yield from _participant(fleet, subject, thing, seen)
 
 
 def _interface(subject: str, transport: Transport, node: Node, name: str) -> Checked:
@@ -125,9 +128,9 @@ def _engine(fleet: Fleet, subject: str, node: Node) -> Checked:
     return Checked(subject, "docker", True, f"Engine {version}, API {api}")
 
 
-def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns) -> Iterator[Checked]:
-    kind = "gateway" if isinstance(thing, Gateway) else "dns"
-    state = fleet.participants[(kind, thing.name)].observe()  # type: ignore[index]
+def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns, seen: Seen) -> Iterator[Checked]:
+    kind: Kind = "gateway" if isinstance(thing, Gateway) else "dns"
+    state = seen[kind, thing.name] = fleet.participants[kind, thing.name].observe()
     if not state.reachable:
         yield Checked(subject, thing.driver, False, state.problem, "", state.exit_status or 1)
         return
@@ -138,7 +141,7 @@ def _participant(fleet: Fleet, subject: str, thing: Gateway | Dns) -> Iterator[C
     yield Checked(subject, thing.driver, state.rendered and not state.differences, said, remedy)
 
 
-def _groups(fleet: Fleet, things: Sequence[Thing]) -> list[Checked]:
+def _groups(fleet: Fleet, things: Sequence[Thing], seen: Seen) -> list[Checked]:
     """The members of each group that one of these things is in, held against each other. What is compared is what they
     hold (one digest, whatever the vendor); that they serve it, each one's own check says."""
     kinds: dict[tuple[Kind, str], list[Participant]] = {}
@@ -150,7 +153,7 @@ def _groups(fleet: Fleet, things: Sequence[Thing]) -> list[Checked]:
     found = []
     for (kind, group), members in sorted(kinds.items()):
         if (kind, group) in meant and len(members) > 1:
-            states = at_once(lambda member: member.observe(), members)
+            states = at_once(lambda member: seen.get((member.kind, member.name)) or member.observe(), members)
             found.append(_compared(f"{kind} group {group}", kind, states))
     return found
 
