@@ -93,14 +93,23 @@ def chosen(tree: Tree, kind: str, names: Sequence[str]) -> list[Node | Gateway |
 
 
 @contextmanager
-def opened(db: Path, emit: Emit = silent, *, wait: bool = False, ahead: bool = False) -> Iterator[Run]:
+def opened(
+    db: Path,
+    emit: Emit = silent,
+    *,
+    wait: bool = False,
+    ahead: bool = False,
+    changed: Callable[[Tree], Tree] = lambda tree: tree,
+    trusted: known_hosts.KnownHosts | None = None,
+) -> Iterator[Run]:
     """Everything one run works with. Connections are opened when they are first needed, and closed at the end.
 
-    `ahead`: all of them are begun now, so that hosts answer while the rest of the program is loaded.
+    `ahead`: all of them are begun now, so that hosts answer while the rest of the program is loaded. `changed`: of the
+    tree, for this run alone. `trusted`: the hosts that are known, in place of the known_hosts files.
     """
-    tree = read(db)
+    tree = changed(read(db))
     run_id = secrets.token_hex(8)
-    connector = _connector(db, run_id)
+    connector = _connector(db, run_id, trusted)
     participants: dict[tuple[Kind, str], Participant] = {}
     fleet = Fleet(tree, connector.connect, participants)
     participants.update(_participants(tree, fleet, db))
@@ -204,9 +213,12 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _connector(db: Path, run_id: str) -> Connector:
-    user = Path("~/.ssh/known_hosts").expanduser()
-    return Connector([db / "known_hosts", user, Path("/etc/ssh/ssh_known_hosts")], run_id=run_id)
+def _connector(db: Path, run_id: str, trusted: known_hosts.KnownHosts | None = None) -> Connector:
+    return Connector(known_hosts_of(db), run_id=run_id, trusted=trusted)
+
+
+def known_hosts_of(db: Path) -> list[Path]:
+    return [db / "known_hosts", Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")]
 
 
 def _participants(tree: Tree, fleet: Fleet, db: Path) -> dict[tuple[Kind, str], Participant]:
@@ -248,9 +260,14 @@ def _dial(fleet: Fleet, dns: Dns) -> Callable[[], Stream]:
 def look(db: Path) -> dict[str, Any]:
     """`k4t status`."""
     with opened(db, ahead=True) as run:
+        backups = None
+        if run.tree.cluster.backups:
+            from k4t.master.backup.survey import Survey
+
+            backups = Survey(run.fleet, db)
         from k4t.master.inspection.status import status
 
-        return status(run.fleet, now(), redo_log(db, run.tree))
+        return status(run.fleet, now(), redo_log(db, run.tree), backups)
 
 
 def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ def lines(report: Report, console: Console) -> Iterator[str]:
             yield console.style(f"! {one.target}: {remark}", "yellow")
     if failed := report.failed:
         names = ", ".join(one.target for one in failed)
-        yield console.style(f"No copy of this tree on {names}; the next backup tries again.", "yellow")
+        yield console.style(f"Not backed up: {names}; the next backup tries again.", "yellow")
 
 
 def _detail(one: Result) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from k4t.errors import K4tError
-from k4t.render.console import Console, table
+from k4t.render.console import Console, age, table
 
 EVERY_S = 3.0
 
@@ -74,9 +74,20 @@ def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
                 [_member(one) for one in status[kind]],
                 console,
             )
+    if status["backups"]:
+        yield ""
+        yield from table(
+            ("BACKUP", "EVERY", "CURRENT", "COPIES", "STATE"), [_backup(one) for one in status["backups"]], console
+        )
     if notes := list(_notes(status)):
         yield ""
         yield from (console.style(note, "yellow") for note in notes)
+
+
+def _backup(one: dict[str, Any]) -> tuple[str, ...]:
+    last = f"{age(one['age_s'])} ago" if one["age_s"] is not None else "never"
+    state = "unreachable" if not one["reachable"] else "late" if one["late"] else "in time"
+    return one["node"], age(one["every_s"]), last, _count(one["count"]), state
 
 
 def _named(name: str, words: str) -> str:
@@ -84,11 +95,21 @@ def _named(name: str, words: str) -> str:
     return words if words.startswith((f"{name}:", f"{name} ")) else f"{name}: {words}"
 
 
-def _notes(status: dict[str, Any]) -> Iterator[str]:
-    """What is too long for a column: why a host can't be asked, and what a member serves otherwise."""
+def _problems(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of each host, what it is asked for and can't say: a node that is away is told once."""
     for one in (*status["nodes"], *status["gateways"], *status["dns"]):
         if one["problem"]:
-            yield f"! {_named(one['name'], one['problem'])}"
+            yield one["name"], one["problem"]
+    away = {one["name"] for one in status["nodes"] if not one["reachable"]}
+    for one in status["backups"]:
+        if one["problem"] and not (one["node"] in away and not one["reachable"]):
+            yield one["node"], one["problem"]
+
+
+def _notes(status: dict[str, Any]) -> Iterator[str]:
+    """What is too long for a column: why a host can't be asked, and what a member serves otherwise."""
+    yield from (f"! {_named(name, problem)}" for name, problem in _problems(status))
+    for one in (*status["gateways"], *status["dns"]):
         for difference in one.get("differences", ())[:5]:
             yield f"! {one['name']}: {difference}"
         for out in one.get("withdrawn", ()):

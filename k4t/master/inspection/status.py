@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from k4t.errors import K4tError, LogRefused
@@ -20,11 +21,15 @@ from k4t.model.state import Container, Head, NodeState, Observed, ParticipantSta
 from k4t.remote.lock_holder import holder_of
 
 if TYPE_CHECKING:
+    from k4t.master.backup.survey import Survey
     from k4t.master.publication.redolog import LogPlace, Transaction
 
 
-def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[str, Any]:
-    """One look at every host, and one probe of every running replica. `log`: this working copy's redo log."""
+def status(
+    fleet: Fleet, observed_at: str, log: LogPlace | None = None, backups: Survey | None = None
+) -> dict[str, Any]:
+    """One look at every host, and one probe of every running replica. `log`: this working copy's redo log. `backups`:
+    asks the targets of copies meanwhile."""
     observed = observe(fleet)
     head, own = serials.newest(observed.heads), fleet.tree.cluster.id
     well = healthy(fleet, observed)
@@ -41,7 +46,7 @@ def status(fleet: Fleet, observed_at: str, log: LogPlace | None = None) -> dict[
         "gateways": [_member(state, observed, head, own) for state in observed.gateways.values()],
         "dns": [_member(state, observed, head, own) for state in observed.dns.values()],
         **_transactions(log, observed),
-        "backups": [],
+        "backups": backups.rows(datetime.fromisoformat(observed_at).timestamp()) if backups else [],
     }
 
 
