@@ -19,7 +19,7 @@ THRESHOLD = element(
         required=True,
     ),
     attribute(
-        "warning", v.TEXT, "A share (disk, docker-disk, memory, cpu), a number (load, restarts), else a duration; or never."
+        "warning", v.TEXT, "A share (disk, docker-disk, memory, cpu), a number (load, restarts), else a duration; never."
     ),
     attribute("critical", v.TEXT, "The same."),
     attribute("after", v.POSITIVE, "It counts when so many checks saw it …"),
