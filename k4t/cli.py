@@ -27,6 +27,7 @@ from k4t.commands import (
     past,
     plans,
     power,
+    recover,
     secrets,
     txn,
     updates,
@@ -56,6 +57,7 @@ app.add_typer(power.power_app, name="power")
 app.add_typer(intents.intent_app, name="intent")
 app.add_typer(wake.wake_app)
 app.add_typer(kit.kit_app, name="kit")
+app.add_typer(recover.recover_app)
 app.add_typer(backups.backup_app, name="backup")
 
 

@@ -184,22 +184,26 @@ class KnownHosts:
 
 
 class Fingerprints(KnownHosts):
-    """Hosts by the fingerprints of their keys alone, wherever they are met: what a recovery kit knows. `prints`: (name
-    as in `lookup_name`, or "", “ED25519”, “SHA256:…”)."""
+    """Hosts by the fingerprints of their keys, wherever they are met: what a recovery kit knows. `prints`: (name as in
+    `lookup_name`, or "", “ED25519” or "", “SHA256:…”). A host that `files` know is known by those alone."""
 
-    def __init__(self, prints: Iterable[tuple[str, str, str]]) -> None:
-        super().__init__(())
+    def __init__(self, prints: Iterable[tuple[str, str, str]], files: Sequence[Path] = ()) -> None:
+        super().__init__(files)
         self._prints = tuple(prints)
 
     def known(self, name: str) -> tuple[Entry, ...]:
         """What types of keys to ask a host for: its own, if it has not moved. They hold no key."""
+        if found := super().known(name):
+            return found
         own = [one for one in self._prints if one[0] == name] or self._prints
         types = dict.fromkeys(type for _, short, _ in own for type in _LONG.get(short, ()))
         return tuple(Entry("", name, HostKey(type, b""), "", 0) for type in types)
 
     def check(self, host: str, name: str, presented: HostKey) -> None:
-        """Raises HostKeyUnknown unless the key is one of them."""
-        if not any(fingerprint == presented.fingerprint for _, _, fingerprint in self._prints):
+        """Raises HostKeyUnknown unless the key is one of them; HostKeyChanged as the files have it."""
+        if super().known(name) or self._revoked(name):
+            super().check(host, name, presented)
+        elif not any(fingerprint == presented.fingerprint for _, _, fingerprint in self._prints):
             raise HostKeyUnknown(
                 f"the kit knows no host with the key that {name} presents, {presented.words}",
                 f"nothing was sent; compare it on the host (ssh-keygen -lf /etc/ssh/ssh_host_"
