@@ -14,7 +14,7 @@ from k4t.master.backup.keys import USES, Keys
 from k4t.master.backup.snapshot import Snapshot
 from k4t.master.history import WorkingCopy
 from k4t.master.publication import redolog
-from k4t.model.snapshot import Certificate, Lineage, Recovery, RecoveryRecipient
+from k4t.model.snapshot import Certificate, Lineage, Manifest, Recovery, RecoveryRecipient
 from k4t.remote.head import lineage_to_json
 from k4t.tree import age, recovery, signing
 from tests.tree.support import write_tree
@@ -75,13 +75,13 @@ def opened(cluster: Cluster, data: bytes) -> bytes:
     return snapshot.contents(data, cluster=cluster.id, cluster_key=cluster.key, identities=cluster.identities)[1]
 
 
-def signed(cluster: Cluster, copy: Snapshot, payload: bytes, **said: Any) -> bytes:
+def signed(by: Cluster, copy: Snapshot, payload: bytes, **said: Any) -> bytes:
     """A file whose signature is right, with whatever payload and manifest: what only a master gone bad can make."""
     manifest = snapshot_of(copy, payload, **said)
-    return snapshot.header_of(manifest, cluster.keys()) + payload
+    return snapshot.header_of(manifest, by.keys()) + payload
 
 
-def snapshot_of(copy: Snapshot, payload: bytes, **said: Any) -> Any:
+def snapshot_of(copy: Snapshot, payload: bytes, **said: Any) -> Manifest:
     told = {"sha256": hashlib.sha256(payload).hexdigest(), "size_bytes": len(payload), **said}
     return replace(copy.manifest, **told)
 
