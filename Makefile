@@ -30,7 +30,7 @@ demo-down: $(VENV)/installed
 
 .PHONY: test check
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
