@@ -19,9 +19,9 @@ THRESHOLD = element(
         required=True,
     ),
     attribute(
-        "warning", v.TEXT, "A share (disk, docker-disk, memory, cpu), a number (load, restarts), else a duration; never."
+        "warning", v.TEXT, "A share (disk, docker-disk, memory, cpu), a number (load, restarts), else a duration."
     ),
-    attribute("critical", v.TEXT, "The same."),
+    attribute("critical", v.TEXT, "The same; both may be `never`."),
     attribute("after", v.POSITIVE, "It counts when so many checks saw it …"),
     attribute("of-last", v.POSITIVE, "… of the last so many; it is over when none of them did."),
     many=True,
