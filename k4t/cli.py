@@ -18,6 +18,7 @@ from k4t import __version__
 from k4t.commands import (
     apps,
     backups,
+    copies,
     hosts,
     intents,
     jobs,
@@ -28,6 +29,7 @@ from k4t.commands import (
     plans,
     power,
     recover,
+    restore,
     secrets,
     txn,
     updates,
@@ -57,7 +59,9 @@ app.add_typer(power.power_app, name="power")
 app.add_typer(intents.intent_app, name="intent")
 app.add_typer(wake.wake_app)
 app.add_typer(kit.kit_app, name="kit")
+app.add_typer(restore.restore_app)
 app.add_typer(recover.recover_app)
+backups.backup_app.add_typer(copies.copies_app)
 app.add_typer(backups.backup_app, name="backup")
 
 

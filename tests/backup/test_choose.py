@@ -96,7 +96,7 @@ def test_older_than_live_needs_rollback() -> None:
     assert refused(choose(copies, live(41), at=At(40))).next == copies[0]
     taken = choose(copies, live(42), rollback=True)
     assert isinstance(taken, Choice)
-    assert any("--rollback" in note for note in taken.notes)
+    assert any("older than what is live: serial 42" in note for note in taken.notes)
 
 
 def test_nothing_is_taken_for_known_when_no_host_answers() -> None:

@@ -7,7 +7,6 @@ the newest where the hosts know better.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
@@ -60,12 +59,13 @@ def number_of(manifest: Manifest) -> str:
 @value
 class Live:
     """What the hosts know. `answered` of `asked`; where none did, nothing is known. `serial` 0, `lineage` None: they
-    answered, and nothing was ever applied."""
+    answered, and nothing was ever applied. `applied`: what the working copy that is to be replaced applied last."""
 
     asked: int = 0
     answered: int = 0
     serial: int = 0
     lineage: Lineage | None = None
+    applied: int = 0
 
     @property
     def known(self) -> bool:
@@ -149,8 +149,11 @@ def choose(
 def older_than_live(candidate: Candidate, live: Live) -> str:
     """In words, what makes it older than what hosts know; "" where it isn't, and where nothing is known."""
     manifest = candidate.manifest
-    if manifest is None or not live.known:
+    if manifest is None:
         return ""
+    if not live.known:
+        older = manifest.serial < live.applied
+        return f"older than what this working copy has applied: serial {live.applied}" if older else ""
     lineage = live.lineage
     if lineage is not None and manifest.generation > lineage.generation:
         return ""
@@ -192,7 +195,7 @@ def _notes(taken: Candidate, candidates: Sequence[Candidate], live: Live, older:
         none = f"none of {live.asked} hosts answers" if live.asked else "there is no host to ask"
         yield f"{none}: what is live is unknown, and so is whether this copy is older than that"
     if older:
-        yield f"this copy is {older}; --rollback takes it all the same"
+        yield f"this copy is {older}"
     better = next_good(candidates, live, without=(taken,), older=False)
     if not named and better is not None and better.order > taken.order:
         yield f"{better.words} is newer"
@@ -252,7 +255,3 @@ def broken_chain(manifests: Iterable[tuple[str, Manifest]]) -> list[str]:
         strays = [one for one in here.values() if before and one.previous not in before]
         found += [f"{number_of(one)} does not follow {number_of(next(iter(before.values())))}" for one in strays]
     return found
-
-
-def with_problem(candidate: Candidate, problem: str) -> Candidate:
-    return dataclasses.replace(candidate, problem=problem)

@@ -11,13 +11,12 @@ from typing import Literal
 
 from k4t.model.value import value
 from k4t.tree.check import Node
-from k4t.tree.files import SECRET_FILES
+from k4t.tree.files import SECRET_FILES, ignored
 from k4t.tree.read import Refused, parse
 
 MAX_LINES = 400
 MAX_TEXT_BYTES = 1 << 20
 MAX_SHOWN = 160
-OWN = ".k4t/"
 _KEYS = ("name", "node", "host", "target", "replica", "on", "by", "domain", "prefix", "listen", "type")
 """Attributes that tell elements of one kind apart, the most telling first."""
 
@@ -43,10 +42,15 @@ class Change:
 
 
 def compare(old: Files, new: Files) -> tuple[Change, ...]:
-    """Sorted by path, without what a working copy remembers (`.k4t/`)."""
-    paths = sorted(path for path in old.keys() | new.keys() if not path.startswith(OWN))
+    """Sorted by path, without notes and what a working copy remembers."""
+    paths = sorted(path for path in old.keys() | new.keys() if of_tree(path))
     found = (_change(path, old.get(path), new.get(path)) for path in paths)
     return tuple(one for one in found if one is not None)
+
+
+def of_tree(path: str) -> bool:
+    """Whether a file is the tree's own, and neither a note of people's (README) nor of k4t's or git's."""
+    return not any(ignored(part) for part in path.split("/", 2)[:2])
 
 
 def _change(path: str, old: File | None, new: File | None) -> Change | None:
