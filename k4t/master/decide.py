@@ -15,6 +15,7 @@ from k4t.master.observe import observe
 from k4t.master.planning import away, serials
 from k4t.master.planning.capable import caveats, inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
+from k4t.master.planning.lineage import changes_hands
 from k4t.master.planning.plan import Options, Plan
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.spec import Tree
@@ -113,7 +114,8 @@ def plan(
     found = Decision(
         decided, observed, head, resolved, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed
     )  # fmt: skip
-    return dataclasses.replace(found, news=_is_news(found))
+    news = _is_news(found) or changes_hands(options.lineage, head.lineage if head else None)
+    return dataclasses.replace(found, news=news)
 
 
 def _images(run: Run, request: Request, observed: Observed, head: Head | None, names: Collection[str]) -> Resolved:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,19 +40,19 @@ def _warnings(done: Recovered) -> Iterator[str]:
 
 
 def _next(done: Recovered, asked: Asked, kit: Path) -> Iterator[str]:
+    """Lines that can be typed as they stand."""
     for path in _keys(done.directory):
-        yield f"put the SSH key to {path}: the tree names it, and it is not here"
+        yield f"# put the SSH key to {path}: the tree names it, and it is not here"
     if asked.jump:
-        yield f'say the way in cluster.xml: <ssh jump="{asked.jump}"/> (or in ~/.ssh/config)'
+        yield f'# say the way in cluster.xml: <ssh jump="{asked.jump}"/>, or in ~/.ssh/config'
     if done.secrets is not None:
-        if done.secrets and asked.kit.identity:
-            yield f"export K4T_IDENTITY={kit.absolute()}    opens the tree's secrets (chmod 600 it)"
-        else:
-            yield "export K4T_IDENTITY=FILE    an identity that opens the tree's secrets; the kit's doesn't"
-    yield f"export K4T_DB={done.directory.absolute()}"
-    yield "k4t plan                        says what is not as the tree wants it: nothing, if all is well"
-    yield "k4t backup                      copies go on from here; k4t backup schedule install"
-    yield f"k4t kit --check {kit}    does the kit still fit?"
+        own = done.secrets and asked.kit.identity
+        remark = "opens the tree's secrets" if own else "an identity that opens the tree's secrets; the kit's doesn't"
+        yield f"export K4T_IDENTITY={shlex.quote(str(kit.absolute())) if own else 'FILE'}  # {remark}"
+    yield f"export K4T_DB={shlex.quote(str(done.directory.absolute()))}"
+    yield "k4t plan  # nothing to do, if all is well"
+    yield "k4t backup  # copies go on from here; on a schedule: k4t backup schedule install"
+    yield f"k4t kit --check {shlex.quote(str(kit))}  # does the kit still fit?"
 
 
 def _keys(db: Path) -> list[str]:

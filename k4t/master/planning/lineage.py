@@ -32,6 +32,11 @@ def fenced(own: Lineage | None, live: Lineage | None) -> str:
     return f"this working copy was replaced: {who} at {live.at or 'some time'} (serial {live.serial})"
 
 
+def changes_hands(own: Lineage | None, live: Lineage | None) -> bool:
+    """Whether an apply that may go on makes hosts hear of another lineage, also when there is nothing else to do."""
+    return own is not None and live is not None and own.id != live.id
+
+
 def recorded(own: Lineage | None, live: Lineage | None, new: Lineage) -> Lineage:
     """What an apply that may go on leaves in the head and in its working copy. `new`: as one would begin now; its
     generation doesn't count."""
