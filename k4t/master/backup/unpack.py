@@ -150,7 +150,9 @@ def _path(block: bytes, extended: bytes, place: int) -> str:
         name = prefix + b"/" + name
     if extended:
         _, found, rest = extended.partition(b" path=")
-        name = rest.removesuffix(b"\n") if found else extended
+        if not found:
+            raise BadCopy(f"its archive has an extension that k4t doesn't write, at byte {place}")
+        name = rest.removesuffix(b"\n")
     try:
         return name.decode()
     except UnicodeDecodeError:
