@@ -62,9 +62,9 @@ if [ -h "$d/$2" ] || {{ [ -e "$d/$2" ] && [ ! -f "$d/$2" ]; }}; then
 find "$d" -name '{TEMPORARY}*' -mmin +60 -exec rm -f -- {{}} + 2>/dev/null || :
 {_WRITTEN}
 if [ "$(size "$t")" -ne "$3" ]; then echo "only a part of it came" >&2; exit 1; fi
-if [ "$(sum <"$t")" != "$4" ]; then echo "it is not what was sent" >&2; exit 1; fi
+g=$(sum <"$t"); if [ "$g" != "$4" ]; then echo "it is not what was sent" >&2; exit 1; fi
 flush "$t"; mv -f -- "$t" "$d/$2"; trap - EXIT; flush "$d"
-echo "stored $(size "$d/$2") $(sum <"$d/$2")"
+g=$(sum <"$d/$2"); echo "stored $(size "$d/$2") $g"
 named() {{ echo "${{1##*/}}"; }}
 each named
 """
@@ -73,8 +73,10 @@ each named
 CONFIRM = f"""\
 {_COMMON}{_AS_SEEN}
 f=$d/$2
-if [ -h "$f" ] || [ ! -f "$f" ] || [ "$(size "$f")" -ne "$3" ] || [ "$(head -n 1 "$f" | sum)" != "$7" ] ||
-   [ "$(tail -n +2 "$f" | sum)" != "$4" ]; then
+g=; h=
+if [ ! -h "$f" ] && [ -f "$f" ] && [ "$(size "$f")" -eq "$3" ]; then
+  h=$(head -n 1 "$f" | sum); g=$(tail -n +2 "$f" | sum); fi
+if [ "$h $g" != "$7 $4" ]; then
   echo other; cat >/dev/null; exit 0; fi
 {_WRITTEN}
 flush "$t"; mv -f -- "$t" "$d/confirmed"; trap - EXIT; flush "$d"
