@@ -85,7 +85,7 @@ class _Picture:
         if self.snapshot.findings:
             raise InvalidTree(self.snapshot.findings)
         self.found: dict[str, _File] = {}
-        self.seen: dict[str, Signature] = {}
+        self.seen: dict[str, Signature | None] = {}
         self.notes: list[str] = []
 
     def taken(self) -> Picture:
@@ -95,9 +95,10 @@ class _Picture:
         self._own()
         self._limit()
         archive = self._packed()
-        self._verify()
         copy = WorkingCopy(self.db)
-        return Picture(archive, copy.base_serial() or 0, copy.lineage(), tuple(self.notes))
+        serial, lineage = copy.base_serial() or 0, copy.lineage()
+        self._verify()
+        return Picture(archive, serial, lineage, tuple(self.notes))
 
     # --- what is in it --------------------------------------------------------------------------------------------
 
@@ -123,8 +124,10 @@ class _Picture:
                 if stat.S_ISREG(status.st_mode) and not name.startswith(".") and _portable(name):
                     self._add(f"{OWN}/{directory}/{name}", status, 0o600)
         for name in _OWN_FILES:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 self._add(f"{OWN}/{name}", os.lstat(self.db / OWN / name), 0o600)
+            except (FileNotFoundError, NotADirectoryError):
+                self.seen[f"{OWN}/{name}"] = None
         for name in _LOGS:
             self._log(name)
 
@@ -236,10 +239,10 @@ class _Picture:
         self.snapshot.verify()
         for path, before in self.seen.items():
             try:
-                now = os.lstat(self.db / path)
-            except OSError as error:
-                raise Changed from error
-            if _signature(now) != before:
+                now = _signature(os.lstat(self.db / path))
+            except OSError:
+                now = None
+            if now != before:
                 raise Changed
 
 
