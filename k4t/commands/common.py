@@ -88,6 +88,7 @@ def applied(
         outcome = deploy.apply(run, dataclasses.replace(request, hurried=hurried), confirm)
         took_s = time.monotonic() - started_s
         copies = None if goes_on and not outcome.exit_status else _copies(run, before)
+        _no_longer_off(run)
     if given.console.output == "table":
         told = show.lines(outcome, given.console, run.tree.cluster.name, took_s, steps)
         given.console.result([*told, *show.copies(copies, given.console)])
@@ -103,6 +104,17 @@ def _copies(run: Run, serial_before: int | None) -> Report | None:
     from k4t.master.backup.after import after_apply
 
     return after_apply(run, now_s=time.time())
+
+
+def _no_longer_off(run: Run) -> None:
+    """The master was woken by hand: what says that it is off on purpose is not true any more."""
+    power = run.tree.cluster.power
+    if power is None or not power.host:
+        return
+    from k4t.master.power import announce, here
+
+    if here.is_here(power.host):
+        announce.take_away(run.fleet)
 
 
 @contextmanager

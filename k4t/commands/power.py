@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 power_app = group("The master's power: off when nothing is open, on again. The nodes', too.")
 
+BACKUP_WAIT_S = 120.0
 Name = Annotated[str | None, typer.Argument(help="A node; without it, the master.", metavar="[NODE]")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Don't wait until SSH answers there.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="How long to wait for that, in seconds.", min=1, max=3600)]
@@ -151,15 +152,16 @@ def go_off(given: Globals, why: str) -> None:
             off.go_off(
                 run, own, copies=lambda run: copies.outdated(run.directory, run.tree), intents=waiting, why=why,
                 say=lambda text: given.console.note(f"! {text}", "yellow"),
+                going=lambda host: given.console.note(f"{host} goes off: it is said where a monitor looks"),
             )  # fmt: skip
         except off.StaysOn as stays:
             show.stays_on(stays.reasons, given.console)
             raise
-        given.console.result(f"{run.tree.cluster.power.host if run.tree.cluster.power else ''} is going off")
 
 
-def off_after(given: Globals, status: int, wanted: bool | None) -> int:
-    """After an apply that ended with `status`: go off where that is wanted and nothing is open; the exit status."""
+def off_after(given: Globals, status: int, wanted: bool | None, *, copied: bool = False) -> int:
+    """After an apply that ended with `status`: go off where that is wanted and nothing is open; the exit status.
+    `copied`: copies were made since."""
     from k4t.master.power.off import StaysOn
 
     if wanted is False or (wanted is None and not goes_off_by_itself(given.db)):
@@ -167,11 +169,37 @@ def off_after(given: Globals, status: int, wanted: bool | None) -> int:
     if status:
         given.console.note(f"! this machine stays on: the apply ended with exit status {status}", "yellow")
         return status
+    if not copied:
+        back_up(given, if_outdated=True)
     try:
         go_off(given, given.message or "after apply")
     except StaysOn:
         return 3 if wanted else 0
+    except K4tError as error:
+        given.console.error(str(error))
+        return 3
     return 0
+
+
+def back_up(given: Globals, *, if_outdated: bool = False) -> None:
+    """To all targets: also what no apply has changed, such as the audit log. What fails keeps this machine on.
+    `if_outdated`: unless each of them has the tree as it is."""
+    import time
+
+    from k4t.master.backup.after import backup
+    from k4t.master.power.copies import outdated
+    from k4t.render import backup as show
+    from k4t.wiring import opened
+
+    try:
+        with opened(given.db) as run:
+            if not run.tree.cluster.backups or (if_outdated and not outdated(given.db, run.tree)):
+                return
+            report = backup(run, now_s=time.time(), wait_s=BACKUP_WAIT_S)
+    except K4tError as error:
+        given.console.note(f"! no copies were made: {error}", "yellow")
+        return
+    given.console.result(show.lines(report, given.console))
 
 
 def goes_off_by_itself(db: Path) -> bool:

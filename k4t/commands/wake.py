@@ -75,9 +75,11 @@ def _woken(given: Globals, timeout_s: float, wanted: bool | None) -> int:
             done += [_perform(given, intent) for intent in todo]
             _forget(given, todo)
             status = _apply(given)
+        if not status:
+            power_commands.back_up(given)
     show.woken(done, seen[0], status=status, console=given.console)
     failed = [3 for entry in done if entry.result != "done"]
-    return gravest([power_commands.off_after(given, status, wanted), *failed])
+    return gravest([power_commands.off_after(given, status, wanted, copied=True), *failed])
 
 
 # --- arriving --------------------------------------------------------------------------------------------------

@@ -30,28 +30,38 @@ class StaysOn(K4tError):
     def __init__(self, found: Situation) -> None:
         listed = reasons(found)
         self.reasons = tuple(one.text for one in listed)
-        super().__init__(f"not switched off: {'; '.join(self.reasons)}")
+        number = len(listed)
+        super().__init__(f"not switched off, for {number} reason{'' if number == 1 else 's'}: see above")
         self.exit_status = exit_status(listed)
 
 
-def go_off(run: Run, keys: Keys | None, *, copies: Copies, intents: tuple[str, ...], why: str, say: Say) -> None:
-    """Switch this machine off, if nothing is open. Raises StaysOn; K4tError when it could not be switched off."""
+def go_off(
+    run: Run, keys: Keys | None, *, copies: Copies, intents: tuple[str, ...], why: str, say: Say, going: Say
+) -> None:
+    """Switch this machine off, if nothing is open; `going` is told of that before. Raises StaysOn; K4tError when it
+    could not be switched off."""
     run.copy.prepare()
     try:
         with run.lock():
-            _go_off(run, keys, look(run, copies=copies(run), intents=intents), why, say)
+            found = look(run, copies=copies(run), intents=intents)
+            _prepare(run, keys, found, why, say)
+            going(found.host)
+            failpoints.reach("power:announced")
+            _switch_off(run, found, say)
     except Locked as error:
         found = look(run, copies=copies(run), intents=intents, locks=(str(error.message),))
         raise StaysOn(found) from error
 
 
-def _go_off(run: Run, keys: Keys | None, found: Situation, why: str, say: Say) -> None:
+def _prepare(run: Run, keys: Keys | None, found: Situation, why: str, say: Say) -> None:
     if reasons(found):
         raise StaysOn(found)
     if found.logins:
         say(f"still logged in here: {', '.join(found.logins)}")
     _announce(run, keys, found, why, say)
-    failpoints.reach("power:announced")
+
+
+def _switch_off(run: Run, found: Situation, say: Say) -> None:
     try:
         switch.off(found.command, found.host)
     except K4tError:

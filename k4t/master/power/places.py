@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from k4t.errors import K4tError
-from k4t.master.fleet import WITHOUT_SHELL, Fleet, Host, Key, at_once, merged
-from k4t.model.hosts import Dns, Gateway, Node, Ssh
+from k4t.master.backup.targets import targets_of
+from k4t.master.fleet import WITHOUT_SHELL, Fleet, Host, Key, at_once
+from k4t.model.hosts import Dns, Gateway
 from k4t.model.value import value
 from k4t.remote.lock import STATE
 from k4t.remote.transport import Transport
@@ -27,19 +28,12 @@ class Failure:
 def places(fleet: Fleet) -> tuple[Host, ...]:
     """Each machine once, in the order of the tree. Nodes that were given up are none."""
     tree = fleet.tree
-    things: list[Node | Gateway | Dns] = []
-    for target in tree.cluster.backups:
-        node = tree.nodes.get(target.node)
-        if node is not None and node.availability != "dead":
-            things.append(node)
-    things += tree.gateways.values()
-    things += [dns for dns in tree.dns.values() if dns.driver not in WITHOUT_SHELL]
-    others = [one.host for one in tree.cluster.backups if one.host]
+    members: list[Gateway | Dns] = [*tree.gateways.values()]
+    members += [dns for dns in tree.dns.values() if dns.driver not in WITHOUT_SHELL]
+    hosts = [one.host for one in targets_of(tree) if not one.dead] + [fleet.host_of(one) for one in members]
     found: dict[Key, Host] = {}
-    for host in [fleet.host_of(thing) for thing in things] + [
-        Host(name, name, merged(tree.cluster.ssh, Ssh(host=name))) for name in others
-    ]:
-        found.setdefault(host.key, host)
+    for host in hosts:
+        found.setdefault(host.key, fleet.hosts.get(host.key, host))
     return tuple(found.values())
 
 
