@@ -61,10 +61,10 @@ if [ -h "$d/$2" ] || {{ [ -e "$d/$2" ] && [ ! -f "$d/$2" ]; }}; then
   echo "$d/$2 is no regular file" >&2; exit {IN_THE_WAY}; fi
 find "$d" -name '{TEMPORARY}*' -mmin +60 -exec rm -f -- {{}} + 2>/dev/null || :
 {_WRITTEN}
-if [ "$(size "$t")" -ne "$3" ]; then echo "only a part of it came" >&2; exit 1; fi
+k=$(size "$t"); if [ "$k" -ne "$3" ]; then echo "only a part of it came" >&2; exit 1; fi
 g=$(sum <"$t"); if [ "$g" != "$4" ]; then echo "it is not what was sent" >&2; exit 1; fi
 flush "$t"; mv -f -- "$t" "$d/$2"; trap - EXIT; flush "$d"
-g=$(sum <"$d/$2"); echo "stored $(size "$d/$2") $g"
+k=$(size "$d/$2"); g=$(sum <"$d/$2"); echo "stored $k $g"
 named() {{ echo "${{1##*/}}"; }}
 each named
 """
