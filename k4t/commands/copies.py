@@ -24,6 +24,7 @@ def list_(ctx: typer.Context) -> None:
 
     given: Globals = ctx.obj
     with asked(given) as found:
+        found.need_targets()
         status = show.listing(found.shelves, given.console, time.time())
     raise typer.Exit(status)
 
@@ -41,6 +42,7 @@ def verify(
 
     given: Globals = ctx.obj
     with asked(given, kit, identity) as found:
+        found.need_targets()
         written = reading.written(given.db, found.trust)
         done = reading.verify(
             found.shelves, found.trust, written, read_data=read_data, identities=found.opening

@@ -45,6 +45,11 @@ class Asked:
     def candidates(self) -> list[Candidate]:
         return [one for shelf in self.shelves for one in shelf.candidates]
 
+    def need_targets(self) -> None:
+        """Raises Usage when there are none."""
+        if not self.shelves:
+            raise Usage("the tree names no place for copies", 'write <backup node="…" every="1h"/> into cluster.xml')
+
 
 @contextmanager
 def asked(

@@ -91,6 +91,7 @@ class LocalLock:
             raise K4tError(f"can't open {self._path}: {error.strerror}") from error
         try:
             self._wait_for(handle, deadline)
+            self._still_there(handle)
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{holder.record()}\n".encode(), 0)
         except BaseException:
@@ -104,6 +105,13 @@ class LocalLock:
             if time.monotonic() >= deadline:
                 raise _locked(self._what, os.pread(handle, 4096, 0))
             time.sleep(min(0.2, max(0.01, deadline - time.monotonic())))
+
+    def _still_there(self, handle: int) -> None:
+        """A restore puts another directory in place: whoever waited has read the one that was there before."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(handle), os.stat(self._path, follow_symlinks=False)):
+                return
+        raise Locked(f"{self._what} was replaced while this run waited for its lock", "start again")
 
     def release(self) -> None:
         handle, self._handle = self._handle, None

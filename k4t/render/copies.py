@@ -266,7 +266,7 @@ def restored(
             "notes": list(done.notes),
         })  # fmt: skip
         return
-    console.result(f"{where} is {called(taken, now_s)}")
+    console.result(f"{where} is now {called(taken, now_s)}")
     if done.kept:
         console.result(f"what was there is kept: {done.kept}")
     if plan:

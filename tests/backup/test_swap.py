@@ -5,37 +5,37 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from k4t import failpoints
 from k4t.master.backup import swap
 from k4t.master.backup.swap import MARK, Fresh, tidied
 
 PLACES = ("made", "synced", "named", "swapped", "kept", "cleared")
-PROGRAM = """
-import errno, sys
-from pathlib import Path
-from k4t.master.backup import swap
-target, beside, unable = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "unable"
-def no(one, other):
-    raise OSError(errno.EINVAL, "Invalid argument")
-if unable:
-    swap.exchange = no
-swap.tidied(target, beside)
-fresh = swap.Fresh(target, beside)
-(fresh.path / "whole").write_text("new")
-fresh.swap("db.before-T")
-"""
 
 
 def replaced(target: Path, beside: Path, place: str = "", *, unable: bool = False) -> int:
-    """In a process of its own, killed at a place; its exit status."""
-    environment = os.environ | ({"K4T_FAILPOINT": f"restore:{place}"} if place else {})
-    argv = [sys.executable, "-c", PROGRAM, str(target), str(beside), "unable" if unable else "able"]
-    return subprocess.run(argv, env=environment, check=False, timeout=60).returncode
+    """In a process of its own, killed at a place; its exit status, or the signal that ended it as a negative number."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        failpoints.WANTED = f"restore:{place}"
+        if unable:
+            swap.exchange = _unable
+        tidied(target, beside)
+        fresh = Fresh(target, beside)
+        (fresh.path / "whole").write_text("new")
+        fresh.swap("db.before-T")
+    except BaseException:  # noqa: BLE001 - the parent is told, whatever it is
+        os._exit(70)
+    os._exit(0)
+
+
+def _unable(one: Path, other: Path) -> None:
+    raise OSError(errno.EINVAL, "Invalid argument")
 
 
 @pytest.fixture

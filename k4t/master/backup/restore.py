@@ -97,8 +97,9 @@ def take(found: Sequence[Shelf], live: Live, wanted: Wanted, trust: Trust, ident
         raise unasked([shelf for shelf in found if wanted.source in ("", shelf.name)])
     candidates = [one for shelf in found for one in shelf.candidates]
     any_age = wanted.rollback or not wanted.whole
+    known = live if wanted.whole or live.known else Live(1, 1)  # nothing that is live is replaced: no more to be said
     for _ in range(MAX_TRIES):
-        choice = choose(candidates, live, source=wanted.source, at=wanted.at, rollback=any_age)
+        choice = choose(candidates, known, source=wanted.source, at=wanted.at, rollback=any_age)
         one = choice.next if isinstance(choice, Refusal) else choice.candidate
         if isinstance(choice, Refusal) and one is None:
             raise refused(choice, wanted)

@@ -1,0 +1,335 @@
+"""Copies put back: the whole tree, one app, a directory beside. Refused is what is not proved good."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from k4t.errors import Locked
+from k4t.master.backup import keys, kit, snapshot
+from k4t.master.backup.choose import Live
+from k4t.master.backup.judge import Trust
+from k4t.master.backup.restore import Taken, Wanted, put_back
+from k4t.master.history import WorkingCopy
+from k4t.master.inspection.audit import breaks
+from k4t.master.planning.safety import behind
+from k4t.master.publication.redolog import LogPlace
+from k4t.model.snapshot import Lineage
+from k4t.model.state import Head, Revision
+from k4t.remote.lock import Holder, LocalLock
+from tests.backup.copies import ID, LINEAGE, Scene, texts
+
+HOLDER = Holder("anna@laptop", "laptop", 4711, "2026-11-20T12:00:00Z", "restore", "r1")
+PLACES = ("made", "unpacked", "carried", "synced", "named", "swapped", "kept", "cleared")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Serial 1 with web:1, serial 2 with web:2 and a second app; a copy of each, and an edit since."""
+    monkeypatch.setenv("K4T_KEYS", str(tmp_path / "keys"))
+    made = Scene(tmp_path)
+    made.applied(1)
+    made.copy()
+    made.app("web", 2)
+    made.app("api", 1)
+    made.applied(2)
+    made.copy()
+    made.app("web", 3)
+    return made
+
+
+def taken(scene: Scene, number: int = -1) -> Taken:
+    one = scene.made[number]
+    trust = Trust(ID, scene.keys.recovery.key)
+    opening = keys.recovery_identity(ID)
+    manifest, archive = snapshot.contents(one.data, cluster=trust.cluster, cluster_key=trust.key, identities=opening)
+    return Taken("node1", manifest, archive)
+
+
+def image(scene: Scene, name: str = "web") -> str:
+    path = scene.db / "apps" / name / "app.xml"
+    return path.read_text().partition("<image>")[2].partition("<")[0] if path.exists() else "none"
+
+
+def others(scene: Scene) -> list[str]:
+    return sorted(path.name for path in scene.root.iterdir() if path.name not in ("db", "copies", "home", "keys"))
+
+
+# --- the whole tree ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.unit
+def test_the_tree_is_what_the_copy_holds_and_the_old_one_is_kept(scene: Scene) -> None:
+    """Byte for byte; what git and people keep beside it goes along, and so do the revisions and the audit log."""
+    (scene.db / ".git" / "objects" / "ab").mkdir(parents=True)
+    (scene.db / ".git" / "objects" / "ab" / "cd").write_text("object")
+    (scene.db / ".git" / "index").write_text("index")
+    scene.write("apps/web/.gitignore", "*.tmp")
+    scene.write("README.later", "a note")
+    scene.applied(3)
+    before = texts(scene.db)
+    done = put_back(taken(scene), Wanted(scene.db, rollback=True), Live(2, 2, 3, LINEAGE), HOLDER)
+    assert image(scene) == "web:2"
+    assert (done.kept, done.lineage, done.notes) == (scene.root / "db.before-20261120T120000Z", None, ())
+    assert texts(done.kept or scene.db) == before
+    for path in (".git/objects/ab/cd", ".git/index", "apps/web/.gitignore", "README.later"):
+        assert (scene.db / path).read_text() == (scene.root / "db.before-20261120T120000Z" / path).read_text()
+    assert WorkingCopy(scene.db).store.serials() == [3, 2, 1]
+    assert breaks(scene.db) == []
+    last = json.loads((scene.db / ".k4t" / "audit.jsonl").read_text().splitlines()[-1])
+    assert (last["result"], last["message"]) == ("restored", "restored copy 2.2 from node1")
+    assert len((scene.db / ".k4t" / "audit.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.unit
+def test_going_back_on_purpose_is_no_old_clone(scene: Scene) -> None:
+    """With --rollback the working copy stands where the cluster stands, so its next apply is no `rewind`; without it,
+    it stands where the copy stood."""
+    head = Head(ID, 5, "new", (Revision(2, "old", {}), Revision(5, "new", {})))
+    put_back(taken(scene), Wanted(scene.db), Live(2, 2, 2, LINEAGE), HOLDER)
+    base = WorkingCopy(scene.db).base_serial()
+    assert base == 2
+    assert behind("old", {}, head, base, None) == "serial 2 is behind 5"
+    put_back(taken(scene), Wanted(scene.db, rollback=True), Live(2, 2, 5, LINEAGE), HOLDER)
+    base = WorkingCopy(scene.db).base_serial()
+    assert base == 5
+    assert behind("old", {}, head, base, None) == ""
+
+
+@pytest.mark.unit
+def test_its_redo_log_counts_as_a_copied_one(scene: Scene, tmp_path: Path) -> None:
+    """By the incarnation, which stands outside: also where the copy is put back to the very same path."""
+    place = LogPlace(scene.db / ".k4t", ID, tmp_path / "logs", lambda: "2026-11-20T12:00:00Z")
+    place.open().close()
+    assert place.is_ours(place.read())
+    scene.copy()
+    put_back(taken(scene), Wanted(scene.db), Live(), HOLDER)
+    contents = place.read()
+    assert contents.incarnation
+    assert not place.is_ours(contents)
+    place.open().close()
+    assert place.is_ours(place.read())
+
+
+@pytest.mark.unit
+def test_another_directory_begins_a_new_history(scene: Scene, tmp_path: Path) -> None:
+    """A machine that is not the cluster's newest working copy takes over, whether it has a tree or not."""
+    new = tmp_path / "elsewhere"
+    done = put_back(taken(scene), Wanted(new), Live(2, 2, 2, LINEAGE), HOLDER)
+    assert done.lineage is not None
+    assert (done.lineage.generation, done.lineage.serial, done.lineage.who) == (2, 2, "anna@laptop")
+    assert WorkingCopy(new).lineage() == done.lineage
+    assert done.kept is None
+    theirs = Lineage(4, "ffff", 9)
+    again = put_back(taken(scene), Wanted(scene.db, rollback=True), Live(2, 2, 9, theirs), HOLDER)
+    assert again.lineage is not None
+    assert again.lineage.generation == 5
+
+
+@pytest.mark.unit
+def test_a_damaged_tree_is_put_back(scene: Scene) -> None:
+    """That it can't be read is why the copy is wanted: an app or a node, even cluster.xml."""
+    scene.write("apps/web/app.xml", "<app")
+    scene.write("nodes/n1.xml", "\0\0\0\0")
+    assert "the tree is damaged" in scene.restore("--yes")
+    assert image(scene) == "web:2"
+    scene.write("cluster.xml", "")
+    scene.restore("--yes")
+    assert (scene.db / "cluster.xml").read_text().startswith("<cluster")
+    (scene.db / "cluster.xml").unlink()
+    scene.restore("--yes")
+    assert texts(scene.db)["cluster.xml"].startswith("<cluster")
+
+
+@pytest.mark.unit
+def test_a_machine_without_a_tree_needs_the_kit(scene: Scene, tmp_path: Path) -> None:
+    """A directory of copies and the kit are enough; the copy's own tree says which hosts to ask."""
+    new = tmp_path / "master2"
+    assert "k4t recover" in scene.restore("--yes", db=new, status=64)
+    page = tmp_path / "kit.txt"
+    recovery = scene.keys.recovery
+    secret = (keys.keys_directory(ID) / keys.IDENTITY).read_text().splitlines()[-1]
+    page.write_text(kit.page(kit.Kit("prod", ID, recovery.key, recovery.recipients[0].key, secret)))
+    page.chmod(0o600)
+    said = scene.restore("--kit", str(page), "--yes", db=new)
+    assert "copy 2.2" in said
+    assert texts(new) == {**texts(scene.db), "apps/web/app.xml": texts(new)["apps/web/app.xml"]}
+    lineage = WorkingCopy(new).lineage()
+    assert lineage is not None
+    assert lineage.generation == 2
+
+
+# --- killed --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_anywhere_the_old_tree_or_the_new_one_is_there(scene: Scene, place: str) -> None:
+    """Whole; the next restore clears away what was left and ends right, and the old tree is kept."""
+    old = texts(scene.db)
+    scene.restore("--yes", place=f"restore:{place}", status=-signal.SIGKILL)
+    new = {**old, "apps/web/app.xml": old["apps/web/app.xml"].replace("web:3", "web:2")}
+    assert texts(scene.db) == (new if PLACES.index(place) > PLACES.index("named") else old)
+    assert WorkingCopy(scene.db).lineage() == LINEAGE
+    said = scene.restore("--yes")
+    assert texts(scene.db) == new
+    assert [texts(scene.root / name) for name in others(scene)] == [old]
+    assert ("nothing to do" in said) == (texts(scene.db) == new and "kept:" not in said)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("place", ["unpacked", "named", "swapped"])
+def test_killed_while_an_app_is_put_back(scene: Scene, place: str) -> None:
+    """The same for one directory of the tree, which stays valid throughout."""
+    scene.restore("--app", "web", "--at", "1", "--yes", place=f"restore:{place}", status=-signal.SIGKILL)
+    assert image(scene) == ("web:1" if place == "swapped" else "web:3")
+    scene.k4t("validate")
+    scene.restore("--app", "web", "--at", "1", "--yes")
+    assert image(scene) == "web:1"
+    kept = sorted((scene.db / ".k4t" / "replaced").iterdir())
+    assert ["web:3" in (path / "app.xml").read_text() for path in kept] == [True]
+
+
+# --- one app, and a directory beside -------------------------------------------------------------------------------
+
+
+@pytest.mark.unit
+def test_one_app_comes_out_of_any_copy(scene: Scene) -> None:
+    """Also of one that is older than what is live; everything else stays, and the old directory is kept."""
+    scene.write("apps/web/extra.txt", "new")
+    before = texts(scene.db)
+    said = scene.restore("--app", "web", "--at", "1", "--yes")
+    assert "k4t plan web" in said
+    assert image(scene) == "web:1"
+    rest = {path: text for path, text in before.items() if not path.startswith("apps/web/")}
+    assert texts(scene.db) == {**rest, "apps/web/app.xml": texts(scene.db)["apps/web/app.xml"]}
+    (kept,) = (scene.db / ".k4t" / "replaced").iterdir()
+    assert (kept / "extra.txt").read_text() == "new"
+    assert "nothing to do" in scene.restore("--app", "web", "--at", "1")
+    assert "it has: web" in scene.restore("--app", "api", "--at", "1", "--yes", status=64)
+    assert others(scene) == []
+
+
+@pytest.mark.unit
+def test_an_app_that_is_gone_comes_back(scene: Scene) -> None:
+    """There is no old directory to keep then."""
+    (scene.db / "apps" / "api" / "app.xml").unlink()
+    (scene.db / "apps" / "api").rmdir()
+    scene.restore("--app", "api", "--yes")
+    assert image(scene, "api") == "web:1"
+    assert list((scene.db / ".k4t" / "replaced").iterdir()) == []
+
+
+@pytest.mark.unit
+def test_a_directory_beside_changes_nothing_else(scene: Scene, tmp_path: Path) -> None:
+    """It must be new or empty. Nothing is asked, since nothing is replaced."""
+    before = texts(scene.db)
+    to = tmp_path / "out"
+    scene.restore("--at", "1", "--to", str(to))
+    assert "web:1" in texts(to)["apps/web/app.xml"]
+    assert "is not empty" in scene.restore("--at", "1", "--to", str(to), status=64)
+    scene.restore("--app", "web", "--to", str(tmp_path / "web"))
+    assert list(texts(tmp_path / "web")) == ["app.xml"]
+    assert texts(scene.db) == before
+    assert others(scene) == ["out", "web"]
+
+
+# --- refused -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.unit
+def test_what_is_not_proved_good_is_refused_and_the_next_good_one_named(scene: Scene, tmp_path: Path) -> None:
+    """Altered, cut off, of another cluster, signed by a key that nobody certified: nothing is changed, and the command
+    that takes a good copy is named."""
+    before = texts(scene.db)
+    scene.app("web", 4)
+    newest = scene.copy(keep=False)
+    foreign = Scene(tmp_path / "other", id="x1y2z3a4").copy(keep=False)
+    middle = len(newest.header) + len(newest.payload) // 2
+    altered = newest.data[:middle] + bytes([newest.data[middle] ^ 1]) + newest.data[middle + 1 :]
+    stranger = keys.certify(ID, scene.keys.recovery, keys.recovery_identity(ID), "2026-11-20T12:00:00Z", ("intents",))
+    uncertified = snapshot.header_of(newest.manifest, stranger)
+    bad = {
+        "not those that were signed": altered,
+        "cut off or longer": newest.data[:-7],
+        "not certified by the key of": foreign.data,
+        "for intents, not for snapshots": uncertified + newest.payload,
+        "its signature is not right": _resigned(newest.data),
+    }
+    scene.app("web", 3)
+    for reason, data in bad.items():
+        path = scene.put(newest.name, data)
+        said = scene.restore("--yes", status=1)
+        assert reason in said
+        assert "the next good one is copy 2.2" in said
+        assert "--at 2.2" in said
+        path.unlink()
+    assert (texts(scene.db), others(scene)) == (before, ["other"])
+
+
+def _resigned(data: bytes) -> bytes:
+    """With another signature of the right form."""
+    head, _, payload = data.partition(b"\n")
+    content = json.loads(head)
+    content["signature"] = content["certified"]
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n" + payload
+
+
+@pytest.mark.unit
+def test_older_than_what_this_copy_applied_needs_rollback(scene: Scene) -> None:
+    """Also when no host can be asked: that is unknown then, and said so."""
+    said = scene.restore("--at", "1", "--yes", status=4)
+    assert "serial 2" in said
+    assert "the next good one is copy 2.2" in said
+    said = scene.restore("--at", "1", "--yes", "--rollback")
+    assert "no host to ask" in said
+    assert image(scene) == "web:1"
+
+
+@pytest.mark.unit
+def test_nothing_is_asked_without_a_terminal(scene: Scene) -> None:
+    """It says which option to give; where nothing would change, nothing needs to be agreed to."""
+    before = texts(scene.db)
+    assert "--yes" in scene.restore(status=64)
+    assert texts(scene.db) == before
+    scene.app("web", 2)
+    assert "nothing to do" in scene.restore()
+
+
+@pytest.mark.unit
+def test_while_another_run_holds_the_tree_nothing_is_put_back(scene: Scene) -> None:
+    """75, with its name."""
+    before = texts(scene.db)
+    with LocalLock(WorkingCopy(scene.db).lock_path).take(HOLDER):
+        assert "anna@laptop on laptop" in scene.restore("--yes", status=75)
+    assert texts(scene.db) == before
+
+
+@pytest.mark.unit
+def test_whoever_waited_for_the_lock_meanwhile_is_told_to_start_again(scene: Scene) -> None:
+    """It has read the tree that was there before. And the new tree is locked from its first moment on."""
+    lock = WorkingCopy(scene.db).lock_path
+    with ThreadPoolExecutor() as pool:
+        with LocalLock(lock).take(HOLDER):
+            waiting = pool.submit(LocalLock(lock).take, HOLDER, wait_s=30)
+            while not _waited_for(lock):
+                time.sleep(0.01)
+            put_back(taken(scene), Wanted(scene.db), Live(), HOLDER)
+        with pytest.raises(Locked, match="was replaced"):
+            waiting.result(timeout=30)
+    LocalLock(lock).take(HOLDER).release()
+
+
+def _waited_for(path: Path) -> bool:
+    """Whether two descriptors of this process are open on it."""
+    return sum(os.readlink(f"/proc/self/fd/{one}") == str(path) for one in _descriptors()) > 1
+
+
+def _descriptors() -> list[str]:
+    return [one for one in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{one}")]
