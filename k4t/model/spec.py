@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
 
-from k4t.model.app import App
+from k4t.model.app import App, Image
 from k4t.model.hosts import Dns, Gateway, Node, Power, Ssh
 from k4t.model.monitor import Monitor
 from k4t.model.publish import Certificate
@@ -78,6 +78,7 @@ class Tree:
 
     `sha256` is of all files that count (not `.k4t/`, `known_hosts`, `recovery.xml`, README* and .git*); `app_sha256`
     of each app's own directory. `no_effect` names what stands in the tree and does nothing yet, for plans to say.
+    `gone`: what is known of an app whose file is gone, by the cluster's defaults: its drain and grace.
     """
 
     cluster: Cluster
@@ -92,3 +93,4 @@ class Tree:
     no_effect: tuple[str, ...] = ()
     recovery: Recovery | None = None
     monitor: Monitor = Monitor()
+    gone: App = App("", Image(""))

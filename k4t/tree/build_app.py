@@ -180,6 +180,13 @@ def _probe(item: Item) -> Probe:
     return ImageProbe()
 
 
+def gone(defaults: Item | None) -> App:
+    """What the cluster's defaults say of apps that are no longer in the tree: how they end."""
+    if defaults is None:
+        return App("", Image(""))
+    return App("", Image(""), update=_update(defaults.one("update"), False), stop=_stop(defaults.one("stop")))
+
+
 def _log(item: Item | None) -> Log:
     if item is None:
         return Log()

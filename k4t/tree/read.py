@@ -167,6 +167,7 @@ class _Reader:
             tuple(dict.fromkeys(self.no_effect)),
             reading.recovery,
             reading.monitor,
+            reading.gone,
         )
 
     def _groups(self, kind: str, found: set[str]) -> set[str]:
@@ -245,11 +246,12 @@ class _Reader:
         for one in app:
             expand_node(one, self.variables or {}, self.findings)
         checker = Checker(self.findings, [], partial=True, unexpanded=len(self.findings) > before)
-        checker.check(node, FILES["cluster.xml"].by_child["defaults"])
+        item = checker.check(node, FILES["cluster.xml"].by_child["defaults"])
         self.reading.references += checker.references
         if len(self.findings) == before:
             self.default_app = app[0] if app else None
             self.default_node = host[0] if host else None
+            self.reading.gone = build_app.gone(item.one("app"))
 
     def _apps(self) -> None:
         row = FILES["apps/NAME/app.xml"]

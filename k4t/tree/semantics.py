@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from k4t.errors import Finding
-from k4t.model.app import App
+from k4t.model.app import App, Image
 from k4t.model.hosts import Dns, Gateway, Node
 from k4t.model.monitor import Monitor
 from k4t.model.publish import Certificate, srv_name
@@ -40,6 +40,7 @@ class Reading:
     certificate_files: set[str] = field(default_factory=set)
     recovery: Recovery | None = None
     monitor: Monitor = field(default_factory=Monitor)
+    gone: App = field(default_factory=lambda: App("", Image("")))
 
 
 def check_tree(reading: Reading) -> Findings:

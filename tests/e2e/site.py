@@ -25,6 +25,12 @@ APP = """\
   <stop grace="1s"/>
 </app>
 """
+CLUSTER = """\
+<cluster name="{name}" id="{id}" format="1">
+  <ssh user="root" key="{key}"/>
+  <defaults><app><update drain="0s"/><stop grace="1s"/></app></defaults>
+</cluster>
+"""
 
 
 class Site:
@@ -42,7 +48,7 @@ class Site:
             (self.db / kind).mkdir(parents=True)
         self.write(
             "cluster.xml",
-            f'<cluster name="{name}" id="{self.id}" format="1">\n  <ssh user="root" key="{lab.key}"/>\n</cluster>\n',
+            CLUSTER.format(name=name, id=self.id, key=lab.key),
         )
 
     def write(self, path: str, text: str) -> Path:

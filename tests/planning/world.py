@@ -97,7 +97,8 @@ def tree(data: Mapping[str, Any]) -> Tree:
     hashes = data.get("app_sha256", {})
     certificates = {name: Certificate(name, **fields) for name, fields in data.get("certificates", {}).items()}
     return Tree(
-        cluster, nodes, apps, gateways, names, certificates, sha256=data.get("sha256", "t1"), app_sha256=hashes
+        cluster, nodes, apps, gateways, names, certificates, sha256=data.get("sha256", "t1"), app_sha256=hashes,
+        gone=app("", data.get("gone", {})),
     )  # fmt: skip
 
 

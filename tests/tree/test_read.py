@@ -80,7 +80,7 @@ def test_defaults_are_merged_element_by_element(tmp_path: Path) -> None:
             "cluster.xml": """<cluster name="t" id="k7f3q2m9"><variable name="v">x</variable><defaults>
               <app stopped="true"><image pull="always"/><log max-size="1MiB" max-files="9"/>
                 <env name="A">default</env><env name="B">${v} $${v}</env><command><arg>a</arg><arg>b</arg></command>
-                <health interval="9s"><tcp/></health></app>
+                <health interval="9s"><tcp/></health><update drain="3s"/><stop grace="2s"/></app>
               <node availability="cordoned"><label name="zone">z</label><label name="dc">d</label></node>
             </defaults></cluster>""",
             "apps/web/app.xml": """<app stopped="false"><image>web:1</image><log max-files="2"/><env name="A">own</env>
@@ -100,6 +100,7 @@ def test_defaults_are_merged_element_by_element(tmp_path: Path) -> None:
     assert db.health == Health(TcpProbe(), 9.0)
     assert tree.nodes["n1"].labels == {"zone": "a", "dc": "d"}
     assert tree.nodes["n1"].availability == "cordoned"
+    assert (tree.gone.update.drain_s, tree.gone.stop.grace_s) == (3.0, 2.0)  # of apps whose file is gone
 
 
 def test_the_hash_is_of_what_counts(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ finds places (placement), puts the changes into waves (update), and writes them 
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections.abc import Collection, Iterable, Mapping
 
@@ -28,7 +29,7 @@ from k4t.master.planning.standing import GroupKey, Standing, standing
 from k4t.master.planning.survey import replica_key, survey
 from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
-from k4t.model.app import App, Image
+from k4t.model.app import App
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Former, Observed
 from k4t.registrar.document import Document
@@ -247,11 +248,13 @@ class _Run:
         return self.standings[name]
 
     def _remove_app(self, name: str) -> None:
-        """DNS first, a TTL later the gateways, then it is drained, stopped and removed."""
+        """DNS first, a TTL later the gateways, then it is drained (as the cluster's defaults have it), stopped and
+        removed."""
         jobs.drop(self.scene, name, {})
         place = self.standings[name]
         barred = [key for key in place.groups if key in self.closed]
-        track = Track(self.graph, Recipe(App(name, Image("")), NO_IMAGE, present=False), place)
+        app = dataclasses.replace(self.desired.gone, name=name)
+        track = Track(self.graph, Recipe(app, NO_IMAGE, present=False), place)
         if barred:
             self._refuse(name, barred)
             track.clear_stale()
