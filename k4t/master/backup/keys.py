@@ -327,12 +327,14 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise K4tError(f"can't read {path}: {error.strerror}", "look at its owner and mode") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise K4tError(f"{path} is no regular file", "move it away")
         _only_ours(path, status)
-        return file.read(_MAX_BYTES)
+        return os.read(descriptor, _MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, data: bytes) -> None:

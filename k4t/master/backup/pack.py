@@ -220,9 +220,10 @@ class _Picture:
             raise Changed from error
         except OSError as error:
             raise K4tError(f"can't read {self.db / path}: {error.strerror}", "look at its owner and mode") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Changed
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Changed
             yield file
 
     def _read(self, path: str) -> bytes | None:
