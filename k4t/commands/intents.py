@@ -65,6 +65,12 @@ def intent_dead(ctx: typer.Context, name: NodeName, to: To = None, here: Here = 
     _queue(ctx.obj, "dead", name, 0, to=to, here=here, note=note)
 
 
+@intent_app.command("stay", epilog="Example: k4t intent stay && k4t power on")
+def intent_stay(ctx: typer.Context, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that the master stays on after the next wake, for a person who wants to work there."""
+    _queue(ctx.obj, "stay", "", 0, to=to, here=here, note=note)
+
+
 @intent_app.command("list", epilog="Example: k4t intent list -o json")
 def intent_list(ctx: typer.Context) -> None:
     """What is queued, on hosts and here, and what became of what was."""

@@ -34,6 +34,8 @@ wake_app = group("Waking.")
 ROUNDS = 3
 """What is queued while it works is taken up too; but it does not go on for ever."""
 PAUSE_S = 2.0
+STAY = "stay"
+"""The intent of a person who wants to work on this machine."""
 Network = Annotated[float, typer.Option("--timeout", help="How long to wait for the network.", min=0, max=3600)]
 Install = Annotated[bool, typer.Option("--install-service", help="Have this machine run it at every boot.")]
 Remove = Annotated[bool, typer.Option("--remove-service", help="… and no more.")]
@@ -79,6 +81,9 @@ def _woken(given: Globals, timeout_s: float, wanted: bool | None) -> int:
             power_commands.back_up(given)
     show.woken(done, seen[0], status=status, console=given.console)
     failed = [3 for entry in done if entry.result != "done"]
+    if asked := next((entry for entry in done if entry.action == STAY), None):
+        given.console.note(f"this machine stays on, as {asked.who} asked; k4t power off ends that")
+        return gravest([status, *failed])
     return gravest([power_commands.off_after(given, status, wanted, copied=True), *failed])
 
 
@@ -207,6 +212,8 @@ def _act(given: Globals, intent: Intent) -> None:
     from k4t.master.decide import Request
     from k4t.wiring import read, thing
 
+    if intent.action == STAY:
+        return
     if intent.action == "apply":
         raise typer.Exit(applied(given, Request(message=given.message)).exit_status)
     if intent.action == "scale":

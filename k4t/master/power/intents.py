@@ -4,7 +4,8 @@ One line (`signed`, `backup.envelope`) whose text is canonical JSON, final:
 
     {"format":1,"cluster":ID,"id":HEX16,"at":TIME,"expires":TIME,"who":TEXT,"action":ACTION,"note":TEXT,…}
 
-ACTION is apply, scale (with "app" and "replicas"), drain, uncordon or dead (with "node"). Times are RFC 3339 UTC.
+ACTION is apply, scale (with "app" and "replicas"), drain, uncordon or dead (with "node"), or stay: not to go off again
+this time. Times are RFC 3339 UTC.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "drain": ("node",),
     "uncordon": ("node",),
     "dead": ("node",),
+    "stay": (),
 }
 LIFE = timedelta(days=7)
 MAX_LIFE = timedelta(days=31)
