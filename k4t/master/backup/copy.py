@@ -162,17 +162,21 @@ class _Run:
         if before.problem:
             last = None
         remarks: tuple[str, ...] = ()
-        looked = False
+        looked, denied = last is not None, ("", Seen())
         for _ in range(ATTEMPTS):
-            if last is None and not looked:
+            if not looked:
                 last, seen, remarks = self._look(spec, target)
                 looked = True
+            altered = last is not None and (last.name, seen) == denied
+            if altered:
+                remarks += (f"{denied[0]} is not what was written there: altered, or damaged",)
             try:
-                if last is not None and self._same(last, spec):
+                if last is not None and self._same(last, spec) and not altered:
                     return self._confirmed(spec, target, last, seen, remarks)
                 return self._stored(spec, target, last, seen, remarks)
             except _Moved:
-                last, looked = None, False
+                denied = last.name if last else "", seen
+                looked = False
         raise StepError(
             f"{target.directory} changes while it is written to ({ATTEMPTS} attempts)",
             "does another master copy to it?", host=spec.name,
