@@ -90,9 +90,9 @@ def _recovered(given: Globals, asked: Asked, more: list[str]) -> Recovered:
     try:
         return story.recover(
             asked, connector.connect,
-            lambda db: opened(
+            lambda db, silent: opened(
                 db, emit, wait=given.wait, ahead=True,
-                changed=lambda tree: story.from_here(tree, asked.key, asked.jump),
+                changed=lambda tree: story.from_here(tree, asked.key, asked.jump, silent),
                 trusted=Fingerprints(prints, known_hosts_of(db)),
             ),
             who=who(), at=now(), say=given.console.note,

@@ -6,6 +6,7 @@ The pure rule is `planning.lineage`; the old master finds it in the head at its 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from k4t.errors import K4tError
@@ -37,11 +38,14 @@ def hosts_of(fleet: Fleet) -> list[Host]:
     return [*fleet.hosts.values(), *others.values()]
 
 
-def heads(fleet: Fleet) -> list[Heard]:
-    """Of all hosts at once. Raises nothing."""
-    cluster = fleet.tree.cluster.id
+def heads(fleet: Fleet, silent: Mapping[str, K4tError] | None = None) -> list[Heard]:
+    """Of all hosts at once. `silent`: those that could not be asked a moment ago, and why; of them, hosts that keep
+    copies alone are not asked again. Raises nothing."""
+    cluster, known = fleet.tree.cluster.id, silent or {}
 
     def ask(host: Host) -> Heard:
+        if host.name in known and host.key not in fleet.hosts:
+            return Heard(host.name, error=known[host.name])
         try:
             return Heard(host.name, remote_head.read(fleet.connection(host), cluster))
         except K4tError as error:
@@ -61,10 +65,10 @@ def tell(run: Run, lineage: Lineage, heard: list[Heard]) -> tuple[str, ...]:
     """`announce`, under the locks already. `heard`: all heads, as they are now."""
     found = serials.newest(one.head for one in heard if one.head is not None) or Head(run.tree.cluster.id)
     head = dataclasses.replace(found, lineage=lineage, who=run.who, at=run.at)
-    locked = run.fleet.locked
+    locked, silent = run.fleet.locked, {one.host for one in heard if one.error is not None}
 
     def write(host: Host) -> str:
-        if locked is not None and host.key in run.fleet.hosts and host.key not in locked:
+        if host.name in silent or (locked is not None and host.key in run.fleet.hosts and host.key not in locked):
             return host.name
         try:
             remote_head.write(run.fleet.connection(host), head)

@@ -34,7 +34,7 @@ def _warnings(done: Recovered) -> Iterator[str]:
     if not done.answered and not done.notes:
         yield "no host says what is live: whether anything newer was applied than this copy is unknown"
     if done.untold:
-        yield f"{', '.join(done.untold)} hears at the next apply who is the master"
+        yield f"not told yet who is the master, and will be at the next apply: {', '.join(done.untold)}"
     if done.signs:
         yield f"this machine may make no copies yet: {done.signs}; k4t kit certify --kit FILE"
 

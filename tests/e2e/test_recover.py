@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -14,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from k4t.master.backup import keys, pack, snapshot
+from k4t.model.snapshot import Lineage
+from k4t.tree.create import create
+from k4t.tree.read import read_tree
 from tests.e2e.site import Site, containers, fetch
 from tests.lab import Host, Lab
 
@@ -164,3 +170,135 @@ def test_the_page_for_the_night_as_it_stands(master: Machine, lab: Lab, tmp_path
     master.app("api", replicas=1, port=8081)
     master.k4t("apply", "--yes", "--allow", "rewind")
     assert "replaced" in blank.k4t("plan", status=4).stdout
+
+
+def take_back(master: Machine) -> None:
+    """The first master is the master again, and its copies are the newest."""
+    master.k4t("apply", "--yes", "--allow", "rewind")
+
+
+def put(host: Host, path: str, data: bytes) -> None:
+    host.exec(["sh", "-c", f"base64 -d > {path}"], input=base64.b64encode(data).decode())
+
+
+def forged(directory: Path, id: str, monkeypatch: pytest.MonkeyPatch) -> snapshot.Snapshot:
+    """What a thief can make who knows everything but the cluster's key: signed and certified by keys of his own."""
+    create(directory, "prod")
+    path = directory / "cluster.xml"
+    path.write_text(re.sub('id="[a-z0-9]+"', f'id="{id}"', path.read_text()))
+    monkeypatch.setenv("K4T_KEYS", str(directory.parent / "keys"))
+    made, _ = keys.ensure(directory, read_tree(directory), "2027-01-01T00:00:00Z")
+    return snapshot.make(
+        pack.picture(directory).archive, made, lineage=Lineage(9, "f" * 16), serial=99, sequence=9, previous="",
+        time="2027-01-01T00:00:00Z", encrypted=True,
+    )  # fmt: skip
+
+
+def test_a_host_that_was_broken_into_and_is_asked_first_fools_nobody(
+    master: Machine, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest copy is altered; beside it lie a forged one of a later serial, one of another cluster, and an older
+    one under a newer name. The good one comes from another host, and what was passed over is named."""
+    take_back(master)
+    host, copies = lab.host("n1"), f"/var/lib/k4t/{master.id}/copies"
+    forgery = forged(tmp_path / "a" / "db", master.id, monkeypatch)
+    foreign = forged(tmp_path / "b" / "db", "othercluster", monkeypatch)
+    script = (
+        f"cd {copies}; set -- *.snapshot; cp $1 0009-000098-0000009-20270101T000000Z.snapshot;"
+        " eval last=\\${$#}; dd if=/dev/zero of=$last bs=1 seek=4000 count=8 conv=notrunc 2>/dev/null; echo $last"
+    )
+    last = host.exec(["sh", "-c", script]).stdout.strip()
+    put(host, f"{copies}/{forgery.name}", forgery.data)
+    put(host, f"{copies}/0009-000097-0000009-20270101T000000Z.snapshot", foreign.data)
+    blank = lost(master, lab, tmp_path)
+    done = blank.json("recover", "--kit", str(blank.directory / "kit.txt"), "--from", f"root@{host.address}")
+    print(json.dumps(done, indent=1))
+    assert (done["copy"]["from"], done["copy"]["serial"]) == ("n2", int(last.split("-")[1]))
+    said = "\n".join(done["refused"])
+    for word in ("not certified", "othercluster", "on n1: its contents are not those that were signed"):
+        assert word in said, (word, said)
+    assert blank.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
+    host.exec(["sh", "-c", f"rm {copies}/0009-*"])
+
+
+def test_a_host_with_another_key_is_not_talked_to_and_one_that_is_off_is_named(
+    master: Machine, lab: Lab, tmp_path: Path
+) -> None:
+    """Neither is needed. Where nobody else is left to ask: 77, with the fingerprint and the option to trust it."""
+    take_back(master)
+    host, vault = lab.host("n1"), lab.host("vault")
+    host.exec(["sh", "-c", "mkdir /root/keys; cp -a /etc/ssh/ssh_host_* /root/keys/"])
+    key = host.new_host_key()
+    vault.power_off()
+    try:
+        blank = lost(master, lab, tmp_path)
+        kit = blank.directory / "kit.txt"
+        lone = re.sub(r"# host: (n2|gw1|root@\S+) .*\n(#  .*\n)?", "", kit.read_text())
+        (tmp_path / "lone.txt").write_text(lone)
+        only = blank.k4t("recover", "--kit", str(tmp_path / "lone.txt"), status=77).stderr
+        print(only)
+        presented = re.findall(r"SHA256:\S{43}", only)[0]
+        assert f"--trust {presented}" in only
+        assert not blank.db.exists()
+        told = subprocess.run(["ssh-keygen", "-lf", "-"], input=key, capture_output=True, text=True, check=True).stdout
+        assert presented in told
+        done = recovered(blank)
+        print(done.stdout)
+        assert "n1 can't be asked: the kit knows no host with the key" in done.stdout
+        assert re.search(r"root@\S+ can't be asked: .* does not answer", done.stdout)
+        assert blank.json("plan", status=77)["changes"] == 0
+    finally:
+        host.exec(["sh", "-c", "cp -a /root/keys/* /etc/ssh/; rm -r /root/keys; kill -HUP $(cat /run/sshd.pid)"])
+        host.wait_ready()
+        vault.power_on()
+
+
+def test_a_copy_that_is_older_than_what_is_live_is_refused(master: Machine, lab: Lab, tmp_path: Path) -> None:
+    """The last apply was copied nowhere: what is missing is said with who, when and why. --rollback takes it."""
+    take_back(master)
+    master.app("api", replicas=1, port=8082)
+    master.k4t("apply", "--yes", "-m", "another port")
+    for host in (*lab.nodes, lab.host("vault")):
+        host.exec(["rm", newest(host, master.id)])
+    blank = lost(master, lab, tmp_path)
+    said = recovered(blank, status=4).stderr
+    print(said)
+    serial = master.json("history")["revisions"][0]["serial"]
+    assert f"older than what is live: serial {serial}" in said
+    assert re.search(rf"not in it: serial {serial} \(api\) by \S+ at \S+: another port", said)
+    assert not blank.db.exists()
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".k4t")]
+    assert "k4t plan" in recovered(blank, "--rollback").stdout
+    assert {step["app"] for step in blank.json("plan")["steps"]} == {"api"}
+
+
+def test_the_second_master_takes_over_and_the_first_one_is_fenced(master: Machine, lab: Lab) -> None:
+    """docs/second-master.md as it stands, on the host that keeps the copies."""
+    take_back(master)
+    vault = lab.host("vault")
+    put(vault, "/root/kit.txt", (master.directory / "kit.txt").read_bytes())
+    put(vault, "/root/.ssh/id_ed25519", lab.key.read_bytes())
+    program = f'#!/bin/sh\nPYTHONPATH={DOCS.parent} exec {sys.executable} -m k4t.cli "$@"\n'
+    put(vault, "/usr/local/bin/k4t", program.encode())
+    typed = commands("second-master.md").replace("CLUSTERID", master.id)
+    script = f"cd /root; chmod 600 kit.txt .ssh/id_ed25519; chmod 755 /usr/local/bin/k4t; {typed}"
+    done = vault.exec(["sh", "-euc", script], timeout_s=120)
+    print(done.stdout, done.stderr)
+    assert "Nothing to do" in done.stdout
+    refused = master.k4t("apply", "--yes", status=4).stderr
+    print(refused)
+    assert re.search(r"this working copy was replaced: root@vault took over at \S+ \(serial \d+\)", refused)
+
+
+def test_daily_work_does_not_need_what_is_on_the_kit(master: Machine, lab: Lab, tmp_path: Path) -> None:
+    """`kit --forget` takes it off the machine; copies are made as before, and the page opens them."""
+    take_back(master)
+    master.k4t("kit", "--forget", "--yes")
+    assert not list(master.home.rglob("recovery-identity"))
+    master.app("api", replicas=1, port=8083)
+    master.k4t("apply", "--yes")
+    master.k4t("backup")
+    assert "AGE-SECRET" not in master.k4t("kit").stdout
+    blank = lost(master, lab, tmp_path)
+    assert "opens the tree's secrets" in recovered(blank).stdout
+    assert blank.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")

@@ -11,7 +11,7 @@ result. Until the rename nothing is changed but this machine's own signing key.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,13 @@ from k4t.tree.edit import write_file
 from k4t.tree.read import read_tree
 
 CONNECT_TIMEOUT_S = 10.0
+SILENT_TIMEOUT_S = 2.0
 MAX_TRIES = 50
 FEW = 5
 
 Connect = Callable[[str, Ssh, str], Transport]
-Opening = Callable[[Path], AbstractContextManager[Run]]
+Opening = Callable[[Path, frozenset[str]], AbstractContextManager[Run]]
+"""The tree in a directory, and the names of hosts that did not answer a moment ago."""
 Say = Callable[[str], None]
 
 
@@ -107,7 +109,9 @@ def recover(asked: Asked, connect: Connect, opening: Opening, *, who: str, at: s
     transports: list[Transport] = []
     try:
         places = _places(asked, connect, transports)
-        say(f"asking {len(places)} places for copies of {asked.kit.name} ({asked.kit.id})")
+        more = f" and {len(places) - FEW} more" if len(places) > FEW else ""
+        names = ", ".join(place.name for place in places[:FEW])
+        say(f"asking {names}{more} for copies of {asked.kit.name} ({asked.kit.id})")
         found = reading.shelves(places, asked.trust)
         chosen = _chosen(asked, found)
     finally:
@@ -119,7 +123,8 @@ def recover(asked: Asked, connect: Connect, opening: Opening, *, who: str, at: s
         stack.callback(fresh.discard)
         unpack.unpack(chosen.archive, fresh.path)
         (fresh.path / restore.OWN).mkdir(mode=0o700, exist_ok=True)
-        return _settled(_Settling(asked, chosen, fresh, who, at), opening, _away(found))
+        silent = {shelf.name: shelf.error for shelf in found if shelf.error is not None}
+        return _settled(_Settling(asked, chosen, fresh, who, at, silent), opening, _away(found))
 
 
 def _need_room(db: Path) -> None:
@@ -232,6 +237,7 @@ class _Settling:
     fresh: Fresh
     who: str
     at: str
+    silent: Mapping[str, K4tError]
 
     @property
     def copy(self) -> WorkingCopy:
@@ -247,8 +253,8 @@ def _settled(one: _Settling, opening: Opening, away: tuple[str, ...]) -> Recover
         first, *more = error.findings
         note = f"the tree has {1 + len(more)} errors, so no host was asked or told anything: {first}"
         return dataclasses.replace(_placed(one, None, [], away), notes=(note,))
-    with opening(one.fresh.path) as run, run.lock():
-        heard = lineage.heads(run.fleet)
+    with opening(one.fresh.path, frozenset(one.silent)) as run, run.lock():
+        heard = lineage.heads(run.fleet, one.silent)
         done = _placed(one, tree, heard, away)
         untold = lineage.tell(run, done.lineage, heard)
     return dataclasses.replace(done, untold=untold)
@@ -266,10 +272,9 @@ def _placed(one: _Settling, tree: Tree | None, heard: list[lineage.Heard], away:
     _remember(one, new, live)
     signs = _certified(one, tree)
     one.fresh.swap(f"{asked.db.name}.before-recovery")
-    known = {sentence.partition(" ")[0] for sentence in away}
     silent = tuple(
         f"{said.host} did not say what is live: {said.error.words}"
-        for said in heard if said.error is not None and said.host not in known
+        for said in heard if said.error is not None and said.host not in one.silent
     )  # fmt: skip
     secrets = kits.opens_secrets(asked.db, asked.kit) if tree is not None and tree.secrets else None
     return Recovered(
@@ -337,24 +342,25 @@ def _certified(one: _Settling, tree: Tree | None) -> str:
 # --- from here ------------------------------------------------------------------------------------------------------
 
 
-def from_here(tree: Tree, key: str, jump: str) -> Tree:
+def from_here(tree: Tree, key: str, jump: str, silent: Collection[str]) -> Tree:
     """The tree as this machine can use it: logging in with `key`, or, where the key that it names is not here, with
-    ssh's own; through `jump` where it names none."""
+    ssh's own; through `jump` where it names none. Hosts that were `silent` a moment ago are not waited for long."""
 
     def own(ssh: Ssh) -> Ssh:
         named = key or (ssh.key if ssh.key and Path(ssh.key).expanduser().exists() else "")
         return dataclasses.replace(ssh, key=named, jump=ssh.jump or jump)
 
-    def below(ssh: Ssh) -> Ssh:
+    def below(name: str, ssh: Ssh) -> Ssh:
         """A thing's own words; what it doesn't say is the cluster's."""
-        return dataclasses.replace(ssh, key="" if key or not own(ssh).key else ssh.key)
+        timeout_s = SILENT_TIMEOUT_S if name in silent else ssh.connect_timeout_s
+        return dataclasses.replace(ssh, key="" if key or not own(ssh).key else ssh.key, connect_timeout_s=timeout_s)
 
     return dataclasses.replace(
         tree,
         cluster=dataclasses.replace(tree.cluster, ssh=own(tree.cluster.ssh)),
-        nodes={name: dataclasses.replace(one, ssh=below(one.ssh)) for name, one in tree.nodes.items()},
-        gateways={name: dataclasses.replace(one, ssh=below(one.ssh)) for name, one in tree.gateways.items()},
-        dns={name: dataclasses.replace(one, ssh=below(one.ssh)) for name, one in tree.dns.items()},
+        nodes={name: dataclasses.replace(one, ssh=below(name, one.ssh)) for name, one in tree.nodes.items()},
+        gateways={name: dataclasses.replace(one, ssh=below(name, one.ssh)) for name, one in tree.gateways.items()},
+        dns={name: dataclasses.replace(one, ssh=below(name, one.ssh)) for name, one in tree.dns.items()},
     )
 
 
