@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from k4t import failpoints
 from k4t.commands import power as power_commands
 from k4t.commands.common import applied, group
 from k4t.commands.intents import trust
@@ -182,6 +183,7 @@ def _perform(given: Globals, intent: Intent) -> Entry:
 
     memory = Memory(given.db)
     begun = memory.begin(intent, datetime.now(UTC))
+    failpoints.reach("intent:begun")
     given.console.note(f"intent {intent.id}: {intent.words}, queued at {intent.at} by {intent.who}")
     about = f"intent {intent.id} of {intent.who}" + (f": {intent.note}" if intent.note else "")
     status, error = _ended(
@@ -191,6 +193,7 @@ def _perform(given: Globals, intent: Intent) -> Entry:
         given.console.error(f"intent {intent.id}: {error}")
     result = FAILED if status else DONE
     entry = memory.end(begun, result, status, error, datetime.now(UTC))
+    failpoints.reach("intent:done")
     said = f"intent {intent.id} ({intent.words}) {result}" + (f" ({status})" if status else "")
     WorkingCopy(given.db).audit({"at": now(), "who": who(), "message": error or about, "result": said})
     return entry
