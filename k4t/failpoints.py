@@ -4,7 +4,8 @@ the Nth time it comes by (the first, without N); `NAME=stall` makes it stand sti
 Places: `before:ACTION` and `after:ACTION` of every kind of step, `before:lock`, `after:lock`, `before:rollback`,
 `before:record`, `after:record`; of a publication `before:` and `after:` each of observe, fence, begin, prepare, decide,
 commit, verify, end, abort (see master.publication.twophase); `intent:begun`, `intent:done` of a wake; `power:announced`
-before the machine is switched off. `NAME=stop` stops this process there (SIGSTOP).
+before the machine is switched off; of copies `backup:` begin, picture, sequence (it is given out), store, stored,
+confirm, confirmed, remembered, prune, pruned. `NAME=stop` stops this process there (SIGSTOP).
 """
 
 from __future__ import annotations

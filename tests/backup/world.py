@@ -32,7 +32,7 @@ class World:
         self.said: list[str] = []
         self.shells: dict[str, Shell] = {}
         self.away: set[str] = set()
-        (self.db / "nodes").mkdir(parents=True)
+        (self.db / "nodes").mkdir(parents=True, exist_ok=True)
         for number in (1, 2):
             (self.db / "nodes" / f"n{number}.xml").write_text(f'<node address="10.0.0.{number}"/>\n')
         self.backups(backups)
