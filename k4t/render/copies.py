@@ -103,7 +103,7 @@ def _age(time: str, now_s: float) -> str:
 
 def _age_s(time: str, now_s: float) -> float | None:
     try:
-        return max(0.0, now_s - datetime.fromisoformat(time).timestamp())
+        return round(max(0.0, now_s - datetime.fromisoformat(time).timestamp()), 1)
     except ValueError:
         return None
 

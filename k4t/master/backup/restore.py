@@ -97,7 +97,8 @@ def take(found: Sequence[Shelf], live: Live, wanted: Wanted, trust: Trust, ident
         raise unasked([shelf for shelf in found if wanted.source in ("", shelf.name)])
     candidates = [one for shelf in found for one in shelf.candidates]
     any_age = wanted.rollback or not wanted.whole
-    known = live if wanted.whole or live.known else Live(1, 1)  # nothing that is live is replaced: no more to be said
+    mentioned = wanted.whole or (live.known and not wanted.at.named)
+    known = live if mentioned else Live(1, 1)  # nothing that is live is replaced, and this one was asked for
     for _ in range(MAX_TRIES):
         choice = choose(candidates, known, source=wanted.source, at=wanted.at, rollback=any_age)
         one = choice.next if isinstance(choice, Refusal) else choice.candidate
