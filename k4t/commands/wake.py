@@ -57,7 +57,7 @@ def wake(
         return
     if power:
         power_commands.refuse_elsewhere(given)
-    with _alone(given.db):
+    with _alone(given):
         raise typer.Exit(_woken(given, timeout, power))
 
 
@@ -260,14 +260,14 @@ def _apply(given: Globals) -> int:
 
 
 @contextlib.contextmanager
-def _alone(db: Path) -> Iterator[None]:
+def _alone(given: Globals) -> Iterator[None]:
     """Raises Locked while another wakes with this tree."""
     from k4t.remote.lock import Holder, LocalLock
-    from k4t.wiring import now, read, who
+    from k4t.wiring import WAIT_S, now, read, who
 
-    read(db)  # where there is no tree, none is begun
+    read(given.db)  # where there is no tree, none is begun
     holder = Holder(who(), socket.gethostname(), os.getpid(), now(), "wake", "")
-    with LocalLock(db / ".k4t" / "wake.lock").take(holder):
+    with LocalLock(given.db / ".k4t" / "wake.lock").take(holder, wait_s=WAIT_S if given.wait else 0.0):
         yield
 
 
