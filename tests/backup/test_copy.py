@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -94,6 +96,27 @@ def test_nothing_due_is_known_without_reading_the_tree(world: World) -> None:
     assert memory.nothing_due(world.db, world.now_s - 1) is None
     world.backups(BACKUPS.replace("1m", "2m"))
     assert memory.nothing_due(world.db, world.now_s + 20) is None
+
+
+NOTHING_HEAVY = """
+import sys
+from k4t.cli import main
+try:
+    main(["--db", sys.argv[1], "backup", "--due"])
+except SystemExit as leaving:
+    heavy = {"lxml", "lxml.etree", "paramiko", "cryptography", "docker", "rich", "pyrage"} & sys.modules.keys()
+    sys.exit(f"{leaving.code} {sorted(heavy)}" if leaving.code or heavy else 0)
+"""
+
+
+def test_a_call_with_nothing_due_loads_next_to_nothing(world: World) -> None:
+    """cron does it every minute: no SSH, no XML, no cryptography; and not a word, for cron would mail it."""
+    world.now_s = time.time()
+    world.backup()
+    done = subprocess.run(
+        [sys.executable, "-c", NOTHING_HEAVY, str(world.db)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_copies_hold_the_tree_and_can_be_opened(world: World) -> None:

@@ -140,6 +140,24 @@ def test_a_host_whose_programs_fail_keeps_what_is_there(there: Target, shell: Sh
     assert found(tmp_path) in ({name(1, 1): DATA}, {name(1, 1): DATA, name(2, 2): DATA})
 
 
+@pytest.mark.crash
+@pytest.mark.parametrize("word", ["cat", "wc", "sha256sum", "sync", "mv"])
+@pytest.mark.parametrize("done", [False, True])
+def test_a_host_that_dies_at_any_step_keeps_what_is_there(
+    there: Target, shell: Shell, tmp_path: Path, word: str, done: bool
+) -> None:
+    """Before and after each of its commands; what counts is whole, and the next attempt succeeds."""
+    there.store(name(1, 1), DATA, Seen())
+    act = f'/usr/bin/{word} "$@"; ' if done else ""
+    program(shell, tmp_path, word, f"{act}kill -9 $PPID")
+    with pytest.raises(StepError):
+        there.store(name(2, 2), DATA, Seen(name(1, 1)))
+    left = {file: data for file, data in found(tmp_path).items() if not file.startswith(".")}
+    assert left in ({name(1, 1): DATA}, {name(1, 1): DATA, name(2, 2): DATA})
+    again = target(tmp_path)
+    assert again.store(name(2, 2), DATA, again.look().seen) == (name(1, 1), name(2, 2))
+
+
 def test_what_does_not_read_back_is_told(there: Target, shell: Shell, tmp_path: Path) -> None:
     """A disk that lies: what was renamed into place has other bytes."""
     program(shell, tmp_path, "mv", '/bin/mv "$@"; shift 2; printf x >>"$2"')
