@@ -6,6 +6,7 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/System/operation
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -51,6 +52,22 @@ def events(engine: Engine, cluster_id: str, *, since_s: float | None) -> list[En
     finally:
         flow.close()
     return [event for event in found if event is not None]
+
+
+def ends(engine: Engine, cluster_id: str, *, since_s: float, until_s: float, timeout_s: float) -> dict[str, int]:
+    """How often containers of this cluster ended by themselves, by name, as far as it is remembered. Times are the
+    node's; `until_s` is past, or the Engine waits for it."""
+    filters = {"type": ["container"], "event": ["die", "stop"], "label": [f"{PREFIX}cluster={cluster_id}"]}
+    query = urlencode({"since": int(since_s), "until": int(until_s), "filters": json.dumps(filters)})
+    flow = engine.flow(Request("GET", f"/events?{query}", timeout_s=timeout_s))
+    found: Counter[str] = Counter()
+    try:
+        for message in islice(flow.messages(), MAX_EVENTS):
+            name = str(((message.get("Actor") or {}).get("Attributes") or {}).get("name", ""))
+            found[name] += 1 if message.get("Action") == "die" else -1
+    finally:
+        flow.close()
+    return {name: number for name, number in found.items() if number > 0}
 
 
 def last_exit(engine: Engine, cluster_id: str, container: str) -> int | None:

@@ -1,0 +1,132 @@
+"""What the checks before this one saw: XDG_STATE_HOME/k4t/monitor/CLUSTERID.json, read and written whole, bounded.
+
+    {"format":1,"rounds":[Unix seconds…],
+     "entries":{KEY:{"samples":[severity…],"level":severity,"since":Unix seconds,"said":sentence}},
+     "ticks":{HOST:[total,idle]},"firsts":{TRANSACTION:Unix seconds}}
+
+It only says how sure a check may be: one that is lost, damaged or of another format is as if there had been none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from k4t.errors import K4tError
+from k4t.model.monitor import CHECKS_MAX
+from k4t.model.value import value
+from k4t.monitor.facts import Ticks
+from k4t.tree.edit import write_file
+
+FORMAT = 1
+MAX_SAID = 300
+GAP_S = 1800.0
+"""Checks longer ago than this say nothing about now."""
+BACK_S = 60.0
+"""So much may our own clock go back between two checks."""
+MAX_ENTRIES = 5000
+MAX_BYTES = 8 * 1024 * 1024
+
+
+@value
+class Entry:
+    """One kind of trouble of one subject. `samples`: severities, oldest first; `level`: what is held to be the case;
+    `since_s`: when the first sample that was not 0 came, after the last time that all was well. `said`: the sentence
+    that told of it last."""
+
+    samples: tuple[int, ...] = ()
+    level: int = 0
+    since_s: float = 0.0
+    said: str = ""
+
+
+@value
+class History:
+    """`rounds`: when checks were made, oldest first. A sign without an entry was well in all of them."""
+
+    rounds: tuple[float, ...] = ()
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    ticks: Mapping[str, Ticks] = field(default_factory=dict)
+    firsts: Mapping[str, float] = field(default_factory=dict)
+
+
+NONE = History()
+
+
+def recent(history: History, now_s: float) -> History:
+    """Pure. As it counts now: nothing of it, where the last check was long ago, or is still to come."""
+    last_s = history.rounds[-1] if history.rounds else None
+    if last_s is None or now_s - last_s > GAP_S or last_s - now_s > BACK_S:
+        return NONE
+    return history
+
+
+def path(cluster_id: str) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))
+    return state / "k4t" / "monitor" / f"{cluster_id}.json"
+
+
+def load(file: Path) -> History:
+    """What is there, if it can be believed."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            return NONE
+        found = json.loads(file.read_bytes())
+        return decode(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return NONE
+
+
+def save(file: Path, history: History) -> None:
+    """Raises K4tError with the path."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise K4tError(f"can't make {file.parent}: {error.strerror}") from error
+    write_file(file, json.dumps(encode(history), separators=(",", ":")).encode() + b"\n", 0o600)
+
+
+def encode(history: History) -> dict[str, Any]:
+    entries = sorted(history.entries.items(), key=lambda item: (-item[1].level, item[0]))[:MAX_ENTRIES]
+    return {
+        "format": FORMAT,
+        "rounds": list(history.rounds[-CHECKS_MAX:]),
+        "entries": {
+            key: {
+                "samples": list(one.samples[-CHECKS_MAX:]),
+                "level": one.level,
+                "since": one.since_s,
+                "said": one.said,
+            }
+            for key, one in entries
+        },
+        "ticks": {key: [one.total, one.idle] for key, one in list(history.ticks.items())[:MAX_ENTRIES]},
+        "firsts": dict(list(history.firsts.items())[:MAX_ENTRIES]),
+    }
+
+
+def decode(found: Mapping[str, Any]) -> History:
+    """Raises what a wrong shape raises."""
+    if found["format"] != FORMAT:
+        return NONE
+    return History(
+        rounds=tuple(float(at) for at in found["rounds"])[-CHECKS_MAX:],
+        entries={str(key): _entry(entry) for key, entry in found["entries"].items()},
+        ticks={str(key): Ticks(int(total), int(idle)) for key, (total, idle) in found["ticks"].items()},
+        firsts={str(key): float(at) for key, at in found["firsts"].items()},
+    )  # fmt: skip
+
+
+def _entry(found: Mapping[str, Any]) -> Entry:
+    samples = tuple(_severity(one) for one in found["samples"])[-CHECKS_MAX:]
+    return Entry(samples, _severity(found["level"]), float(found["since"]), str(found["said"])[:MAX_SAID])
+
+
+def _severity(found: Any) -> int:
+    if found not in (0, 1, 2, 3) or isinstance(found, bool):
+        raise ValueError(found)
+    return int(found)
