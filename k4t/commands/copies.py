@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from k4t.commands.common import group
-from k4t.commands.sources import LATEST, TREE, IdentityFile, KitFile, asked, named, side
+from k4t.commands.sources import LATEST, TREE, IdentityFile, KitFile, asked, named, paths, side
 from k4t.errors import Usage
 from k4t.options import Globals
 
@@ -20,12 +20,14 @@ OWN = ".k4t/"
 @copies_app.command("list", epilog="Example: k4t backup list -o json")
 def list_(ctx: typer.Context) -> None:
     """All copies on all targets on one time axis, newest first; what each target confirmed; who can't be asked."""
+    from k4t.master.backup import reading
     from k4t.render import copies as show
 
     given: Globals = ctx.obj
     with asked(given) as found:
         found.need_targets()
-        status = show.listing(found.shelves, given.console, time.time())
+        faults = reading.held_back(found.shelves, reading.written(given.db, found.trust))
+        status = show.listing(found.shelves, faults, given.console, time.time())
     raise typer.Exit(status)
 
 
@@ -54,7 +56,9 @@ def verify(
 @copies_app.command("diff", epilog="Example: k4t backup diff 41 tree")
 def diff(
     ctx: typer.Context,
-    old: Annotated[str, typer.Argument(metavar="A", help="SERIAL, a time, a target, latest, tree or a FILE.")] = LATEST,
+    old: Annotated[
+        str, typer.Argument(metavar="A", help="SERIAL, a time, a target, latest, tree, a FILE or DIR.")
+    ] = LATEST,
     new: Annotated[str, typer.Argument(metavar="B", help="The same.")] = TREE,
     kit: KitFile = None,
     identity: IdentityFile = None,
@@ -64,7 +68,7 @@ def diff(
     from k4t.render import copies as show
 
     given: Globals = ctx.obj
-    with asked(given, kit, identity, also=_files(old, new)) as found:
+    with asked(given, kit, identity, also=paths(old, new)) as found:
         first, before = side(given, found, old)
         second, after = side(given, found, new)
     show.differences(compare(before, after), (first, second), given.console)
@@ -73,7 +77,7 @@ def diff(
 @copies_app.command("show", epilog="Example: k4t backup show 41 apps/web")
 def show(
     ctx: typer.Context,
-    copy: Annotated[str, typer.Argument(help="SERIAL, a time, a target, latest or a FILE.")] = LATEST,
+    copy: Annotated[str, typer.Argument(help="SERIAL, a time, a target, latest, a FILE or DIR.")] = LATEST,
     path: Annotated[str, typer.Argument(help="A file or directory in it.")] = "",
     kit: KitFile = None,
     identity: IdentityFile = None,
@@ -82,7 +86,7 @@ def show(
     from k4t.render import copies as render
 
     given: Globals = ctx.obj
-    with asked(given, kit, identity, also=_files(copy)) as found:
+    with asked(given, kit, identity, also=paths(copy)) as found:
         if not path and not named(copy, [shelf.name for shelf in found.shelves]):
             copy, path = LATEST, copy
         name, files = side(given, found, copy)
@@ -99,12 +103,6 @@ def show(
     if wanted.count("/") == 1 and app in files and given.console.output == "table":
         given.console.result("")
         _print(given, app, files[app].data)
-
-
-def _files(*words: str) -> list[str]:
-    from pathlib import Path
-
-    return [word for word in words if Path(word).is_file()]
 
 
 def _print(given: Globals, path: str, data: bytes) -> None:

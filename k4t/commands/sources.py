@@ -181,11 +181,28 @@ def moment(text: str) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def named(text: str, targets: Sequence[str]) -> bool:
-    """Whether a word says which copy is meant."""
+def named(text: str, targets: Sequence[str] = ()) -> bool:
+    """Whether a word says by itself which copy is meant."""
     from k4t.master.backup.choose import number
 
-    return text in (LATEST, TREE, *targets) or bool(number(text) or moment(text)) or Path(text).is_file()
+    return text in (LATEST, TREE, *targets) or bool(number(text) or moment(text))
+
+
+def paths(*words: str) -> list[str]:
+    """Those that are a copy's file, or a directory with copies. A file of the tree is neither."""
+    return [word for word in words if not named(word) and _has_copies(Path(word))]
+
+
+def _has_copies(path: Path) -> bool:
+    from k4t.master.backup.reading import SUFFIX
+
+    try:
+        if path.is_dir():
+            return any(name.endswith(SUFFIX) for name in os.listdir(path))
+        with path.open("rb") as file:
+            return path.name.endswith(SUFFIX) or file.read(16).startswith(b'{"k4t-snapshot"')
+    except OSError:
+        return False
 
 
 def side(given: Globals, asked: Asked, text: str) -> tuple[str, Files]:

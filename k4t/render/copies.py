@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,8 +22,10 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 # --- list ------------------------------------------------------------------------------------------------------------
 
 
-def listing(shelves: Sequence[Shelf], console: Console, now_s: float) -> int:
-    """All copies on one time axis, newest first, and of each target what it last confirmed. Answers the exit status."""
+def listing(shelves: Sequence[Shelf], faults: Mapping[str, str], console: Console, now_s: float) -> int:
+    """All copies on one time axis, newest first, and of each target what it last confirmed. `faults`: by target, what
+    is wrong with it. Answers the exit status."""
+    shelves = [replace(shelf, problem=shelf.problem or faults.get(shelf.name, "")) for shelf in shelves]
     rows = _grouped(shelves)
     if console.output != "table":
         console.data(

@@ -130,7 +130,7 @@ def test_a_time_means_the_last_copy_up_to_it() -> None:
     assert chosen(choose(copies, known, at=At(41, 4))).number == "41.4"
     with pytest.raises(Usage, match=r"no copy of serial 7 on node1.*40.3 to 41.5"):
         choose(copies, known, source="node1", at=At(7))
-    with pytest.raises(Usage, match="no copy on node2"):
+    with pytest.raises(Usage, match=r"no copy on node2; the newest good one is copy 41.5"):
         choose(copies, known, source="node2")
 
 

@@ -181,13 +181,16 @@ def next_good(
 
 
 def nothing(candidates: Sequence[Candidate], source: str, at: At) -> Usage:
+    """Where there is one, the newest good copy elsewhere is named."""
     where = source or "the targets"
     mine = [one for one in newest_first(candidates) if source in ("", one.target)]
-    if not mine:
-        return Usage(f"there is no copy on {where}", "k4t backup list shows where there are some")
     good = [one for one in mine if one.good]
-    range_ = f"it has {good[-1].number} to {good[0].number}: k4t backup list" if good else "k4t backup list"
-    return Usage(f"there is no copy of {at.words} on {where}", range_)
+    others = [one for one in newest_first(candidates) if one.good and one not in mine]
+    remedy = f"it has {good[-1].number} to {good[0].number}: k4t backup list" if good else "k4t backup list"
+    if others and not good:
+        remedy = f"the newest good one is {others[0].words}"
+    wanted = f" of {at.words}" if mine and at.named else ""
+    return Usage(f"there is no copy{wanted} on {where}", remedy)
 
 
 def _notes(taken: Candidate, candidates: Sequence[Candidate], live: Live, older: str, *, named: bool) -> Iterable[str]:

@@ -230,13 +230,18 @@ def verify(
     done = at_once(lambda shelf: _checked(shelf, trust, read_data=read_data, identities=keys), asked)
     candidates = [one for checked, _ in done for one in checked]
     good = [(one.digest, one.manifest) for one in candidates if one.manifest and one.good]
-    shown = [Shown(shelf.name, shelf.newest, written.get(shelf.name)) for shelf in asked]
-    faults = [f"{name}: {said}" for name, said in rolled_back(shown).items()]
+    faults = [f"{name}: {said}" for name, said in held_back(found, written).items()]
     faults += [f"{shelf.name}: {shelf.problem}" for shelf in asked if shelf.problem]
     faults += broken_chain(dict(good).items())
     opened = sum(count for _, count in done)
     read = sum(len(shelf.candidates) for shelf in asked) if read_data else 0
     return Verified(tuple(candidates), tuple(faults), read, opened, why)
+
+
+def held_back(found: Sequence[Shelf], written: Mapping[str, tuple[int, int, int]]) -> dict[str, str]:
+    """By target, why what it shows is less than it was given."""
+    asked = [shelf for shelf in found if shelf.source is not None]
+    return rolled_back([Shown(shelf.name, shelf.newest, written.get(shelf.name)) for shelf in asked])
 
 
 def _identities(ask: Callable[[], list[Any]] | None) -> tuple[list[Any], str]:
