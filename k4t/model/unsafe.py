@@ -17,6 +17,7 @@ KINDS: Mapping[str, Kind] = {
     "abandon-data": Kind("APP/REPLICA", "a replica starts where its data isn't"),
     "empty-app": Kind("APP", "an app that has replicas running is left with none"),
     "join": Kind("APP", "an app that another cluster publishes is published by this one too"),
+    "power-off": Kind("NODE", "a node that is in use, or can't be asked, is switched off"),
     "remove-app": Kind("APP", "an app that is gone from the tree loses its containers"),
     "rewind": Kind("", "the tree is older than what the cluster runs, or another machine took over from this one"),
     "uncleaned": Kind("NODE", "a node that can't be reached is removed, and its containers stay there"),

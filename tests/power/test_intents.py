@@ -36,7 +36,8 @@ OFF = Off(FIXED.id, "k4t-master", "root@k4t-master", "2026-11-20T12:00:00Z", "af
 
 def intent(action: str = "scale", *, number: int = 0, **more: object) -> Intent:
     told: dict[str, object] = {"note": "cpu 91 % – “hot”"}
-    told |= {"scale": {"name": "web", "replicas": 4}, "apply": {}}.get(action, {"name": "node1"})
+    told |= {"name": "node1"} if "node" in intents.ACTIONS[action] else {}
+    told |= {"name": "web", "replicas": 4} if action == "scale" else {}
     return intents.made(
         action, id=f"{number:016x}", cluster=FIXED.id, who="root@zabbix", at=NOW,
         **{**told, **more},  # type: ignore[arg-type]

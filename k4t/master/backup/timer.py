@@ -117,7 +117,7 @@ def _files(kind: Kind, name: str, argv: tuple[str, ...], machine: Machine) -> di
 
 def _service(argv: Sequence[str], machine: Machine) -> str:
     environment = {"HOME": machine.home, **machine.environ}
-    lines = [f"Environment={_quoted(f'{name}={text}', dollar=False)}" for name, text in environment.items()]
+    lines = [f"Environment={quoted(f'{name}={text}', dollar=False)}" for name, text in environment.items()]
     online = [] if machine.user else ["Wants=network-online.target", "After=network-online.target"]
     return "\n".join([
         "# Written by k4t: `k4t backup schedule remove` takes it away.",
@@ -128,7 +128,7 @@ def _service(argv: Sequence[str], machine: Machine) -> str:
         "[Service]",
         "Type=oneshot",
         *lines,
-        f"ExecStart={' '.join(_quoted(word) for word in argv)}",
+        f"ExecStart={' '.join(quoted(word) for word in argv)}",
         "# Another backup of the tree runs already.",
         "SuccessExitStatus=75",
         "",
@@ -153,7 +153,7 @@ def _timer(name: str) -> str:
     ])  # fmt: skip
 
 
-def _quoted(word: str, *, dollar: bool = True) -> str:
+def quoted(word: str, *, dollar: bool = True) -> str:
     """A word of a unit file: % are specifiers, $ variables (in commands), quotes and backslashes C's."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped.replace("$", "$$") if dollar else escaped}"'

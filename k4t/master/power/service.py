@@ -12,6 +12,7 @@ from pathlib import Path
 
 from k4t import command
 from k4t.errors import K4tError, Usage
+from k4t.master.backup.timer import PASSED_ON, quoted
 from k4t.model.value import value
 from k4t.tree.edit import write_file
 
@@ -95,11 +96,12 @@ def text(system: System, db: Path, cluster: str, cluster_id: str, environment: d
     argv = [sys.executable, "-m", "k4t.cli", "--db", os.fspath(db), "wake"]
     if bad := [word for word in (*argv, *environment.values()) if not word.isprintable()]:
         raise Usage(f"a service can't be written with {bad[0]!a} in it")
+    settings = [f"{key}={at}" for key, at in environment.items()]
     if system.kind == "systemd":
         return SYSTEMD.format(
             cluster=cluster, user=getpass.getuser(), longest_s=LONGEST_S,
-            argv=" ".join(_systemd(word) for word in argv),
-            environment="\n".join(f"Environment={_quoted(f'{key}={at}')}" for key, at in environment.items()),
+            argv=" ".join(quoted(word) for word in argv),
+            environment="\n".join(f"Environment={quoted(word, dollar=False)}" for word in settings),
         )  # fmt: skip
     return OPENRC.format(
         cluster=cluster, user=getpass.getuser(), name=name_of(cluster_id), program=shlex.quote(argv[0]),
@@ -110,7 +112,7 @@ def text(system: System, db: Path, cluster: str, cluster_id: str, environment: d
 
 def environment() -> dict[str, str]:
     """What finds keys, SSH's configuration and the redo log's other half at boot as it does now."""
-    kept = ("K4T_KEYS", "K4T_IDENTITY", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "PATH")
+    kept = (*PASSED_ON, "PATH")
     home = {"HOME": os.path.expanduser("~")}
     return home | {key: os.environ[key] for key in kept if os.environ.get(key)}
 
@@ -146,14 +148,3 @@ def _run(commands: Sequence[Sequence[str]]) -> None:
         done = command.run(argv, timeout_s=60.0)
         if not done.ok:
             raise K4tError(f"`{command.quote(argv)}` said: {done.words()}")
-
-
-def _systemd(word: str) -> str:
-    """One word of a command in a unit file, where systemd would expand variables."""
-    return _quoted(word).replace("$", "$$")
-
-
-def _quoted(word: str) -> str:
-    """One word of a unit file (systemd.syntax, systemd.unit): quoted, without specifiers."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
