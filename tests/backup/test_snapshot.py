@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import BadCopy
-from k4t.master.backup import snapshot, unpack
+from k4t.master.backup import compress, snapshot, unpack
 from k4t.model.snapshot import Lineage, Manifest
 from k4t.tree import age, signing
 from tests.backup.trees import AT, Cluster, make, opened, packed, remembering, signed, working_copy
@@ -77,8 +77,7 @@ def test_a_copy_of_an_earlier_k4t_is_read(name: str) -> None:
     if os.environ.get("K4T_WRITE_CASES"):
         made = make(FIXED, archive, encrypted=name.startswith("encrypted"))
         if name.endswith("gzip"):
-            chunks = [memoryview(archive)]
-            packed_ = age.encrypt(b"".join(snapshot._gzip(chunks, [True])), [FIXED.recovery.recipients[0].key])
+            packed_ = age.encrypt(b"".join(compress.gzipped(archive)), [FIXED.recovery.recipients[0].key])
             path.write_bytes(signed(FIXED, made, packed_))
         else:
             path.write_bytes(made.data)

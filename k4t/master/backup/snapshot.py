@@ -1,7 +1,9 @@
 """The format of a copy of the tree: made, named, checked, opened. What is in it is packed by `pack`.
 
     line 1: JSON, at most 4096 bytes (`envelope`): the signed manifest
-    the rest, the payload: age(compressed archive), or the compressed archive; it is compressed by xz or by gzip
+    the rest, the payload: age(compressed archive), or the compressed archive; it is compressed by xz or by gzip.
+        Where the tree has large files, a line in the clear before that names their parts (`parts`):
+        {"parts":[["SHA256",SIZE],…]}
 
 A manifest is canonical JSON:
 
@@ -11,10 +13,11 @@ A manifest is canonical JSON:
 It holds no name and no address. `tree` is HMAC-SHA256 of the archive under a key that only the signing machine has: it
 tells whether two copies are of the same tree, and nobody can find out by guessing what that tree holds.
 
-By hand: `tail -n +2 FILE | age -d -i IDENTITY | xz -d | tar x`, or `gunzip` for `xz -d`.
+By hand: `tail -n +2 FILE | age -d -i IDENTITY | xz -d | tar x`, or `gunzip` for `xz -d`; large files
+need k4t.
 
-Memory: `make` takes the size of the payload beside the archive, which the caller holds; `contents` that of the archive
-beside the file. Compression and encryption run in one stream. A tree with 300 MB of image archives: 600 MB.
+Memory: `make` takes the payload beside the archive, which the caller holds, and one part of a large file at a time;
+`contents` the whole archive beside the file: a tree with 300 MB of image archives takes 400 MB to restore.
 """
 
 from __future__ import annotations
@@ -22,25 +25,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
-import itertools
 import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from k4t.errors import BadCopy, K4tError
-from k4t.master.backup import envelope
+from k4t.master.backup import compress, envelope
 from k4t.master.backup.keys import Keys
+from k4t.master.backup.parts import NO_LARGE, LargeFiles, Part, Sealer, line_of, split_line, whole, with_index
 from k4t.model.snapshot import Confirmation, Lineage, Manifest
 from k4t.model.value import value
 from k4t.tree import age
 
 ARCHIVE_MAX_BYTES = 4 << 30
-CHUNK_BYTES = 1 << 20
-_XZ, _XZ_MAX_BYTES, _XZ_MEMORY_BYTES = b"\xfd7zXZ\0", 64 << 20, 64 << 20
-_SAMPLE_BYTES = 16 * 1024
-_GZIP = 31
-_TREE, _TARGET = b"k4t snapshot tree v1", b"k4t snapshot target v1"
+_TREE, _TARGET, _PART = b"k4t snapshot tree v1", b"k4t snapshot target v1", b"k4t snapshot part v1"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _NAME = re.compile(r"(\d{4,12})-(\d{6,12})-(\d{7,15})-(\d{8}T\d{6}Z)\.snapshot")
 _HASH, _NONE_OR_HASH = re.compile(r"[0-9a-f]{64}"), re.compile(r"([0-9a-f]{64})?")
@@ -49,11 +47,19 @@ _SHORT = re.compile(r"[0-9A-Za-z-]{0,64}")
 
 @value
 class Snapshot:
-    """One file: `header` is its first line, with the line break."""
+    """One file: `header` is its first line, with the line break. Its `parts` lie beside it (`parts`)."""
 
     header: bytes
     payload: bytes
     manifest: Manifest
+    parts: tuple[Part, ...] = ()
+    sealer: Sealer | None = None
+
+    def part(self, name: str) -> bytes:
+        """The bytes of one of its parts, made anew. Raises K4tError when the tree has changed since."""
+        if self.sealer is None:
+            raise K4tError("it has no parts")
+        return self.sealer.data(name)
 
     @property
     def data(self) -> bytes:
@@ -82,16 +88,27 @@ def make(
     previous: str,
     time: str,
     encrypted: bool,
+    large: LargeFiles = NO_LARGE,
 ) -> Snapshot:
-    """`previous`: `digest` of the manifest before it, "" for the first. `time`: RFC 3339 UTC. Raises Usage for a
-    recipient that is none."""
-    payload = _payload(archive, [one.key for one in keys.recovery.recipients] if encrypted else [])
+    """`previous`: `digest` of the manifest before it, "" for the first. `time`: RFC 3339 UTC. `large`: the files that
+    the archive only refers to. Raises Usage for a recipient that is none, K4tError when the tree has changed since."""
+    mark, sealer = tree_mark(keys, archive), None
+    parts: tuple[Part, ...] = ()
+    if large.files:
+        sealer = Sealer(large, _derived(keys, _PART) if encrypted else b"")
+        index = sealer.index()
+        archive, parts = with_index(archive, index), tuple(sorted({part.public for part in index.values()}, key=_name))
+    payload = _payload(archive, parts, [one.key for one in keys.recovery.recipients] if encrypted else [])
     manifest = Manifest(
         cluster=keys.cluster, generation=lineage.generation, lineage=lineage.id, serial=serial, sequence=sequence,
-        time=time, tree=tree_mark(keys, archive), previous=previous, sha256=hashlib.sha256(payload).hexdigest(),
+        time=time, tree=mark, previous=previous, sha256=hashlib.sha256(payload).hexdigest(),
         size_bytes=len(payload), encrypted=encrypted, archive_bytes=len(archive),
     )  # fmt: skip
-    return Snapshot(header_of(manifest, keys), payload, manifest)
+    return Snapshot(header_of(manifest, keys), payload, manifest, parts, sealer)
+
+
+def _name(part: Part) -> str:
+    return part.name
 
 
 def header_of(manifest: Manifest, keys: Keys) -> bytes:
@@ -142,66 +159,15 @@ def _derived(keys: Keys, info: bytes) -> bytes:
     return hmac.digest(hmac.digest(bytes(32), keys.private, "sha256"), info + b"\x01", "sha256")
 
 
-def _payload(archive: bytes, recipients: Sequence[str]) -> bytes:
-    out = io.BytesIO()
+def _payload(archive: bytes, parts: Sequence[Part], recipients: Sequence[str]) -> bytes:
+    out = io.BytesIO(line_of(parts))
+    out.seek(0, io.SEEK_END)
     if recipients:
-        age.encrypt_stream(_Reader(_compressed(archive)), out, recipients)
+        age.encrypt_stream(compress.Reader(compress.compressed(archive)), out, recipients)
     else:
-        for chunk in _compressed(archive):
+        for chunk in compress.compressed(archive):
             out.write(chunk)
     return out.getvalue()
-
-
-def _compressed(archive: bytes) -> Iterator[bytes]:
-    """xz, since revisions are much like each other: 100 of 1,000 apps become 0.2 MB instead of 9, in less time than
-    gzip takes. Where most is compressed already, as image archives are, gzip members: trying to compress those would
-    take 13 s a 300 MB, so they are only wrapped."""
-    chunks = [memoryview(archive)[start : start + CHUNK_BYTES] for start in range(0, len(archive), CHUNK_BYTES)]
-    shrinking = [_shrinks(chunk) for chunk in chunks]
-    if len(archive) <= _XZ_MAX_BYTES and 2 * sum(shrinking) >= len(chunks):
-        yield from _xz(chunks)
-    else:
-        yield from _gzip(chunks, shrinking)
-
-
-def _shrinks(chunk: memoryview) -> bool:
-    sample = chunk[:_SAMPLE_BYTES]
-    return len(sample) < _SAMPLE_BYTES or len(zlib.compress(sample, 1)) < 0.95 * len(sample)
-
-
-def _xz(chunks: Sequence[memoryview]) -> Iterator[bytes]:
-    import lzma
-
-    packer = lzma.LZMACompressor(filters=[{"id": lzma.FILTER_LZMA2, "preset": 2, "dict_size": 4 << 20}])
-    for chunk in chunks:
-        yield packer.compress(chunk)
-    yield packer.flush()
-
-
-def _gzip(chunks: Sequence[memoryview], shrinking: Sequence[bool]) -> Iterator[bytes]:
-    for shrinks, run in itertools.groupby(zip(chunks, shrinking, strict=True), lambda pair: pair[1]):
-        packer = zlib.compressobj(1 if shrinks else 0, zlib.DEFLATED, _GZIP)
-        for chunk, _ in run:
-            yield packer.compress(chunk)
-        yield packer.flush()
-
-
-class _Reader:
-    """Pieces as a file to read from."""
-
-    def __init__(self, pieces: Iterator[bytes | memoryview]) -> None:
-        self._pieces = pieces
-        self._left = memoryview(b"")
-
-    def read(self, size: int = -1) -> bytes:
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = memoryview(piece)
-        taken = self._left[: size if size >= 0 else None]
-        self._left = self._left[len(taken) :]
-        return bytes(taken)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -216,9 +182,13 @@ def check(header: bytes, *, cluster: str, cluster_key: str) -> Manifest:
     return manifest
 
 
-def contents(data: bytes, *, cluster: str, cluster_key: str, identities: Sequence[Any]) -> tuple[Manifest, bytes]:
-    """The manifest and the archive, for `unpack`. Raises BadCopy with the reason, NoIdentity when none of these opens
-    it."""
+def contents(
+    data: bytes, *, cluster: str, cluster_key: str, identities: Sequence[Any],
+    part: Callable[[str], bytes] | None = None,
+) -> tuple[Manifest, bytes]:  # fmt: skip
+    """The manifest and the archive, for `unpack`. `part`: gives the part of a large file by its name.
+
+    Raises BadCopy with the reason, NoIdentity when none of these opens it, and what `part` raises."""
     manifest = check(data[: envelope.LINE_MAX_BYTES + 1], cluster=cluster, cluster_key=cluster_key)
     payload = memoryview(data)[data.index(b"\n") + 1 :]
     if len(payload) != manifest.size_bytes:
@@ -227,99 +197,37 @@ def contents(data: bytes, *, cluster: str, cluster_key: str, identities: Sequenc
         )
     if hashlib.sha256(payload).hexdigest() != manifest.sha256:
         raise BadCopy("its contents are not those that were signed (sha256)")
-    return manifest, _archive(payload, manifest, identities)
+    _, packed = split_line(payload)
+    return manifest, whole(_archive(packed, manifest, identities), part, ARCHIVE_MAX_BYTES)
 
 
-def _archive(payload: memoryview, manifest: Manifest, identities: Sequence[Any]) -> bytes:
+def parts_of(data: bytes, manifest: Manifest) -> tuple[Part, ...]:
+    """The parts that a copy needs; without an identity. Raises BadCopy when its contents are not what was signed."""
+    payload = memoryview(data)[data.index(b"\n") + 1 :]
+    if hashlib.sha256(payload).hexdigest() != manifest.sha256:
+        raise BadCopy("its contents are not those that were signed (sha256)")
+    return split_line(payload)[0]
+
+
+def _archive(packed: memoryview, manifest: Manifest, identities: Sequence[Any]) -> bytes:
     if manifest.archive_bytes > ARCHIVE_MAX_BYTES:
         raise BadCopy(f"it says it unpacks to {manifest.archive_bytes} bytes; at most {ARCHIVE_MAX_BYTES} are allowed")
-    unpacked = _Unpacked(manifest.archive_bytes)
+    unpacked = compress.Unpacked(manifest.archive_bytes)
     if manifest.encrypted:
-        _decrypt(payload, unpacked, identities)
+        _decrypt(packed, unpacked, identities)
     else:
-        for start in range(0, len(payload), CHUNK_BYTES):
-            unpacked.write(payload[start : start + CHUNK_BYTES])
+        for start in range(0, len(packed), compress.CHUNK_BYTES):
+            unpacked.write(packed[start : start + compress.CHUNK_BYTES])
     return unpacked.getvalue()
 
 
-def _decrypt(payload: memoryview, unpacked: _Unpacked, identities: Sequence[Any]) -> None:
+def _decrypt(packed: memoryview, unpacked: compress.Unpacked, identities: Sequence[Any]) -> None:
     try:
-        age.decrypt_stream(_Reader(iter([payload])), unpacked, identities)
+        age.decrypt_stream(compress.Reader(iter([packed])), unpacked, identities)
     except (age.NoIdentity, BadCopy):
         raise
     except K4tError as error:
         raise BadCopy(f"what is in it can't be decrypted: {error.message}") from None
-
-
-class _Unpacked:
-    """A file to write compressed pieces to. It never holds more than it was told to expect. Raises BadCopy."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = size_bytes
-        self._out = io.BytesIO()
-        self._begun = b""
-        self._unpacker: Any = None
-
-    def write(self, piece: bytes | memoryview) -> int:
-        import lzma
-
-        if self._unpacker is None:
-            self._begun += bytes(piece)
-            if len(self._begun) < len(_XZ):
-                return len(piece)
-            self._unpacker = _unpacker(self._begun)
-        try:
-            if isinstance(self._unpacker, lzma.LZMADecompressor):
-                self._xz(self._begun or piece)
-            else:
-                self._gzip(self._begun or piece)
-        except (zlib.error, lzma.LZMAError, EOFError):
-            raise BadCopy("what is in it is not compressed as k4t does it, or damaged") from None
-        self._begun = b""
-        return len(piece)
-
-    def flush(self) -> None:
-        """Nothing waits in here: a file must have it."""
-
-    def getvalue(self) -> bytes:
-        size_bytes = self._out.tell()
-        if self._unpacker is None or not self._unpacker.eof or size_bytes != self._size_bytes:
-            raise BadCopy(f"it unpacks to {size_bytes} bytes instead of {self._size_bytes}")
-        return self._out.getvalue()
-
-    def _xz(self, piece: bytes | memoryview) -> None:
-        rest = piece
-        while True:
-            self._take(self._unpacker.decompress(rest, CHUNK_BYTES))
-            rest = b""
-            if self._unpacker.eof:
-                if self._unpacker.unused_data:
-                    raise BadCopy("it goes on after its end")
-                return
-            if self._unpacker.needs_input:
-                return
-
-    def _gzip(self, piece: bytes | memoryview) -> None:
-        """Member after member."""
-        rest = piece
-        while rest:
-            if self._unpacker.eof:
-                self._unpacker = zlib.decompressobj(_GZIP)
-            self._take(self._unpacker.decompress(rest, CHUNK_BYTES))
-            rest = self._unpacker.unused_data if self._unpacker.eof else self._unpacker.unconsumed_tail
-
-    def _take(self, found: bytes) -> None:
-        self._out.write(found)
-        if self._out.tell() > self._size_bytes:
-            raise BadCopy(f"it unpacks to more than the {self._size_bytes} bytes that it should")
-
-
-def _unpacker(begun: bytes) -> Any:
-    import lzma
-
-    if begun.startswith(_XZ):
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
-    return zlib.decompressobj(_GZIP)
 
 
 def _manifest(content: dict[str, Any], text: str) -> Manifest:

@@ -25,6 +25,8 @@ END = bytes(2 * BLOCK)
 PATH_MAX_BYTES = 3800
 DEPTH_MAX = 20
 GITIGNORE = ".gitignore"
+OWN_LISTS = frozenset({".k4t/large", ".k4t/parts"})
+"""See `parts`."""
 MODES = (0o644, 0o755, 0o600)
 _SHORT_PATH_BYTES = 100
 _PAX_NAME = "k4t-path"
@@ -219,6 +221,8 @@ def unpack(archive: bytes, into: Path) -> None:
     Raises BadCopy before anything is written; K4tError with the path when something can't be written, and what there
     is by then is for the caller to remove."""
     entries = listed(archive)
+    if not OWN_LISTS.isdisjoint(entries):
+        raise BadCopy("its archive refers to large files that are not in it")
     try:
         with contextlib.suppress(FileExistsError):
             into.mkdir(mode=0o700)
