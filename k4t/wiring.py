@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAIT_S = 3600.0
+LOGINS = 64
+"""At once, of what looks at all hosts."""
+WATCH_ANSWER_S = 15.0
 SILENT_S = 5.0
 GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
     "envoy": Envoy,
@@ -147,6 +150,31 @@ def opened(
             participant.close()
         fleet.close()
         connector.close()
+
+
+@contextmanager
+def watched(tree: Tree, db: Path, keys: Sequence[Path] = ()) -> Iterator[Fleet]:
+    """What looks and never acts works with this: connections and drivers, no lock, every answer bounded. `keys`: files
+    of known hosts that count alone, in place of the tree's and the user's."""
+    connector = Connector(keys or known_hosts_of(db), run_id=secrets.token_hex(8), max_logins=LOGINS)
+    fleet = Fleet(tree, connector.connect, {})
+    watch(fleet, db)
+    try:
+        yield fleet
+    finally:
+        fleet.close()  # first: whoever still waits for an answer ends with it
+        for participant in fleet.participants.values():
+            participant.close()
+        connector.close()
+
+
+def watch(fleet: Fleet, db: Path) -> None:
+    """Drivers for the gateways and DNS servers of the fleet's tree."""
+    found = _participants(fleet.tree, fleet, db)
+    for participant in found.values():
+        if isinstance(participant, RegistrarParticipant):
+            participant.answer_timeout_s = WATCH_ANSWER_S
+    fleet.participants = found
 
 
 def publisher_for(run: Run, kind: Kind, *, id: str = "", name: str = "", only: str = "") -> Publisher:

@@ -19,6 +19,7 @@ from k4t.model.spec import Tree
 from k4t.model.state import Observed
 from k4t.model.value import value
 from k4t.monitor import gather, reach
+from k4t.monitor.blind import named
 from k4t.monitor.facts import Facts, Host, OffNotice, OpenTransaction, Target
 from k4t.monitor.history import NONE, History
 from k4t.monitor.judge import Judgement, judge, remembered
@@ -45,6 +46,7 @@ def check(
     """One check. `at_s`: now, Unix seconds; `log`: this working copy's redo log. Raises nothing that a host could
     raise."""
     facts = look(fleet, history, at_s=at_s, log=log, has_tree=has_tree)
+    facts = facts if has_tree else named(facts)
     known = remembered(history, facts)
     found = signs(facts, fleet.tree, dict(known.firsts))
     return Looked(facts, judge(found, known, fleet.tree.monitor, at_s), fleet.tree, has_tree)

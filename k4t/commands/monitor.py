@@ -1,0 +1,109 @@
+"""The monitor: check. What else looks or acts stands beside it, on the same findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k4t.commands.common import group
+from k4t.errors import K4tError, Usage
+from k4t.options import Globals
+
+if TYPE_CHECKING:
+    from k4t.master.fleet import Fleet
+    from k4t.master.publication.redolog import LogPlace
+    from k4t.monitor.check import Looked
+
+monitor_app = group("The eyes of the cluster: master, nodes, gateways, DNS servers, apps.")
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option("--host", help="Without a tree: look at this host; may be repeated.", metavar="USER@HOST:PORT"),
+]
+
+
+@monitor_app.command(epilog="Example: k4t monitor check -o json | jq '.findings[]'")
+def check(
+    ctx: typer.Context,
+    hosts: Hosts = None,
+    cluster: Annotated[str, typer.Option("--cluster", help="--host only: of this cluster.", metavar="ID")] = "",
+    known_hosts: Annotated[
+        Path | None,
+        typer.Option("--known-hosts", help="--host only: trust the keys in this file alone.", metavar="FILE"),
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="What is seen counts at once; nothing is remembered.")] = False,
+    nagios: Annotated[bool, typer.Option("--nagios", help="One line and the exit status of a Nagios plug-in.")] = False,
+) -> None:
+    """Look at everything once: what is wrong comes first. Changes nothing, takes no lock. Exit status 0 when all is
+    well, 1 when something is found; with --nagios 0, 1, 2 or 3."""
+    given: Globals = ctx.obj
+    if (cluster or known_hosts) and not hosts:
+        raise Usage("--cluster and --known-hosts are for hosts named by --host", "with a tree, it says both")
+    from k4t.render import monitor as show
+
+    if nagios:
+        _as_plugin(given, hosts or [], cluster, known_hosts, now=now)
+    with _eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
+        looked, notes = _look(fleet, log, now=now, has_tree=not hosts)
+    if given.console.output == "table":
+        given.console.result(show.lines(looked, given.console, notes))
+    else:
+        given.console.data(show.as_json(looked), rows="findings" if given.console.output == "jsonl" else "")
+        for note in notes:
+            given.console.note(f"! {note}", "yellow")
+    raise typer.Exit(show.exit_status(looked))
+
+
+def _as_plugin(given: Globals, hosts: list[str], cluster: str, known_hosts: Path | None, *, now: bool) -> None:
+    """Whatever happens is one line on standard output, and 3 is “unknown”."""
+    from k4t.render import monitor as show
+
+    try:
+        with _eyes(given, hosts, cluster, known_hosts) as (fleet, log):
+            looked, _ = _look(fleet, log, now=now, has_tree=not hosts)
+        text, status = show.nagios(looked)
+    except K4tError as error:
+        words = str(error).replace("\n", " ")
+        text, status = f"K4T UNKNOWN - {words}", 3
+    given.console.result(text)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _eyes(
+    given: Globals, hosts: list[str], cluster: str, known_hosts: Path | None
+) -> Iterator[tuple[Fleet, LogPlace | None]]:
+    """The tree's hosts, or those that were named."""
+    from k4t import wiring
+
+    if not hosts:
+        tree = wiring.read(given.db)
+        with wiring.watched(tree, given.db) as fleet:
+            yield fleet, wiring.redo_log(given.db, tree)
+        return
+    from k4t.monitor import blind
+
+    with wiring.watched(blind.tree_of(hosts), given.db, [known_hosts] if known_hosts else []) as fleet:
+        blind.turned(fleet, blind.find(fleet, cluster))
+        wiring.watch(fleet, given.db)
+        yield fleet, None
+
+
+def _look(fleet: Fleet, log: LogPlace | None, *, now: bool, has_tree: bool) -> tuple[Looked, tuple[str, ...]]:
+    """One check that remembers the ones before it; and what is to be said of that."""
+    from k4t.monitor import check, history
+
+    file = history.path(fleet.tree.cluster.id)
+    before = history.NONE if now else history.load(file)
+    looked = check.check(fleet, before, at_s=time.time(), log=log, has_tree=has_tree)
+    if now:
+        return looked, ()
+    try:
+        history.save(file, looked.judgement.history)
+    except K4tError as error:
+        return looked, (f"the next check can't build on this one: {error}",)
+    return looked, ()
