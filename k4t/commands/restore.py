@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k4t.commands.common import agree, group
-from k4t.commands.sources import IdentityFile, KitFile, asked, at, folder, identities
+from k4t.commands.sources import IdentityFile, KitFile, asked, at, folder, identities, target_of
 from k4t.errors import K4tError, Usage
 from k4t.options import Globals
 
@@ -127,7 +127,8 @@ class _Way:
         with asked(self.given, self.kit, self.identity, also=[source] if source else []) as found:
             applied = WorkingCopy(db).base_serial() or 0
             live = dataclasses.replace(reading.live(found.run.fleet), applied=applied)
-            return restore.take(found.shelves, live, self.wanted, found.trust, found.opening), live
+            wanted = dataclasses.replace(self.wanted, source=target_of(found.run.tree, source))
+            return restore.take(found.shelves, live, wanted, found.trust, found.opening), live
 
     def _without_tree(self) -> tuple[Taken, Live]:
         from k4t.master.backup import reading, restore

@@ -109,7 +109,7 @@ def _places(run: Run, also: Sequence[str]) -> list[Place]:
 
     found = {spec.name: _target(run, spec) for spec in targets_of(run.tree)}
     for name in also:
-        if name in found:
+        if target_of(run.tree, name) in found:
             continue
         if name in run.tree.nodes:
             found[name] = _node(run, name)
@@ -118,6 +118,16 @@ def _places(run: Run, also: Sequence[str]) -> list[Place]:
         else:
             raise Usage(f"{name!r} is no target of the tree, and no file", f"it has: {', '.join(found) or 'none'}")
     return list(found.values())
+
+
+def target_of(tree: Tree, word: str) -> str:
+    """A target's name: itself, or the host of one that is no node (“master2” for root@master2:22)."""
+    from k4t.master.backup.targets import targets_of
+
+    found = targets_of(tree)
+    if any(spec.name == word for spec in found):
+        return word
+    return next((spec.name for spec in found if spec.host.ssh.host == word), word)
 
 
 def _target(run: Run, spec: TargetSpec) -> Place:
