@@ -27,7 +27,7 @@ APP = """\
 """
 CLUSTER = """\
 <cluster name="{name}" id="{id}" format="1">
-  <ssh user="root" key="{key}"/>
+  <ssh user="root" key="{key}" connect-timeout="4s"/>
   <defaults><app><update drain="0s"/><stop grace="1s"/></app></defaults>
 </cluster>
 """

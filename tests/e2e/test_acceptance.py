@@ -95,7 +95,7 @@ def test_a_container_whose_check_says_no_is_named(site: Site) -> None:
 
 def test_what_was_edited_by_hand_is_shown_before_it_is_healed(published: Site, lab: Lab) -> None:
     """A plan that heals a gateway or DNS server says which, and how it differs."""
-    published.app(more=ROUTE + '\n  <record name="web"/>')
+    published.app(more=ROUTE + '\n  <record name="web" ttl="1s"/>')
     published.k4t("apply", "--yes")
     host = lab.host("gw1")
     host.exec(["sed", "-i", f"s/{lab.host('n1').address}/10.9.9.9/", "/var/lib/k4t/envoy/eds/web.http.json"])

@@ -11,7 +11,7 @@ from tests.e2e.site import Site, containers, fetch
 from tests.lab import Lab
 
 pytestmark = pytest.mark.integration
-ROUTED = '<route domain="web.k4t.lab"/><record name="web"/><health interval="1s"><http path="/"/></health>'
+ROUTED = '<route domain="web.k4t.lab"/><record name="web" ttl="1s"/><health interval="1s"><http path="/"/></health>'
 STATE = "/var/lib/k4t/registrar"
 
 

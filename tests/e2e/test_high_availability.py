@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 FILES = Path(__file__).parents[2] / "docs" / "keepalived"
 WRITTEN_FIRST, WRITTEN_SECOND, WRITTEN_MOVING = "10.88.0.21", "10.88.0.22", "10.88.0.20"
 MOVES_WITHIN_S = 20
-ROUTED = '<route domain="web.k4t.lab"/><record name="web"/><health interval="1s"><http path="/"/></health>'
+ROUTED = '<route domain="web.k4t.lab"/><record name="web" ttl="1s"/><health interval="1s"><http path="/"/></health>'
 
 
 @pytest.fixture(scope="module")

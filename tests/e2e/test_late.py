@@ -33,7 +33,7 @@ def site(four: Lab, tmp_path: Path) -> Iterator[Site]:
     for host in four.nodes:
         made.node(host)
     text = (made.db / "cluster.xml").read_text()
-    made.write("cluster.xml", text.replace('user="root"', 'user="root" connect-timeout="60s"'))
+    made.write("cluster.xml", text.replace('connect-timeout="4s"', 'connect-timeout="60s"'))
     made.app("web", replicas=4)
     made.k4t("apply", "--yes")
     yield made
@@ -93,7 +93,7 @@ def test_the_others_go_ahead_of_a_silent_node(site: Site, four: Lab, how: str) -
     """Cut off, Docker hangs, sshd hangs: the others are done without it; then exit 3, and its name."""
     leave, come_back = SILENT[how]
     gone = four.host(LAST)
-    site.write("cluster.xml", (site.db / "cluster.xml").read_text().replace("60s", "10s"))
+    site.write("cluster.xml", (site.db / "cluster.xml").read_text().replace("60s", "4s"))
     site.app("web", replicas=4, more=CHANGE.format(how))
     leave(gone)
     try:

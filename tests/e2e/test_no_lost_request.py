@@ -1,6 +1,7 @@
 """No request is lost: two replicas on two nodes behind real Envoys, an open-loop client, and everything operators do.
 
-The full version, at least 100,000 requests, is `python -m tests.bench --only load`.
+K4T_FULL=1 does all of it, at 500 requests a second; the full version, at least 100,000 requests, is `python -m
+tests.bench --only load`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tests.load import Report
 from tests.load.scenario import HOSTS, Named, Scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-RATE_PER_S = 500
+FULL = "K4T_FULL" in os.environ
+RATE_PER_S = 500 if FULL else 200
 IN_A_ROW = 20
 
 
@@ -40,7 +42,7 @@ def scenario(doors: Lab, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     site.dns(doors.host("gw2"))
     site.k4t("gateway", "install")
     site.k4t("dns", "install")
-    made = Scenario(site, doors, [doors.host("gw1"), doors.host("gw2")], drain="3s")  # of a busy machine
+    made = Scenario(site, doors, [doors.host("gw1"), doors.host("gw2")], drain="2s")  # of a busy machine
     made.apply()
     return made
 
@@ -55,7 +57,7 @@ def count(lab: Lab) -> int:
     return len([name for host in lab.nodes for name in containers(host)])
 
 
-def wait_until_it_serves(door: Host, timeout_s: float = 30) -> None:
+def wait_until_it_serves(door: Host, timeout_s: float = 60) -> None:
     """Cut off, it has found everything unhealthy: its own checks have to pass again."""
     deadline, good = time.monotonic() + timeout_s, 0
     while good < IN_A_ROW:
@@ -65,13 +67,14 @@ def wait_until_it_serves(door: Host, timeout_s: float = 30) -> None:
 
 
 def test_nothing_is_lost_whatever_operators_do(scenario: Scenario, doors: Lab, tmp_path: Path) -> None:
-    """New image, restart, 2 to 6 to 2, a node drained and taken back, rollback: every request is answered."""
+    """New image, 2 to 4 to 2 replicas, a node drained and taken back (K4T_FULL: to 6, restart, rollback): every request
+    is answered."""
     with scenario.load(tmp_path / "samples.json", rate_per_s=RATE_PER_S) as load:
-        for step in scenario.steps():
+        for step in scenario.steps(few=not FULL):
             step()
     show(scenario, load.report)
     assert not load.report.lost, load.report.first_lost()
-    assert load.report.rate_per_s == pytest.approx(RATE_PER_S, rel=0.02)
+    assert load.report.rate_per_s == pytest.approx(RATE_PER_S, rel=0.1)
     assert count(doors) == 4
 
 
@@ -84,7 +87,7 @@ def test_nothing_is_lost_when_a_gateway_is_cut_off_within_a_wave(
     scenario.change(image=doors.push("cut", VER="cut"))
     with scenario.load(tmp_path / "kept.json", rate_per_s=RATE_PER_S, doors=[kept]) as load:
         process = scenario.site.start("apply", "--yes", "--degraded")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while count(doors) < 5:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -127,11 +130,11 @@ def named(doors: Lab, tmp_path: Path) -> Iterator[Named]:
 
 
 def test_nothing_is_lost_by_clients_that_know_a_name_alone(named: Named, tmp_path: Path) -> None:
-    """No gateway: they ask dnsmasq, use the answer for its TTL, and connect to a container's own address. New image, 2
-    to 6 to 2, a node drained and taken back: every request is answered."""
+    """No gateway: they ask dnsmasq, use the answer for its TTL, and connect to a container's own address. New image, a
+    node drained and taken back (K4T_FULL: 2 to 6 to 2 as well): every request is answered."""
     with named.load(tmp_path / "samples.json", rate_per_s=RATE_PER_S) as load:
-        for step in named.steps():
+        for step in named.steps(few=not FULL):
             step()
     show(named, load.report)
     assert not load.report.lost, load.report.first_lost()
-    assert load.report.rate_per_s == pytest.approx(RATE_PER_S, rel=0.02)
+    assert load.report.rate_per_s == pytest.approx(RATE_PER_S, rel=0.1)

@@ -14,7 +14,7 @@ from tests.lab import Host, Lab
 pytestmark = pytest.mark.integration
 SCRIPTS = Path(__file__).resolve().parents[2] / "docs/envoy-scripts"
 HERE = "/etc/envoy-scripts"
-ROUTED = '  <route domain="example.com"/>\n  <record name="web" ttl="5s"/>'
+ROUTED = '  <route domain="example.com"/>\n  <record name="web" ttl="1s"/>'
 WORDS = {
     "add-cluster": ("add-cds.sh", "-cname ${app}"),
     "add": ("add-eds.sh", "-cname ${app} -ip ${ip} -port ${port}"),

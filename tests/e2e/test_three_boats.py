@@ -16,7 +16,7 @@ from tests.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 NAMES = ("one", "two", "three")
-OWN = '<route domain="{0}.k4t.lab"/><record name="{0}"/><health interval="1s"><http path="/"/></health>'
+OWN = '<route domain="{0}.k4t.lab"/><record name="{0}" ttl="1s"/><health interval="1s"><http path="/"/></health>'
 SHARED = OWN.format("shared")
 
 

@@ -12,7 +12,7 @@ from tests.e2e.site import Site, containers
 from tests.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.crash]
-TTL_S = 4
+TTL_S = 3
 APP = """\
 <app replicas="{replicas}">
   <image>{image}</image>

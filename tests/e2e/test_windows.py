@@ -13,8 +13,8 @@ from tests.lab import Host, Lab
 
 pytestmark = pytest.mark.integration
 FAKE = Path(__file__).resolve().parents[1] / "dns"
-ROUTED = '  <record name="web" ttl="5s"/>'
-SRV = '  <record type="srv" port="http"/>'
+ROUTED = '  <record name="web" ttl="2s"/>'
+SRV = '  <record type="srv" port="http" ttl="2s"/>'
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def test_an_app_is_named(site: Site, lab: Lab, windows: Host) -> None:
     site.app("web", replicas=1, more=ROUTED)
     site.k4t("apply", "--yes")
     (first,) = rows(windows)
-    assert first.startswith("web A 5 10.")
+    assert first.startswith("web A 2 10.")
     assert site.json("status")["dns"][0]["in_step"]
     site.app("web", replicas=2, more=ROUTED + SRV)
     site.k4t("apply", "--yes")
-    assert len([row for row in rows(windows) if row.startswith("web A 5 ")]) == 2
-    assert len([row for row in rows(windows) if row.startswith("_http._tcp.web SRV 30 0 1 8080 ")]) == 2
+    assert len([row for row in rows(windows) if row.startswith("web A 2 ")]) == 2
+    assert len([row for row in rows(windows) if row.startswith("_http._tcp.web SRV 2 0 1 8080 ")]) == 2
     windows.exec(["sed", "-i", 's/"web"/"wob"/', "/srv/windows/zones.json"])
     assert any("web.k4t.lab does not give" in line for line in site.json("status")["dns"][0]["differences"])
     site.k4t("apply", "--yes")
-    assert len([row for row in rows(windows) if row.startswith("web A 5 ")]) == 2
+    assert len([row for row in rows(windows) if row.startswith("web A 2 ")]) == 2
     assert "ok   windows: serves what it was told" in site.k4t("dns", "check").stdout
     site.k4t("app", "remove", "web", "--yes")
     assert [row for row in rows(windows) if not row.startswith("wob")] == []

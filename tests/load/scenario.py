@@ -155,18 +155,14 @@ class Scenario:
             self.availability(node, "active")
             self.apply()
 
-    def steps(self, round: int = 1) -> list[Callable[[], None]]:
-        """Everything once."""
+    def steps(self, round: int = 1, *, few: bool = False) -> list[Callable[[], None]]:
+        """Everything once. `few`: without what goes the same way as another does, and with fewer replicas."""
         before = self.wanted
-        return [
-            lambda: self.image(f"load{round}"),
-            self.restart,
-            lambda: self.scale(6),
-            lambda: self.scale(2),
-            lambda: self.drain("n1"),
-            lambda: self.uncordon("n1"),
-            lambda: self.back(before),
-        ]
+        image, back = (lambda: self.image(f"load{round}")), (lambda: self.back(before))
+        moved: list[Callable[[], None]] = [lambda: self.drain("n1"), lambda: self.uncordon("n1")]
+        if few:
+            return [image, lambda: self.scale(4), lambda: self.scale(2), *moved]
+        return [image, self.restart, lambda: self.scale(6), lambda: self.scale(2), *moved, back]
 
     def seen(self, door: Host) -> set[str]:
         """The versions that answer through a gateway, of both apps."""
@@ -191,11 +187,7 @@ class Named(Scenario):
             yield running
             time.sleep(0.5)
 
-    def steps(self, round: int = 1) -> list[Callable[[], None]]:
-        return [
-            lambda: self.image(f"named{round}"),
-            lambda: self.scale(6),
-            lambda: self.scale(2),
-            lambda: self.drain("n1"),
-            lambda: self.uncordon("n1"),
-        ]
+    def steps(self, round: int = 1, *, few: bool = False) -> list[Callable[[], None]]:
+        image: list[Callable[[], None]] = [lambda: self.image(f"named{round}")]
+        scaled: list[Callable[[], None]] = [] if few else [lambda: self.scale(6), lambda: self.scale(2)]
+        return [*image, *scaled, lambda: self.drain("n1"), lambda: self.uncordon("n1")]
