@@ -64,6 +64,8 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
         context = command.make_context("k4t", [*words], resilient_parsing=False)
         while hasattr(command, "commands"):
             rest = [*context._protected_args, *context.args]
+            if not rest and command.invoke_without_command:
+                break
             name, command, rest = command.resolve_command(context, rest)
             context = command.make_context(name, [*rest], parent=context)
 
