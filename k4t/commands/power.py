@@ -13,7 +13,7 @@ from k4t.errors import K4tError, Unreachable, Unsafe, Usage
 if TYPE_CHECKING:
     from k4t.master.fleet import Host
     from k4t.master.run import Run
-    from k4t.model.hosts import Node
+    from k4t.model.hosts import Dns, Gateway, Node
     from k4t.model.spec import Tree
     from k4t.options import Globals
 
@@ -78,7 +78,7 @@ def _switch_on(given: Globals, host: Host, text: str, *, wait_s: float) -> None:
     from k4t.wiring import ssh_silent
 
     if not ssh_silent(given.db, host):
-        given.console.result(f"{host.name} is on already: SSH answers there")
+        given.console.result(f"{host.name} is on already: SSH answers there (k4t wake, there, does what is queued)")
         return
     given.console.note(switch.on(text, host.name))
     if not wait_s:
@@ -111,12 +111,16 @@ def _in_use(run: Run, node: Node) -> str:
     """Why a node is to stay on; "" for one that may go off."""
     from k4t.master import leave
 
+    fleet = run.fleet
+    members: list[Gateway | Dns] = [*run.tree.gateways.values(), *run.tree.dns.values()]
+    if beside := [one.name for one in members if fleet.host_of(one).key == fleet.host_of(node).key]:
+        return f"{', '.join(beside)} is on the same machine"
     if node.availability == "dead":
         return ""
     if node.availability == "active":
         return f"it is active; k4t node drain {node.name} empties it first"
     try:
-        names = leave.containers(run, node)
+        names = leave.containers(run, node, others=True)
     except K4tError as error:
         return error.message
     return f"it still has {', '.join(names[:5])}" if names else ""
@@ -136,7 +140,7 @@ def refuse_elsewhere(given: Globals) -> None:
         raise K4tError(situation.not_this_machine(host, here.names()))
 
 
-def go_off(given: Globals, why: str) -> None:
+def go_off(given: Globals, why: str, *, copying_wait_s: float = 0.0) -> None:
     """Switch this machine off if nothing is open. Raises StaysOn, with all reasons; each is a line of its own."""
     from k4t.master.backup import keys
     from k4t.master.power import copies, off
@@ -151,6 +155,7 @@ def go_off(given: Globals, why: str) -> None:
         try:
             off.go_off(
                 run, own, copies=lambda run: copies.outdated(run.directory, run.tree), intents=waiting, why=why,
+                copying_wait_s=copying_wait_s,
                 say=lambda text: given.console.note(f"! {text}", "yellow"),
                 going=lambda host: given.console.note(f"{host} goes off: it is said where a monitor looks"),
             )  # fmt: skip
@@ -172,7 +177,7 @@ def off_after(given: Globals, status: int, wanted: bool | None, *, copied: bool 
     if not copied:
         back_up(given, if_outdated=True)
     try:
-        go_off(given, given.message or "after apply")
+        go_off(given, given.message or "after apply", copying_wait_s=BACKUP_WAIT_S)
     except StaysOn:
         return 3 if wanted else 0
     except K4tError as error:

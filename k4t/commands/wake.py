@@ -85,7 +85,7 @@ def _woken(given: Globals, timeout_s: float, wanted: bool | None) -> int:
     if asked := next((entry for entry in done if entry.action == STAY), None):
         given.console.note(f"this machine stays on, as {asked.who} asked; k4t power off ends that")
         return gravest([status, *failed])
-    return gravest([power_commands.off_after(given, status, wanted, copied=True), *failed])
+    return gravest([power_commands.off_after(_patient(given), status, wanted, copied=True), *failed])
 
 
 # --- arriving --------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def _arrive(given: Globals, timeout_s: float) -> None:
                     _warn(given, f"{failure.name} may still say that this machine is off: {failure.error.message}")
                 return
         if time.monotonic() >= deadline and not answered:
-            raise Unreachable(f"no host answers after {timeout_s:g} s: is the network up?", "k4t wake tries again")
+            raise Unreachable(f"no host answers after {timeout_s:g} s: is the network up?", "run k4t wake when it is")
         time.sleep(PAUSE_S)
 
 
@@ -252,11 +252,15 @@ def _apply(given: Globals) -> int:
 
     message = given.message or "wake"
     try:
-        again = Globals(given.db, given.console, yes=True, allow=given.allow, message=message, wait=True)
-        return applied(again, Request(allow=given.allow, message=message)).exit_status
+        return applied(_patient(given), Request(allow=given.allow, message=message)).exit_status
     except K4tError as error:
         given.console.error(str(error))
         return error.exit_status
+
+
+def _patient(given: Globals) -> Globals:
+    """Nobody is there to be asked, or to try again when another run is done."""
+    return Globals(given.db, given.console, yes=True, allow=given.allow, message=given.message, wait=True)
 
 
 @contextlib.contextmanager

@@ -62,12 +62,13 @@ def refuse_plan(node: Node, plan: Plan) -> None:
         raise Unsafe(f"unsafe, so {node.name} is not switched off: {reasons}", f"if that is meant, add {allows}")
 
 
-def containers(run: Run, node: Node) -> list[str]:
-    """What it has of this cluster. Raises Unreachable."""
+def containers(run: Run, node: Node, *, others: bool = False) -> list[str]:
+    """What it has of this cluster; with `others`, also of other clusters. Raises Unreachable."""
     state = observe_node(run.fleet, node)
     if not state.reachable:
         raise Unreachable(f"{node.name} can't be asked what it runs: {state.problem}", "it stays as it is")
-    return sorted(one.name for one in state.containers)
+    strangers = [one.name for one in state.strangers if one.cluster] if others else []
+    return sorted([one.name for one in state.containers] + strangers)
 
 
 def refuse_if_needed(run: Run, node: Node, allow: Collection[str]) -> bool:

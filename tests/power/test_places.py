@@ -105,7 +105,7 @@ ODD = Path('/srv/a b/100% "$db"')
 def test_a_systemd_unit_runs_it_at_boot(tmp_path: Path) -> None:
     """Paths stand in it so that systemd reads them as they are."""
     text = service.text(System("systemd"), ODD, "prod", "k7f3q2m9", {"HOME": "/root", "XDG_CONFIG_HOME": "/a b/$x%"})
-    assert '"--db" "/srv/a b/100%% \\"$$db\\"" "wake"' in text
+    assert '"--db" "/srv/a b/100%% \\"$$db\\"" "wake" "--timeout" "900"' in text
     assert 'Environment="HOME=/root"\nEnvironment="XDG_CONFIG_HOME=/a b/$x%%"\n' in text
     assert "\nAfter=network-online.target\n" in text
     assert "\nWantedBy=multi-user.target\n" in text
@@ -131,7 +131,8 @@ def test_an_openrc_script_runs_it_at_boot(tmp_path: Path) -> None:
     for shell in SHELLS:
         said = subprocess.run([*shell, script], capture_output=True, text=True, timeout=30, check=True).stdout
         assert said.splitlines() == [
-            "[-m]", "[k4t.cli]", "[--db]", f"[{ODD}]", "[wake]", "/a b/$x%", "after firewall sshd ntp-client chronyd",
+            "[-m]", "[k4t.cli]", "[--db]", f"[{ODD}]", "[wake]", "[--timeout]", "[900]", "/a b/$x%",
+            "after firewall sshd ntp-client chronyd",
         ]  # fmt: skip
 
 

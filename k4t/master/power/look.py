@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from k4t import command
 from k4t.errors import K4tError, Unreachable
 from k4t.master import decide
-from k4t.master.backup import memory
 from k4t.master.planning.lag import ahead, lag
 from k4t.master.planning.plan import Plan
 from k4t.master.power import here
@@ -40,13 +39,12 @@ def look(
     """`copies`: targets without a current copy, and why. `locks`: what other runs hold, as sentences. Raises nothing
     that an unreachable host could raise: what can't be known is a reason too."""
     power = run.tree.cluster.power
-    copying = holder_of(memory.directory(run.directory) / "lock")
     common = Situation(
         host=power.host if power else "",
         names=here.names(),
         is_host=power is not None and here.is_here(power.host),
         command=power.off if power else "",
-        locks=(*locks, *([f"copies are made by {copying}"] if copying else [])),
+        locks=locks,
         copies=copies,
         scaling=switching(run.directory),
         monitor=holder_of(run.directory / ".k4t" / MONITOR_LOCK),

@@ -1,20 +1,26 @@
 """The story of going off: lock → look → refuse, or say so where a monitor looks → switch off, or take that back.
 
-The locks are held to the end, so no run can begin in between; hosts let go of them when this machine is gone.
+The locks are held to the end, so no run and no backup can begin in between; hosts let go of theirs when this machine is
+gone.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from k4t import failpoints
 from k4t.errors import K4tError, Locked
+from k4t.master.backup import copy
 from k4t.master.power import announce, switch
 from k4t.master.power.announce import Off
 from k4t.master.power.look import look
 from k4t.master.power.places import places
 from k4t.master.power.situation import Situation, exit_status, reasons
+from k4t.remote import lock
 
 if TYPE_CHECKING:
     from k4t.master.backup.keys import Keys
@@ -36,21 +42,32 @@ class StaysOn(K4tError):
 
 
 def go_off(
-    run: Run, keys: Keys | None, *, copies: Copies, intents: tuple[str, ...], why: str, say: Say, going: Say
+    run: Run,
+    keys: Keys | None,
+    *,
+    copies: Copies,
+    intents: tuple[str, ...],
+    why: str,
+    say: Say,
+    going: Say,
+    copying_wait_s: float = 0.0,
 ) -> None:
-    """Switch this machine off, if nothing is open; `going` is told of that before. Raises StaysOn; K4tError when it
-    could not be switched off."""
+    """Switch this machine off, if nothing is open; `going` is told of that before. `copying_wait_s`: for a backup that
+    is under way. Raises StaysOn; K4tError when it could not be switched off."""
     run.copy.prepare()
-    try:
-        with run.lock():
-            found = look(run, copies=copies(run), intents=intents)
-            _prepare(run, keys, found, why, say)
-            going(found.host)
-            failpoints.reach("power:announced")
-            _switch_off(run, found, say)
-    except Locked as error:
-        found = look(run, copies=copies(run), intents=intents, locks=(str(error.message),))
-        raise StaysOn(found) from error
+    holder = lock.Holder(run.who, socket.gethostname(), os.getpid(), run.at, "power off", "")
+    with ExitStack() as held:
+        locks = []
+        for one in (run.lock(), copy.alone(run.directory, holder, wait_s=copying_wait_s)):
+            try:
+                held.enter_context(one)
+            except Locked as error:
+                locks.append(f"{error.host}: {error.message}" if error.host else error.message)
+        found = look(run, copies=copies(run), intents=intents, locks=tuple(locks))
+        _prepare(run, keys, found, why, say)
+        going(found.host)
+        failpoints.reach("power:announced")
+        _switch_off(run, found, say)
 
 
 def _prepare(run: Run, keys: Keys | None, found: Situation, why: str, say: Say) -> None:

@@ -17,6 +17,7 @@ from k4t.model.value import value
 from k4t.tree.edit import write_file
 
 LONGEST_S = 7200
+NETWORK_S = 900
 
 SYSTEMD = """\
 # Written by `k4t wake --install-service`; taken away by `k4t wake --remove-service`.
@@ -93,7 +94,7 @@ def name_of(cluster_id: str) -> str:
 
 
 def text(system: System, db: Path, cluster: str, cluster_id: str, environment: dict[str, str]) -> str:
-    argv = [sys.executable, "-m", "k4t.cli", "--db", os.fspath(db), "wake"]
+    argv = [sys.executable, "-m", "k4t.cli", "--db", os.fspath(db), "wake", "--timeout", str(NETWORK_S)]
     if bad := [word for word in (*argv, *environment.values()) if not word.isprintable()]:
         raise Usage(f"a service can't be written with {bad[0]!a} in it")
     settings = [f"{key}={at}" for key, at in environment.items()]
