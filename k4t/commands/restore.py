@@ -53,12 +53,29 @@ def restore(
     if wanted.to is not None:
         way.go()
         return
+    _need_tree(given, wanted)
     with locked(real, way.holder, wait_s=WAIT_S if given.wait else 0.0):
         for line in cleared(real):
             given.console.note(line)
         done = way.go()
     if done is not None and done.lineage is not None:
         way.announce(done.lineage)
+
+
+def _is_tree(db: Path) -> bool:
+    """Whatever state it is in."""
+    return (db / "cluster.xml").exists() or (db / ".k4t").is_dir()
+
+
+def _need_tree(given: Globals, wanted: Wanted) -> None:
+    """What is replaced is a tree, or nothing. Raises Usage."""
+    db = wanted.target
+    if _is_tree(db):
+        return
+    if wanted.app:
+        raise Usage(f"there is no tree at {given.db}", "--app puts an app back into one; --to writes it elsewhere")
+    if os.path.lexists(db) and not (db.is_dir() and not any(db.iterdir())):
+        raise Usage(f"{given.db} is no tree, and not empty", "--db names the tree, or a new directory")
 
 
 class _Way:
@@ -122,7 +139,7 @@ class _Way:
         from k4t.master.history import WorkingCopy
 
         db, source = self.wanted.target, self.wanted.source
-        if not (db / "cluster.xml").exists() and not (db / ".k4t").is_dir():
+        if not _is_tree(db):
             return self._without_tree()
         with asked(self.given, self.kit, self.identity, also=[source] if source else []) as found:
             applied = WorkingCopy(db).base_serial() or 0

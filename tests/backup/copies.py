@@ -15,6 +15,7 @@ from k4t.model.snapshot import Lineage
 from k4t.tree.read import read_tree
 
 ID = "k7f3q2m9"
+K4T = (sys.executable, "-m", "k4t.cli")
 LINEAGE = Lineage(1, "aaaabbbbccccdddd")
 APP = '<app replicas="2">\n  <image>web:{version}</image>\n  <port name="http" container="80"/>\n</app>\n'
 
@@ -68,18 +69,40 @@ class Scene:
 
     def k4t(self, *words: str, status: int | None = 0, place: str = "", db: Path | None = None) -> str:
         """The command line; standard output and error. `place`: where it is to be killed."""
-        environment = {
-            "PATH": os.environ["PATH"], "HOME": str(self.home), "K4T_DB": str(db or self.db), "NO_COLOR": "1",
-            "K4T_KEYS": os.environ["K4T_KEYS"], **({"K4T_FAILPOINT": place} if place else {}),
-        }  # fmt: skip
+        environment = self.environment(db or self.db) | ({"K4T_FAILPOINT": place} if place else {})
         done = subprocess.run(
-            [sys.executable, "-m", "k4t.cli", *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=120, check=False,
+            [*K4T, *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+            check=False,
         )  # fmt: skip
         said = done.stdout + done.stderr
         assert "Traceback" not in said, said
         assert status is None or done.returncode == status, f"{words}: exit {done.returncode}\n{said}"
         return said
+
+    def environment(self, db: Path) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"], "HOME": str(self.home), "K4T_DB": str(db), "NO_COLOR": "1",
+            "K4T_KEYS": os.environ["K4T_KEYS"],
+        }  # fmt: skip
+
+    def traced(self, db: Path, call: str, number: int) -> int:
+        """A restore that is killed when it makes its so manieth such system call; its exit status."""
+        trace = [
+            "strace",
+            "-f",
+            "-o",
+            os.devnull,
+            "-e",
+            f"trace={call}",
+            "-e",
+            f"inject={call}:signal=KILL:when={number}",
+        ]
+        words = ["restore", "--from", str(self.copies), "--yes"]
+        done = subprocess.run(
+            [*trace, *K4T, *words], env=self.environment(db), stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode
 
     def restore(self, *words: str, status: int | None = 0, place: str = "", db: Path | None = None) -> str:
         return self.k4t("restore", "--from", str(self.copies), *words, status=status, place=place, db=db)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from k4t.errors import Locked
+from k4t.errors import HostKeyChanged, HostUnreachable, Locked
 from k4t.master.backup import keys, kit, snapshot
 from k4t.master.backup.choose import Live
 from k4t.master.backup.judge import Trust
-from k4t.master.backup.restore import Taken, Wanted, put_back
+from k4t.master.backup.reading import Shelf
+from k4t.master.backup.restore import Taken, Wanted, put_back, take, unasked
 from k4t.master.history import WorkingCopy
 from k4t.master.inspection.audit import breaks
 from k4t.master.planning.safety import behind
@@ -184,6 +186,27 @@ def test_killed_anywhere_the_old_tree_or_the_new_one_is_there(scene: Scene, plac
 
 
 @pytest.mark.crash
+@pytest.mark.skipif("K4T_FULL" not in os.environ, reason="half a minute: K4T_FULL=1")
+@pytest.mark.parametrize("call", ["rename", "renameat2", "fsync", "syncfs", "sync", "unlink"])
+def test_killed_at_every_call_that_puts_something_on_disk(scene: Scene, call: str) -> None:
+    """Not where we think it matters, but wherever the program makes one: until it comes to its end."""
+    old = texts(scene.db)
+    new = {**old, "apps/web/app.xml": old["apps/web/app.xml"].replace("web:3", "web:2")}
+    for number in range(1, 100):
+        root = scene.root / f"try-{number}"
+        shutil.copytree(scene.db, root / "db", symlinks=True)
+        status = scene.traced(root / "db", call, number)
+        assert texts(root / "db") in (old, new), number
+        scene.restore("--yes", db=root / "db")
+        assert texts(root / "db") == new
+        assert [texts(path) for path in root.iterdir() if path.name != "db"] == [old], number
+        if status == 0:
+            break
+    else:
+        raise AssertionError("it never came to its end")
+
+
+@pytest.mark.crash
 @pytest.mark.parametrize("place", ["unpacked", "named", "swapped"])
 def test_killed_while_an_app_is_put_back(scene: Scene, place: str) -> None:
     """The same for one directory of the tree, which stays valid throughout."""
@@ -290,6 +313,30 @@ def test_older_than_what_this_copy_applied_needs_rollback(scene: Scene) -> None:
     said = scene.restore("--at", "1", "--yes", "--rollback")
     assert "no host to ask" in said
     assert image(scene) == "web:1"
+
+
+@pytest.mark.unit
+def test_only_a_tree_is_replaced(scene: Scene, tmp_path: Path) -> None:
+    """A directory that is none, or a file, stays as it is, whatever --db says; an app needs a tree to be put into."""
+    other = tmp_path / "documents"
+    other.mkdir()
+    (other / "letter").write_text("dear")
+    for db in (other, other / "letter"):
+        assert "is no tree, and not empty" in scene.restore("--yes", db=db, status=64)
+    assert [path.name for path in other.iterdir()] == ["letter"]
+    assert "no tree at" in scene.restore("--app", "web", "--yes", db=tmp_path / "new", status=64)
+
+
+@pytest.mark.unit
+def test_a_refused_key_or_login_is_told_apart_from_silence() -> None:
+    """77 when a host says no; else 69. One that was asked for is named with its own words."""
+    silent, changed = HostUnreachable("no answer", host="n1"), HostKeyChanged("another key", host="n2")
+    assert unasked([Shelf("n1", error=silent)]) is silent
+    assert unasked([Shelf("n1", error=silent), Shelf("n2", error=changed)]).exit_status == 77
+    both = unasked([Shelf("n1", error=silent), Shelf("n3", error=HostUnreachable("off", host="n3"))])
+    assert (both.exit_status, "n1: no answer; n3: off" in both.message) == (69, True)
+    with pytest.raises(HostUnreachable):
+        take([Shelf("n1", error=silent), Shelf("n4")], Live(), Wanted(Path("db"), "n1"), Trust(ID, ""), list)
 
 
 @pytest.mark.unit
