@@ -283,7 +283,8 @@ def _run(words: list[str]) -> int:
         console.error(str(error))
         return error.exit_status
     except typer.TyperException as error:
-        console.error(f"{error.format_message().rstrip('.')}; see k4t --help")
+        said = error.format_message().rstrip(".")
+        console.error(said if said.endswith("?") else f"{said}; see k4t --help")
         return Usage.exit_status
     except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted")

@@ -98,7 +98,7 @@ def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="It
     with opened(given.db) as run:
         found = queue.look(run.fleet, places(run.fleet), given.db, trust(run.tree), _now(run))
         if id not in {name for files in found.raw.values() for name in files}:
-            raise Usage(f"no intent {id} is queued where it can be looked", "k4t intent list shows what is")
+            raise Usage(f"no intent {id} is queued where k4t can look", "k4t intent list shows what is")
         failed = queue.remove(run.fleet, places(run.fleet), given.db, [id])
     for failure in (*found.away, *failed):
         given.console.note(f"! {failure.name} may still have it: {failure.error.message}", "yellow")

@@ -95,6 +95,8 @@ def _node_off(given: Globals, name: str) -> None:
     from k4t.wiring import opened, read, thing
 
     node = thing(read(given.db).nodes, "node", name)
+    if node.power is None or not node.power.off:
+        raise Usage(f"{node.where}: {name} has no <power off>, so nothing here can switch it off", "write one")
     text = leave.fence_command(node)
     with opened(given.db, wait=given.wait) as run:
         if (why := _in_use(run, node)) and not {"power-off", f"power-off:{name}"} & given.allow:

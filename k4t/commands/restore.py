@@ -122,7 +122,7 @@ class _Way:
         from k4t.render import copies as show
 
         over = " It becomes the cluster's master then: any other is fenced off." if takes_over else ""
-        return f"put {show.called(taken, time.time())} in place of {self.where}?{over}"
+        return f"Put {show.called(taken, time.time())} in place of {self.where}?{over}"
 
     def _done(self, taken: Taken, live: Live) -> Done:
         from k4t.master.backup import restore as work

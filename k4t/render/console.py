@@ -62,7 +62,7 @@ class Console:
         NeedsTerminal names the option to give."""
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
             raise NeedsTerminal(
-                f"this needs an answer and there is no terminal: {question}", f"if it is yes, give {option}"
+                f"this needs an answer and there is no terminal: “{question}”", f"if it is yes, give {option}"
             )
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
