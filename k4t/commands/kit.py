@@ -87,8 +87,8 @@ def kit_after_init(given: Globals, where: Path, name: str) -> str:
     except K4tError as error:
         return f"No recovery kit was written: {error}"
     return (
-        f"The recovery kit is {path}: print it, lock the page away, and delete the file; keep it out of git.\n"
-        f"It opens copies of the tree, as this machine can until: k4t kit --forget"
+        f"The recovery kit is {path}; keep it out of git. When the tree has its hosts: k4t kit --write {path.name}\n"
+        f"writes it anew, with them. Then print it, lock the page away, delete the file, and: k4t kit --forget"
     )
 
 
