@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -107,6 +108,27 @@ def test_the_day_of_a_tree(backed: Site, lab: Lab) -> None:
     thief = content(backed, n1)
     told = (b"prod", b"n1", b"n2", b"web", b"notes", n1.address.encode(), b"root@", os.uname().nodename.encode())
     assert [word for word in told if len(word) > 2 and word in thief] == []
+
+
+def test_an_apply_whose_copies_fail_is_done(backed: Site, lab: Lab) -> None:
+    """This machine may not sign: a warning with the remedy. Killed before its copies: the next backup makes up for it,
+    and the apply has nothing left to do."""
+    backed.k4t("backup")
+    keys = backed.home / ".config/k4t"
+    keys.rename(backed.home / "away")
+    backed.app("web")
+    done = backed.k4t("apply", "--yes")
+    assert done.stdout.count("its key is not certified; k4t kit certify --kit FILE") == 2
+    shutil.rmtree(keys)
+    (backed.home / "away").rename(keys)
+    backed.app("web", more="  <env name='MORE'>1</env>")
+    killed = backed.start("apply", "--yes", extra={"K4T_FAILPOINT": "backup:store"})
+    said = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, said
+    assert [len(copies(backed, host)) for host in lab.nodes] == [1, 1]
+    assert results(backed) == {"n1": "copied", "n2": "copied"}
+    assert newest(backed, lab.host("n1")).serial == 2
+    assert backed.json("apply", "--yes")["result"] == "nothing"
 
 
 def test_targets_that_are_away(backed: Site, lab: Lab) -> None:
