@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -136,6 +137,29 @@ def wait_for_decision(site: Site) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("no decision was logged")
+
+
+def test_a_clone_on_another_machine_takes_over(backed: Site, tmp_path: Path) -> None:
+    """With a copy and the kit it is the master: every host is told, it may make copies, `plan` is empty. The one before
+    is refused at its next apply, and so are its copies."""
+    version(backed, 1)
+    backed.k4t("apply", "--yes")
+    kit = tmp_path / "kit.txt"
+    backed.k4t("kit", "--write", str(kit))
+    other = backed.copy(tmp_path / "other")
+    shutil.rmtree(other.home / ".config")
+    assert (
+        "the cluster's master"
+        in other.k4t("restore", status=1).stderr + other.k4t("restore", "--kit", str(kit), status=64).stderr
+    )
+    done = other.json("restore", "--from", "n1", "--kit", str(kit), "--yes")
+    assert (done["copy"], done["generation"], done["notes"]) == ("1.1", 2, [])
+    assert steps(other) == []
+    other.k4t("backup")
+    version(backed, 2)
+    assert "this working copy was replaced" in backed.k4t("apply", "--yes", status=4).stdout
+    assert "replaced" in backed.k4t("backup", status=4).stdout
+    assert backed.json("backup", "list")["copies"][0]["generation"] == 2
 
 
 # --- a target that lies --------------------------------------------------------------------------------------------
