@@ -48,7 +48,7 @@ class Candidate:
     @property
     def words(self) -> str:
         if self.manifest is None:
-            return f"{self.name} on {self.target}"
+            return self.target if self.target.endswith(self.name) else f"{self.name} on {self.target}"
         return f"copy {self.number} of {self.manifest.time} on {self.target}"
 
 
