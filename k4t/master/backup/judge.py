@@ -37,7 +37,7 @@ def judge(listing: Listing, trust: Trust) -> Judged:
     good: list[Known] = []
     refused = []
     for name, size_bytes, line in reversed(listing.headers):
-        known, why = _known(line, size_bytes, trust)
+        known, why = _known(name, line, size_bytes, trust)
         if known is not None:
             good.append(known)
         elif not good:
@@ -45,13 +45,15 @@ def judge(listing: Listing, trust: Trust) -> Judged:
     return Judged(max(good, key=lambda one: one.manifest.order, default=None), tuple(refused))
 
 
-def _known(line: bytes, size_bytes: int, trust: Trust) -> tuple[Known | None, str]:
+def _known(name: str, line: bytes, size_bytes: int, trust: Trust) -> tuple[Known | None, str]:
     try:
         known = Known(line + b"\n", check(line + b"\n", cluster=trust.cluster, cluster_key=trust.key))
     except BadCopy as error:
         return None, error.message
     if known.size_bytes != size_bytes:
         return None, f"it has {size_bytes} bytes instead of {known.size_bytes}"
+    if known.name != name:
+        return None, f"it is {known.name} under another name"
     return known, ""
 
 
