@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from k4t.model.value import value
 from k4t.node.call import Request
 from k4t.node.docker import Engine
+from k4t.node.http import TooSlow
 from k4t.node.labels import PREFIX
 
 MAX_EVENTS = 1000
@@ -56,15 +57,18 @@ def events(engine: Engine, cluster_id: str, *, since_s: float | None) -> list[En
 
 def ends(engine: Engine, cluster_id: str, *, since_s: float, until_s: float, timeout_s: float) -> dict[str, int]:
     """How often containers of this cluster ended by themselves, by name, as far as it is remembered. Times are the
-    node's; `until_s` is past, or the Engine waits for it."""
+    node's. The Engine waits for an `until_s` that is still to come: what it has told by then counts."""
     filters = {"type": ["container"], "event": ["die", "stop"], "label": [f"{PREFIX}cluster={cluster_id}"]}
     query = urlencode({"since": int(since_s), "until": int(until_s), "filters": json.dumps(filters)})
     flow = engine.flow(Request("GET", f"/events?{query}", timeout_s=timeout_s))
+    flow.silence_s = timeout_s
     found: Counter[str] = Counter()
     try:
         for message in islice(flow.messages(), MAX_EVENTS):
             name = str(((message.get("Actor") or {}).get("Attributes") or {}).get("name", ""))
             found[name] += 1 if message.get("Action") == "die" else -1
+    except TooSlow:
+        pass
     finally:
         flow.close()
     return {name: number for name, number in found.items() if number > 0}

@@ -34,6 +34,8 @@ class Flow:
         self._wire = Wire(transport.connect_docker())
         self._back = b""
         self._closed = False
+        self.silence_s = FOREVER_S
+        """How long nothing may come before reading it raises TooSlow."""
         self._caller, self._transport = caller, transport
         try:
             self._chunks = self._opened(caller, request, upgrade=upgrade)
@@ -69,7 +71,7 @@ class Flow:
         if back:
             yield back
         while not (self._chunks and self._chunks.ended):
-            self._wire.begin(time.monotonic() + FOREVER_S)
+            self._wire.begin(time.monotonic() + self.silence_s)
             data = self._wire.some()
             if not data:
                 self._need_a_good_end()
