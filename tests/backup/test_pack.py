@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -349,32 +347,6 @@ def test_a_file_that_changes_its_size_while_it_is_copied_is_copied_again(
 
     monkeypatch.setattr(pack._Picture, "_packed", other_size)
     assert file(tmp_path, "apps/web/conf/nginx.conf") == b""
-
-
-# --- large ones ------------------------------------------------------------------------------------------------------
-
-
-def test_a_large_file_costs_its_size_in_memory(tmp_path: Path) -> None:
-    """Packing takes it once, encrypting once more: measured in a process of its own, with 64 MiB of image archive."""
-    remembering(tmp_path / "db")
-    (tmp_path / "db/apps/web/image.tar").write_bytes(os.urandom(64 << 20))
-    script = """
-import sys
-from pathlib import Path
-from k4t.master.backup import pack
-from tests.backup.trees import Cluster, make
-cluster = Cluster(); make(cluster, b"x" * 100_000)
-def most_mib(): return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
-before = most_mib()
-picture = pack.picture(Path(sys.argv[1]))
-copy = make(cluster, picture.archive)
-print(most_mib() - before)
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "db"], capture_output=True, text=True, env=environment, check=True
-    )
-    assert 120 <= int(done.stdout) < 170
 
 
 def test_a_lineage_that_is_damaged_is_none(tmp_path: Path) -> None:

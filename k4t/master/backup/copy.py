@@ -21,7 +21,7 @@ from pathlib import Path
 
 from k4t import failpoints
 from k4t.errors import HostUnreachable, K4tError, StepError, Unsafe
-from k4t.master.backup import judge, memory, retention, targets
+from k4t.master.backup import judge, known_parts, memory, retention, targets
 from k4t.master.backup.due import is_due
 from k4t.master.backup.judge import Trust
 from k4t.master.backup.keys import Keys, ensure
@@ -39,6 +39,8 @@ from k4t.remote import lock
 PATIENCE_S = 30.0
 """How long a target may say nothing before the run ends without it; a transfer gets time for its bytes."""
 ATTEMPTS = 3
+PARTS_AT_ONCE = 2
+"""Of large files: each takes some 50 MiB of memory while it is sent."""
 Open = Callable[[Fleet, TargetSpec], Target]
 
 
@@ -119,7 +121,8 @@ class _Run:
         self, db: Path, fleet: Fleet, keys: Keys, taken: Picture, known: Memory,
         *, now_s: float, open_target: Open, patience_s: float,
     ) -> None:  # fmt: skip
-        self._db, self._fleet, self._keys, self._picture = db, fleet, keys, taken
+        self._db, self._fleet, self._keys = db, fleet, keys
+        self._picture = dataclasses.replace(taken, large=known_parts.recall(db, keys, taken.large))
         self._now_s, self._at, self._open, self._patience_s = now_s, rfc3339(now_s), open_target, patience_s
         self._memory = known
         self._trust = Trust(keys.cluster, keys.recovery.key)
@@ -127,6 +130,7 @@ class _Run:
         self._lineage, self.serial = taken.lineage, taken.serial
         self._snapshots: dict[bool, tuple[Snapshot, bytes]] = {}
         self._guard = threading.Lock()
+        self._sealing = threading.Semaphore(PARTS_AT_ONCE)
         self._deadlines: dict[str, float] = {}
 
     def serve(self, specs: Sequence[TargetSpec]) -> list[Result]:
@@ -240,6 +244,7 @@ class _Run:
         self, spec: TargetSpec, target: Target, last: Known | None, seen: Seen, remarks: tuple[str, ...]
     ) -> Result:
         made, data = self._snapshot(last, encrypted=spec.encrypted)
+        self._send_parts(spec, target, made)
         self._wait_for(spec, made.size_bytes)
         failpoints.reach("backup:store")
         names = target.store(made.name, data, seen)
@@ -252,6 +257,17 @@ class _Run:
         return Result(
             spec.name, "copied", size_bytes=made.size_bytes, remarks=more, count=len(names) - removed
         )  # fmt: skip
+
+    def _send_parts(self, spec: TargetSpec, target: Target, made: Snapshot) -> None:
+        """What the target lacks of large files, before the copy that needs it."""
+        if not made.parts:
+            return
+        self._wait_for(spec, sum(one.size_bytes for one in made.parts))
+        for name in target.lacking(made.parts):
+            failpoints.reach("backup:part")
+            with self._sealing:
+                target.store_part(name, made.part(name))
+            failpoints.reach("backup:part-stored")
 
     def _prune(self, spec: TargetSpec, target: Target, names: Sequence[str], good: str) -> tuple[int, str]:
         """The new copy is there by now; that old ones stay is no failure."""
@@ -282,8 +298,9 @@ class _Run:
             previous = self._memory.previous or (digest(above) if above else "")
             made = make(
                 self._picture.archive, self._keys, lineage=self._lineage or Lineage(), serial=self.serial,
-                sequence=sequence, previous=previous, time=self._at, encrypted=encrypted,
+                sequence=sequence, previous=previous, time=self._at, encrypted=encrypted, large=self._picture.large,
             )  # fmt: skip
+            known_parts.save(self._db, self._keys, self._picture.large)
             self._save(dataclasses.replace(self._memory, sequence=sequence, previous=digest(made.manifest)))
             failpoints.reach("backup:sequence")
             self._snapshots[encrypted] = made, made.data

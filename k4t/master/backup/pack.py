@@ -7,7 +7,9 @@ in it: git's files, locks, temporary files, and what `.k4t/` remembers of this m
 The archive is a tar file: sorted by path, no owners, no times, modes 0644, 0755 (programs) and 0600 (`.k4t/`). Paths,
 sizes and contents alone make its bytes; `unpack` reads no other.
 
-Memory: the archive. A tree with 300 MB of image archives takes 300 MB here.
+Files of more than 1 MiB are only referred to (`parts`): they are read when a part of them is wanted.
+
+Memory: the archive, without large files.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from k4t.errors import InvalidTree, K4tError, LogRefused, Usage
+from k4t.master.backup.parts import LARGE_BYTES, LIST, NO_LARGE, PART_BYTES, Large, LargeFiles, list_text
 from k4t.master.backup.snapshot import ARCHIVE_MAX_BYTES
 from k4t.master.backup.unpack import BLOCK, END, GITIGNORE, header, padded
 from k4t.master.history import WorkingCopy
@@ -47,12 +50,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 @value
 class Picture:
     """A working copy as it was at one moment. `serial`: what it applied last, 0 for nothing. `lineage`: whose history
-    that is, if it knows. `notes`: what is not in the archive and should be told."""
+    that is, if it knows. `notes`: what is not in the archive and should be told. `large`: the files that the archive
+    refers to, as long as nobody changes them."""
 
     archive: bytes
     serial: int
     lineage: Lineage | None
     notes: tuple[str, ...] = ()
+    large: LargeFiles = NO_LARGE
 
 
 def picture(db: Path) -> Picture:
@@ -87,6 +92,7 @@ class _Picture:
         self.found: dict[str, _File] = {}
         self.seen: dict[str, Signature | None] = {}
         self.notes: list[str] = []
+        self.large: list[Large] = []
 
     def taken(self) -> Picture:
         self._tree()
@@ -94,11 +100,13 @@ class _Picture:
             self._readmes(directory)
         self._own()
         self._limit()
+        self._set_aside()
         archive = self._packed()
         copy = WorkingCopy(self.db)
         serial, lineage = copy.base_serial() or 0, copy.lineage()
         self._verify()
-        return Picture(archive, serial, lineage, tuple(self.notes))
+        large = LargeFiles(tuple(self.large), _Chunks(self.db, self.large), {}) if self.large else NO_LARGE
+        return Picture(archive, serial, lineage, tuple(self.notes), large)
 
     # --- what is in it --------------------------------------------------------------------------------------------
 
@@ -181,6 +189,27 @@ class _Picture:
         if len(self.found) > files.FILES_MAX:
             raise K4tError(f"the tree and its history hold {len(self.found)} files; at most {files.FILES_MAX} fit")
 
+    def _set_aside(self) -> None:
+        """Large files: a list of them comes into the archive instead."""
+        for path in sorted(
+            path for path, one in self.found.items() if one.data is None and one.size_bytes > LARGE_BYTES
+        ):
+            one = self.found.pop(path)
+            chunks = (one.sha256,) if one.sha256 and one.size_bytes <= PART_BYTES else self._hashed(path, one)
+            self.large.append(Large(path, one.mode, one.size_bytes, chunks))
+        if self.large:
+            text = list_text(self.large)
+            self.found[LIST] = _File(0o600, len(text), text)
+
+    def _hashed(self, path: str, one: _File) -> tuple[str, ...]:
+        left, chunks = one.size_bytes, []
+        with self._opened(path) as file:
+            while left > 0:
+                size_bytes = min(left, PART_BYTES)
+                chunks.append(_sha256(file, size_bytes))
+                left -= size_bytes
+        return tuple(chunks)
+
     # --- the archive ----------------------------------------------------------------------------------------------
 
     def _packed(self) -> bytes:
@@ -245,6 +274,43 @@ class _Picture:
                 now = None
             if now != before:
                 raise Changed
+
+
+class _Chunks:
+    """Pieces of large files, by their sha256, as they were when the picture was taken."""
+
+    def __init__(self, db: Path, large: Sequence[Large]) -> None:
+        self._db = db
+        self._places: dict[str, tuple[str, int, int]] = {}
+        for one in large:
+            for number, chunk in enumerate(one.chunks):
+                start = number * PART_BYTES
+                self._places.setdefault(chunk, (one.path, start, min(PART_BYTES, one.size_bytes - start)))
+
+    def __call__(self, chunk: str) -> bytes:
+        """Raises K4tError when it is no longer there."""
+        path, start, size_bytes = self._places[chunk]
+        try:
+            with os.fdopen(os.open(self._db / path, _FILE), "rb") as file:
+                file.seek(start)
+                data = file.read(size_bytes)
+        except OSError as error:
+            raise K4tError(f"can't read {self._db / path}: {error.strerror}", "try again when it is quiet") from error
+        if hashlib.sha256(data).hexdigest() != chunk:
+            raise K4tError(f"{self._db / path} was changed while it was copied", "try again when it is quiet")
+        return data
+
+
+def _sha256(file: io.BufferedReader, size_bytes: int) -> str:
+    """Of the next bytes. Raises Changed when there are not so many."""
+    digest, left = hashlib.sha256(), size_bytes
+    while left > 0:
+        data = file.read(min(COPY_BYTES, left))
+        if not data:
+            raise Changed
+        digest.update(data)
+        left -= len(data)
+    return digest.hexdigest()
 
 
 def _signature(status: os.stat_result) -> Signature:

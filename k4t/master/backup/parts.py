@@ -1,6 +1,6 @@
 """Large files of a tree: kept beside the copies, once for all copies that hold them.
 
-    copies/parts/SHA256     at most 64 MiB of one file, compressed by gzip, then encrypted; named by its own sha256
+    copies/parts/SHA256     at most 16 MiB of one file, compressed by gzip, then encrypted; named by its own sha256
 
 The same contents give the same part, on every target and in every copy, so an image archive of 500 MB that stays what
 it is costs 500 MB once, and not once a copy. A part is encrypted with AES-256-GCM, each MiB by itself (nonce: its
@@ -10,9 +10,9 @@ The keys stand in the copy, which is encrypted to the recovery recipients.
 
 In the archive of a copy, `.k4t/large` says which files those are, and `.k4t/parts` where their parts are:
 
-    [[PATH,MODE,SIZE,[sha256 of each 64 MiB of it]],…]       {"sha256":["part's name",its size,"key, base64"],…}
+    [[PATH,MODE,SIZE,[sha256 of each 16 MiB of it]],…]       {"sha256":["part's name",its size,"key, base64"],…}
 
-Memory: one part at a time.
+Memory: three times a part, of which there is one at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from k4t.master.backup.envelope import canonical
 from k4t.model.value import value
 
 LARGE_BYTES = 1 << 20
-PART_BYTES = 64 << 20
+PART_BYTES = 16 << 20
 PART_MAX_BYTES = PART_BYTES + (1 << 20)
 LIST, INDEX = ".k4t/large", ".k4t/parts"
 LINE_MAX_BYTES = 4 << 20
@@ -173,7 +173,7 @@ def list_text(large: Iterable[Large]) -> bytes:
 
 def with_index(archive: bytes, index: Mapping[str, Part]) -> bytes:
     """The archive with `.k4t/parts` before everything else. `index`: the part of each chunk."""
-    found = {chunk: [one.name, one.size_bytes, base64.b64encode(one.key).decode()] for chunk, one in index.items()}
+    found = {chunk: part_to_json(one) for chunk, one in index.items()}
     text = canonical(dict(sorted(found.items()))).encode()
     return unpack.header(INDEX, 0o600, len(text)) + unpack.padded(text) + archive
 
@@ -225,12 +225,13 @@ def _put(one: Large, index: Mapping[str, Part], fetch: Callable[[str], bytes], o
 
 def _list(archive: bytes, entries: Mapping[str, unpack.Entry]) -> list[Large]:
     try:
-        rows = json.loads(unpack.content(archive, entries[LIST]))
-        found = [Large(path, mode, size, tuple(chunks)) for path, mode, size, chunks in rows]
-        right = all(_sound(one) for one in found)
+        text = unpack.content(archive, entries[LIST])
+        found = [Large(path, mode, size, tuple(chunks)) for path, mode, size, chunks in json.loads(text)]
+        right = all(_sound(one) for one in found) and list_text(found) == text
     except (KeyError, ValueError, TypeError, RecursionError):
         right, found = False, []
-    if not right or any(one.path in entries for one in found):
+    paths = {one.path for one in found} if right else set()
+    if not right or len(paths) < len(found) or not paths.isdisjoint(entries):
         raise BadCopy("its list of large files is not what k4t writes")
     return found
 
@@ -256,6 +257,10 @@ def part_from_json(row: Any) -> Part:
     if not _is_name(name) or type(size_bytes) is not int or not 0 < size_bytes <= PART_MAX_BYTES:
         raise ValueError(name)
     return Part(name, size_bytes, base64.b64decode(key, validate=True))
+
+
+def part_to_json(part: Part) -> list[Any]:
+    return [part.name, part.size_bytes, base64.b64encode(part.key).decode()]
 
 
 def _is_name(name: object) -> bool:

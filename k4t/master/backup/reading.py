@@ -22,6 +22,7 @@ from k4t.master.backup.envelope import LINE_MAX_BYTES
 from k4t.master.backup.judge import Trust, remembered
 from k4t.master.backup.keys import Keys
 from k4t.master.backup.target import ALL, MAX_COPY_BYTES, Header, Target
+from k4t.master.backup.target_scripts import LACKS, PARTS
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.lineage import heads
 from k4t.master.planning import lineage
@@ -51,6 +52,10 @@ class Source(Protocol):
 
     def fetch(self, name: str) -> bytes: ...
 
+    def part(self, name: str) -> bytes:
+        """Of a large file (`parts`)."""
+        ...
+
 
 class Folder:
     """Copies on this machine: one file, or all in a directory. `name` is its path, as it was given."""
@@ -79,6 +84,14 @@ class Folder:
 
     def fetch(self, name: str) -> bytes:
         return self._read(name, MAX_COPY_BYTES)[0]
+
+    def part(self, name: str) -> bytes:
+        """Out of `parts/` beside the copies. Raises BadCopy when it isn't there."""
+        beside = self._path if self._path.is_dir() else self._path.parent
+        try:
+            return Folder(beside / PARTS / name).fetch(name)
+        except Usage as error:
+            raise BadCopy(f"a large file of it is not beside it: {error.message}", "take parts/ too") from None
 
     def _header(self, name: str) -> Header:
         data, size_bytes = self._read(name, LINE_MAX_BYTES + 1)
@@ -112,6 +125,9 @@ class Remote:
 
     def fetch(self, name: str) -> bytes:
         return self._target.fetch(name)
+
+    def part(self, name: str) -> bytes:
+        return self._target.part(name)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -265,7 +281,9 @@ def _checked(shelf: Shelf, trust: Trust, *, read_data: bool, identities: list[An
     elif good:
         sums = source.sums(one.name for one in good)
         for one in good:
-            if one.manifest and sums.get(one.name) != one.manifest.sha256:
+            if one.manifest and sums.get(one.name) == LACKS:
+                problems[one.name] = "a part of a large file that it needs is missing or damaged"
+            elif one.manifest and sums.get(one.name) != one.manifest.sha256:
                 problems[one.name] = "its contents are not those that were signed (sha256)"
     found = [dataclasses.replace(one, problem=one.problem or problems.get(one.name, "")) for one in shelf.candidates]
     return found, opened
@@ -275,15 +293,28 @@ def _read(source: Source, one: Candidate, trust: Trust, identities: list[Any]) -
     """What is wrong with it, and whether it was opened."""
     try:
         data = source.fetch(one.name)
-        found, archive = snapshot.contents(data, cluster=trust.cluster, cluster_key=trust.key, identities=identities)
+        found, archive = snapshot.contents(
+            data, cluster=trust.cluster, cluster_key=trust.key, identities=identities, part=source.part
+        )
         if found != one.manifest:
             return "another copy came than the one whose header was shown", False
         unpack.listed(archive)
     except NoIdentity:
-        return "", False
+        return _parts(source, one, data), False
     except K4tError as error:
         return error.message, False
     return "", True
+
+
+def _parts(source: Source, one: Candidate, data: bytes) -> str:
+    """What is wrong with its parts, as far as that shows without an identity."""
+    try:
+        for part in snapshot.parts_of(data, one.manifest) if one.manifest else ():
+            if hashlib.sha256(source.part(part.name)).hexdigest() != part.name:
+                return "a part of a large file that it needs is damaged"
+    except K4tError as error:
+        return error.message
+    return ""
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
@@ -293,7 +324,9 @@ def opened(source: Source, one: Candidate, trust: Trust, identities: Callable[[]
     """The archive of a copy. Raises BadCopy with the reason, NoIdentity, and what fetching raises."""
     data = source.fetch(one.name)
     keys = identities() if one.manifest is None or one.manifest.encrypted else []
-    found, archive = snapshot.contents(data, cluster=trust.cluster, cluster_key=trust.key, identities=keys)
+    found, archive = snapshot.contents(
+        data, cluster=trust.cluster, cluster_key=trust.key, identities=keys, part=source.part
+    )
     if found != one.manifest:
         raise BadCopy("another copy came than the one whose header was shown")
     unpack.listed(archive)

@@ -2,6 +2,7 @@
 
     /var/lib/k4t/CLUSTERID/copies/            0700
         0001-000042-0000017-20261120T161500Z.snapshot    0600; see `snapshot`
+        parts/SHA256                          0600; large files of all copies, see `parts`
         confirmed                             the last statement that the newest copy is what the tree still is
 
 A copy becomes visible by one rename, after fsync and after the host has computed its sha256; then it is read back.
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from k4t.command import Completed
 from k4t.errors import ConnectionLost, HostFull, K4tError, StepError
 from k4t.master.backup import target_scripts as scripts
+from k4t.master.backup.parts import PART_MAX_BYTES, Part
 from k4t.master.backup.snapshot import name_of, order_of
 from k4t.model.snapshot import Lineage, Manifest
 from k4t.model.state import Head
@@ -146,11 +148,30 @@ class Target:
             raise self._error(f"there is no copy {path}", "")
         return self._done(done, "read").stdout
 
+    def lacking(self, parts: Sequence[Part]) -> list[str]:
+        """Which of them are not there, or not whole, by name."""
+        given = "".join(f"{one.name} {one.size_bytes}\n" for one in parts).encode()
+        size_bytes = sum(one.size_bytes for one in parts)
+        timeout_s = 60.0 + size_bytes / SLOWEST_BYTES_PER_S
+        done = self._sh(scripts.LACKING, input=given, timeout_s=timeout_s, what="looked at")
+        said = set(done.stdout.decode("ascii", "replace").split())
+        return [one.name for one in parts if one.name in said]
+
+    def store_part(self, name: str, data: bytes) -> None:
+        """Write one part of a large file, and read it back."""
+        timeout_s = 60.0 + len(data) / SLOWEST_BYTES_PER_S
+        self._sh(scripts.STORE_PART, name, str(len(data)), input=data, timeout_s=timeout_s, what="written")
+
+    def part(self, name: str) -> bytes:
+        """A part's bytes, unchecked."""
+        return self.fetch(f"{scripts.PARTS}/{name}", PART_MAX_BYTES)
+
     def remove(self, names: Iterable[str]) -> None:
         self._sh(scripts.REMOVE, input="".join(f"{name}\n" for name in names).encode(), timeout_s=60.0, what="pruned")
 
     def sums(self, names: Iterable[str]) -> dict[str, str]:
-        """Of each copy, by name, the sha256 of its payload, as the host computes it now."""
+        """Of each copy, by name, the sha256 of its payload, as the host computes it now; LACKS where a part of a large
+        file that it needs is missing there, or damaged."""
         listed = list(names)
         given = "".join(f"{name}\n" for name in listed).encode()
         done = self._sh(scripts.SUMS, input=given, timeout_s=60.0 + 10.0 * len(listed), what="read")
