@@ -96,7 +96,7 @@ def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="It
     if not intents.ID.fullmatch(id):
         raise Usage(f"{id} is no id of an intent", "k4t intent list shows them")
     with opened(given.db) as run:
-        found = queue.look(run.fleet, places(run.fleet), given.db, trust(run.tree), _now(run))
+        found = queue.look(run.fleet, places(run.fleet), given.db, trust(run), _now(run))
         if id not in {name for files in found.raw.values() for name in files}:
             raise Usage(f"no intent {id} is queued where k4t can look", "k4t intent list shows what is")
         failed = queue.remove(run.fleet, places(run.fleet), given.db, [id])
@@ -108,11 +108,13 @@ def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="It
 # --- what is shared with waking --------------------------------------------------------------------------------
 
 
-def trust(tree: Tree) -> Trust:
-    """Whose word counts for this tree."""
+def trust(run: Run) -> Trust:
+    """Whose word counts for this tree, and since when: one that took over doesn't know what was done before."""
     from k4t.master.power.signed import Trust
 
-    return Trust(tree.cluster.id, tree.recovery.key if tree.recovery else "")
+    tree, lineage = run.tree, run.copy.lineage()
+    since = lineage.at if lineage is not None and lineage.generation > 1 else ""
+    return Trust(tree.cluster.id, tree.recovery.key if tree.recovery else "", since)
 
 
 def queued(run: Run) -> Queue:
@@ -123,7 +125,7 @@ def queued(run: Run) -> Queue:
     from k4t.master.power.memory import Memory, to_do
     from k4t.master.power.places import places
 
-    found = queue.look(run.fleet, places(run.fleet), run.directory, trust(run.tree), _now(run))
+    found = queue.look(run.fleet, places(run.fleet), run.directory, trust(run), _now(run))
     known = Memory(run.directory).entries()
     left = tuple(one for one in found.found if to_do(known.get(one.intent.id)))
     return dataclasses.replace(found, found=left)

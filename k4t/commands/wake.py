@@ -102,11 +102,11 @@ def _arrive(given: Globals, timeout_s: float) -> None:
         with opened(given.db) as run:
             hosts = list(run.fleet.hosts.values())
             before, answered = answered, _answering(run, hosts)
-            if answered == len(hosts) or (before and answered == before):
+            if answered == len(hosts) or (before and (answered == before or time.monotonic() >= deadline)):
                 for failure in announce.take_away(run.fleet):
                     _warn(given, f"{failure.name} may still say that this machine is off: {failure.error.message}")
                 return
-        if time.monotonic() >= deadline and not answered:
+        if time.monotonic() >= deadline and not answered:  # else it looks once more, and takes what there is
             raise Unreachable(f"no host answers after {timeout_s:g} s: is the network up?", "run k4t wake when it is")
         time.sleep(PAUSE_S)
 
@@ -140,7 +140,7 @@ def _taken_up(given: Globals) -> tuple[Queue, list[Intent]]:
 
     with opened(given.db, ahead=True) as run:
         hosts = places(run.fleet)
-        found = queue.look(run.fleet, hosts, given.db, trust(run.tree), datetime.now(UTC))
+        found = queue.look(run.fleet, hosts, given.db, trust(run), datetime.now(UTC))
         if found.found or found.bad:
             _refuse_old_tree(run)
         known = Memory(given.db).entries()

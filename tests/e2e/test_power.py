@@ -256,6 +256,28 @@ def test_each_open_thing_keeps_it_on(master: Master, lab: Lab, tmp_path: Path) -
     assert off.why == "evening"
 
 
+def test_what_is_queued_is_left_to_the_newest_tree(master: Master, lab: Lab, tmp_path: Path) -> None:
+    """Somebody applied from elsewhere while the master slept: it does nothing of its queue, and says why. Nodes go off
+    when nothing runs on them."""
+    laptop = master.laptop(tmp_path / "laptop")
+    laptop.app("web", replicas=1, more=f'{ROUTED}<env name="A">1</env>')
+    laptop.k4t("apply", "--yes")
+    master.k4t("intent", "apply", "--here")
+    refused = master.k4t("wake", status=4).stderr
+    assert "what is queued is left to the newest working copy: serial 1 is behind 2" in refused
+    assert len(json.loads(master.k4t("intent", "list", "-o", "json").stdout)["queued"]) == 1
+
+    used, free = sorted(lab.nodes, key=lambda host: not containers(host))
+    for host in (used, free):
+        laptop.node(host, inside=f'<power off="touch {tmp_path / host.name}"/>')
+    laptop.k4t("node", "cordon", used.name, "--no-apply")
+    assert "it still has prod.web.0" in laptop.k4t("power", "off", used.name, "--yes", status=4).stderr
+    assert "it is active" in laptop.k4t("power", "off", free.name, "--yes", status=4).stderr
+    laptop.k4t("node", "drain", free.name, "--no-apply")
+    assert "was switched off" in laptop.k4t("power", "off", free.name, "--yes").stdout
+    assert [(tmp_path / host.name).exists() for host in (used, free)] == [False, True]
+
+
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """As a program on the master holds it: the same file, the same kernel."""

@@ -183,6 +183,14 @@ def test_an_old_one_is_refused() -> None:
         intents.decode(data, "0" * 16, TRUST, NOW + timedelta(days=7, seconds=1))
 
 
+def test_what_was_queued_for_the_master_before_is_refused() -> None:
+    """One that took over doesn't know what was done: a hacked node could show it all again."""
+    data = queued(intent())
+    assert intents.decode(data, "0" * 16, Trust(FIXED.id, FIXED.key, "2026-11-20T12:00:00Z"), NOW) == intent()
+    with pytest.raises(Refused, match="for the master that this one has replaced"):
+        intents.decode(data, "0" * 16, Trust(FIXED.id, FIXED.key, "2026-11-20T12:00:01Z"), NOW)
+
+
 def test_a_copy_under_another_name_is_refused() -> None:
     """The id is the file's name."""
     with pytest.raises(Refused, match="calls itself"):

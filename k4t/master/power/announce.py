@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from k4t.errors import K4tError
 from k4t.master.fleet import Fleet
 from k4t.master.power import signed
 from k4t.master.power.places import Failure, directory, everywhere, places
@@ -71,10 +72,10 @@ def announce(fleet: Fleet, off: Off, keys: Keys | None) -> tuple[list[str], list
 def take_away(fleet: Fleet) -> list[Failure]:
     """From all places that answer; one that does not keeps it until the next run."""
     at = path(fleet.tree.cluster.id)
-    return everywhere(fleet, places(fleet), lambda transport: transport.run(["rm", "-f", "--", at]))[1]
 
+    def clear(transport: Transport) -> None:
+        done = transport.run(["rm", "-f", "--", at])
+        if not done.ok:
+            raise K4tError(done.words(), host=transport.host)
 
-def standing(fleet: Fleet) -> dict[str, bytes | None]:
-    """What stands on each place that answers; None where nothing does."""
-    at = path(fleet.tree.cluster.id)
-    return everywhere(fleet, places(fleet), lambda transport: transport.get(at, max_bytes=signed.MAX_BYTES))[0]
+    return everywhere(fleet, places(fleet), clear)[1]

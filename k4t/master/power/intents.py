@@ -87,6 +87,8 @@ def decode(data: bytes, name: str, trust: Trust, now: datetime, *, unsigned: boo
     found = _checked(signed.decode(signed.INTENT, data, trust, unsigned=unsigned))
     if found.id != name:
         raise Refused(f"it calls itself {found.id}: it was copied or renamed")
+    if found.at < trust.since:
+        raise Refused(f"it was queued at {found.at}, for the master that this one has replaced at {trust.since}")
     if now > _parsed(found.expires):
         raise Refused(f"it has expired: it was queued at {found.at}, to be done by {found.expires}")
     return found

@@ -26,10 +26,12 @@ class Refused(K4tError):
 
 @value
 class Trust:
-    """What a statement is judged by. `key`: the cluster's public one; "" for a cluster that has none yet."""
+    """What a statement is judged by. `key`: the cluster's public one; "" for a cluster that has none yet. `since`: when
+    this master took over from another one; what was queued for that one may have been done (RFC 3339 UTC)."""
 
     cluster: str
     key: str = ""
+    since: str = ""
 
 
 def encode(kind: Kind, statement: Mapping[str, object], keys: Keys | None) -> bytes:
