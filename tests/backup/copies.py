@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ APP = '<app replicas="2">\n  <image>web:{version}</image>\n  <port name="http" c
 
 
 class Scene:
-    """`db`: the tree. `copies`: where `copy` puts its copies. `keys`: this machine's, in a directory of the test's."""
+    """`db`: the tree. `copies`: where `copy` puts its copies. `keys`: this machine's, in `keys/` of the test's."""
 
     def __init__(self, root: Path, id: str = ID) -> None:
         self.root, self.id = root, id
@@ -33,6 +35,15 @@ class Scene:
         self.keys: Keys = keys.ensure(self.db, read_tree(self.db), "2026-11-20T10:00:00Z")[0]
         self.made: list[Snapshot] = []
         WorkingCopy(self.db).keep_lineage(LINEAGE)
+
+    def moved(self, root: Path) -> Scene:
+        """The same elsewhere."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        other = copy.copy(self)
+        other.root, other.made = root, list(self.made)
+        for name in ("db", "copies", "home"):
+            setattr(other, name, root / getattr(self, name).relative_to(self.root))
+        return other
 
     def write(self, path: str, text: str) -> Path:
         target = self.db / path

@@ -31,19 +31,27 @@ HOLDER = Holder("anna@laptop", "laptop", 4711, "2026-11-20T12:00:00Z", "restore"
 PLACES = ("made", "unpacked", "carried", "synced", "named", "swapped", "kept", "cleared")
 
 
-@pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Serial 1 with web:1, serial 2 with web:2 and a second app; a copy of each, and an edit since."""
-    monkeypatch.setenv("K4T_KEYS", str(tmp_path / "keys"))
-    made = Scene(tmp_path)
-    made.applied(1)
-    made.copy()
-    made.app("web", 2)
-    made.app("api", 1)
-    made.applied(2)
-    made.copy()
-    made.app("web", 3)
+    root = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("K4T_KEYS", str(root / "keys"))
+        made = Scene(root)
+        made.applied(1)
+        made.copy()
+        made.app("web", 2)
+        made.app("api", 1)
+        made.applied(2)
+        made.copy()
+        made.app("web", 3)
     return made
+
+
+@pytest.fixture
+def scene(first: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setenv("K4T_KEYS", str(tmp_path / "keys"))
+    return first.moved(tmp_path)
 
 
 def taken(scene: Scene, number: int = -1) -> Taken:

@@ -50,7 +50,9 @@ class Source(Protocol):
         """Of each file, by name, the sha256 of what follows its first line."""
         ...
 
-    def fetch(self, name: str) -> bytes: ...
+    def fetch(self, name: str, size_bytes: int = MAX_COPY_BYTES) -> bytes:
+        """`size_bytes`: as it was shown; nobody waits for more."""
+        ...
 
     def part(self, name: str) -> bytes:
         """Of a large file (`parts`)."""
@@ -82,8 +84,8 @@ class Folder:
     def sums(self, names: Iterable[str]) -> Mapping[str, str]:
         return {name: hashlib.sha256(self.fetch(name).partition(b"\n")[2]).hexdigest() for name in names}
 
-    def fetch(self, name: str) -> bytes:
-        return self._read(name, MAX_COPY_BYTES)[0]
+    def fetch(self, name: str, size_bytes: int = MAX_COPY_BYTES) -> bytes:
+        return self._read(name, size_bytes + 1)[0]
 
     def part(self, name: str) -> bytes:
         """Out of `parts/` beside the copies. Raises BadCopy when it isn't there."""
@@ -123,8 +125,8 @@ class Remote:
     def sums(self, names: Iterable[str]) -> Mapping[str, str]:
         return self._target.sums(names)
 
-    def fetch(self, name: str) -> bytes:
-        return self._target.fetch(name)
+    def fetch(self, name: str, size_bytes: int = MAX_COPY_BYTES) -> bytes:
+        return self._target.fetch(name, size_bytes)
 
     def part(self, name: str) -> bytes:
         return self._target.part(name)
@@ -183,7 +185,7 @@ def _shelf(place: Place, trust: Trust, marks: Mapping[str, str]) -> Shelf:
 def _candidate(target: str, header: Header, trust: Trust) -> Candidate:
     name, size_bytes, line = header
     try:
-        manifest = snapshot.check(line + b"\n", cluster=trust.cluster, cluster_key=trust.key)
+        manifest = snapshot.check(line + b"\n" if line else b"", cluster=trust.cluster, cluster_key=trust.key)
     except BadCopy as error:
         return Candidate(target, name, size_bytes, problem=error.message, claimed=snapshot.order_of(name) or NO_ORDER)
     digest = snapshot.digest(manifest)
@@ -292,7 +294,7 @@ def _checked(shelf: Shelf, trust: Trust, *, read_data: bool, identities: list[An
 def _read(source: Source, one: Candidate, trust: Trust, identities: list[Any]) -> tuple[str, bool]:
     """What is wrong with it, and whether it was opened."""
     try:
-        data = source.fetch(one.name)
+        data = source.fetch(one.name, one.size_bytes)
         found, archive = snapshot.contents(
             data, cluster=trust.cluster, cluster_key=trust.key, identities=identities, part=source.part
         )
@@ -322,7 +324,7 @@ def _parts(source: Source, one: Candidate, data: bytes) -> str:
 
 def opened(source: Source, one: Candidate, trust: Trust, identities: Callable[[], list[Any]]) -> bytes:
     """The archive of a copy. Raises BadCopy with the reason, NoIdentity, and what fetching raises."""
-    data = source.fetch(one.name)
+    data = source.fetch(one.name, one.size_bytes)
     keys = identities() if one.manifest is None or one.manifest.encrypted else []
     found, archive = snapshot.contents(
         data, cluster=trust.cluster, cluster_key=trust.key, identities=keys, part=source.part
