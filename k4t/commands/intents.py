@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -162,6 +161,8 @@ def _queue(
 
 def _new_id() -> str:
     """Sorted by when it was made, to the millisecond: what one machine queues is done in that order."""
+    import secrets  # late: every command would wait for it
+
     return f"{time.time_ns() // 1_000_000:011x}{secrets.randbelow(16**5):05x}"
 
 
