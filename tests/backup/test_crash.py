@@ -16,7 +16,7 @@ from tests.backup.world import World, words
 
 pytestmark = [pytest.mark.unit, pytest.mark.crash]
 
-PLACES = sorted(set(re.findall(r'reach\("(backup:\w+)"\)', Path(copy.__file__).read_text())))
+PLACES = sorted(set(re.findall(r'reach\("(backup:[\w-]+)"\)', Path(copy.__file__).read_text())))
 ONCE = """
 import sys; from pathlib import Path; from tests.backup.world import World
 world = World(Path(sys.argv[1])); world.now_s += float(sys.argv[2]); world.backup()
@@ -55,6 +55,8 @@ def test_killed_anywhere_the_next_call_makes_it_good(world: World, place: str) -
     before = {name: world.newest(name) for name in ("n1", "n2")}
     if changed:
         world.edit("web:9")
+    if "part" in place:
+        (world.db / "apps" / "web" / "data.bin").write_bytes(os.urandom(2 << 20))
     killed_at(place, world, 60)
     between = {name: world.newest(name) for name in ("n1", "n2")}
     for name, newest in between.items():

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from k4t import failpoints
@@ -31,14 +32,19 @@ from k4t.master.backup.report import Report, Result
 from k4t.master.backup.snapshot import Snapshot, confirmation, digest, make, order_of, tree_mark
 from k4t.master.backup.target import ALL, SLOWEST_BYTES_PER_S, Known, Listing, Seen, Target
 from k4t.master.backup.targets import TargetSpec
-from k4t.master.fleet import Fleet, begun
+from k4t.master.fleet import Fleet, Host, at_once, begun
+from k4t.master.history import WorkingCopy
+from k4t.master.planning import serials
 from k4t.model.events import Emit, Note
 from k4t.model.snapshot import Lineage
+from k4t.model.state import Head
+from k4t.remote import head as remote_head
 from k4t.remote import lock
 
 PATIENCE_S = 30.0
 """How long a target may say nothing before the run ends without it; a transfer gets time for its bytes."""
 ATTEMPTS = 3
+HEADS = 8
 PARTS_AT_ONCE = 2
 """Of large files: each takes some 50 MiB of memory while it is sent."""
 Open = Callable[[Fleet, TargetSpec], Target]
@@ -85,6 +91,7 @@ def backup(
 @contextmanager
 def alone(db: Path, holder: lock.Holder, *, wait_s: float = 0.0) -> Iterator[None]:
     """One backup of a working copy at a time. Raises Locked naming the other one."""
+    WorkingCopy(db).prepare()
     held = lock.LocalLock(memory.directory(db) / "lock", f"the backup of {db}").take(holder, wait_s=wait_s)
     try:
         yield
@@ -221,14 +228,24 @@ class _Run:
             raise Unsafe(why, "get the newest tree, then apply: copies go on from there", host=spec.name)
 
     def _catch_up(self, target: Target) -> None:
-        """A tree that is what was applied last, from elsewhere (a clone, a pull), is at the head's serial."""
-        head = target.head()
+        """A tree that is what was applied last, from elsewhere (a clone, a pull), is at the head's serial. A host that
+        is none of the tree's has no head: then some that are say it."""
+        own = target.head()
+        head = own or serials.newest(self._heads())
         if head is None or head.tree != self._fleet.tree.sha256:
             return
         with self._guard:
             if (head.serial, head.lineage) != (self.serial, self._lineage):
                 self.serial, self._lineage = head.serial, head.lineage or self._lineage
                 self._snapshots.clear()
+
+    def _heads(self) -> list[Head]:
+        def ask(host: Host) -> Head | None:
+            with suppress(K4tError):
+                return remote_head.read(self._fleet.connection(host), self._keys.cluster)
+            return None
+
+        return [head for head in at_once(ask, islice(self._fleet.hosts.values(), HEADS)) if head is not None]
 
     def _confirmed(self, spec: TargetSpec, target: Target, last: Known, seen: Seen, remarks: tuple[str, ...]) -> Result:
         statement = confirmation(self._keys, spec.name, last.manifest, self._at)
