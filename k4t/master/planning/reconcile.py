@@ -26,7 +26,7 @@ from k4t.master.planning.renew import rebalance, recycle
 from k4t.master.planning.safety import unsafe_changes
 from k4t.master.planning.serials import next_serial
 from k4t.master.planning.standing import GroupKey, Standing, standing
-from k4t.master.planning.survey import replica_key, survey
+from k4t.master.planning.survey import Group, replica_key, survey
 from k4t.master.planning.unprobed import unprobed
 from k4t.master.planning.update import Arranged, arrange, early
 from k4t.model.app import App
@@ -377,12 +377,22 @@ class _Run:
                 self.warnings.append(said)
         for key, group in self.survey.groups.items():
             if self.closed.get(key) not in self.refused:
-                for one in group.away:
-                    what = "can't be used" if one.exit_status in ANSWERED else "is unreachable"
-                    self.warnings.append(f"{key[0]} {one.name} {what} ({one.problem})")
+                self._say_away(key, group)
         if self.unknown.get(""):
             nodes = ", ".join(sorted(self.survey.unknown))
             self.not_done.append(f"{_few(self.unknown[''])} is not seen and may be on {nodes}, unreachable")
+
+
+    def _say_away(self, key: GroupKey, group: Group) -> None:
+        """Nothing is to be done for them as far as is known; but that they serve what they should isn't known."""
+        needed = any(key in place.groups for place in self.standings.values())
+        for one in group.away:
+            what = "can't be used" if one.exit_status in ANSWERED else "is unreachable"
+            said = f"{key[0]} {one.name} {what} ({one.problem})"
+            if needed:
+                self.not_done.append(f"{said}: whether it serves what it should is not known")
+            else:
+                self.warnings.append(said)
 
 
 def _refusal(names: list[str], reason: str) -> str:
