@@ -23,8 +23,8 @@ pytestmark = [
 ]
 FULL = "K4T_FULL" in os.environ
 DELAY_S = 1
-PAIRS = 100 if FULL else 5
-KILLS = 50 if FULL else 3
+PAIRS = 100 if FULL else 3
+KILLS = 50 if FULL else 2
 MORE = '  <env name="CHANGE">{0}</env>\n  <env name="DELAY">{1}</env>'
 
 

@@ -368,7 +368,7 @@ def test_members_flip_without_a_lost_request(clean: Site) -> None:
     clean.gw.exec(["sh", "-c", "cat > /root/load.py; : > /root/load.out"], input=script)
     clean.gw.spawn("load", ["sh", "-c", f"exec python3 /root/load.py {clean.gw.address} 4 > /root/load.out"])
     try:
-        for _ in range(10):
+        for _ in range(4):
             publish_web(clean, 8001)
             publish_web(clean, 8001, 8002)
             publish_web(clean, 8002, 8003)

@@ -23,7 +23,7 @@ HOME = "/var/lib/k4t/haproxy"
 FILE = f"{HOME}/k4t.cfg"
 CONFIG = "/var/lib/k4t/registrar/haproxy/config.json"
 HTTP, HTTPS = 8081, 8444
-FLIPS = int(os.environ.get("K4T_FLIPS", "40"))
+FLIPS = int(os.environ.get("K4T_FLIPS", "20"))
 """Changes under load; 1,000 of them take some minutes."""
 RELOADS = max(5, FLIPS // 10)
 

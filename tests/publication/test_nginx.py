@@ -29,7 +29,7 @@ STREAM = f"{HOME}/stream.conf"
 ROUTER = "/etc/k4t/nginx/router.conf"
 HTTP, HTTPS = 8082, 8445
 SERVERS = (8011, 8012, 8013)
-FLIPS = int(os.environ.get("K4T_FLIPS", "25"))
+FLIPS = int(os.environ.get("K4T_FLIPS", "12"))
 ROUND = 50
 RATE_PER_S = 300
 

@@ -25,7 +25,7 @@ from tests.publication.master import Ended, Job
 
 __all__ = ["four", "hosts"]
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(7200 if "K4T_FULL" in os.environ else 300)]
-ROUNDS = int(os.environ.get("K4T_FAULT_ROUNDS", "1000" if "K4T_FULL" in os.environ else "30"))
+ROUNDS = int(os.environ.get("K4T_FAULT_ROUNDS", "1000" if "K4T_FULL" in os.environ else "20"))
 SEED = int(os.environ.get("K4T_FAULT_SEED", "1"))
 FAULTS = 0.1
 HEALED_EVERY = 10

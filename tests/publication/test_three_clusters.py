@@ -19,7 +19,7 @@ from tests.publication.master import Ended, Job
 
 __all__ = ["four", "hosts"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600 if "K4T_FULL" in os.environ else 300)]
-PUBLICATIONS = int(os.environ.get("K4T_RACE_ROUNDS", "200" if "K4T_FULL" in os.environ else "30"))
+PUBLICATIONS = int(os.environ.get("K4T_RACE_ROUNDS", "200" if "K4T_FULL" in os.environ else "15"))
 TRIES = 3
 
 
