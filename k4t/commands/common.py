@@ -147,7 +147,12 @@ def run_check(given: Globals, kind: str, names: list[str] | None) -> None:
     with opened(given.db) as run:
         things = chosen(run.tree, kind, names or [])
         results = check(run.fleet, things, here=kind == "all")
-    raise typer.Exit(lists.checks(results, given.console))
+    status = lists.checks(results, given.console)
+    if kind == "all" and run.tree.recovery is not None:
+        from k4t.commands.kit import say_outdated
+
+        say_outdated(given, run.tree)
+    raise typer.Exit(status)
 
 
 def agree(given: Globals, question: str) -> None:

@@ -13,6 +13,7 @@ from k4t.options import Globals
 
 if TYPE_CHECKING:
     from k4t.master.backup.kit import Kit
+    from k4t.model.spec import Tree
 
 kit_app = group("The recovery kit: one page that brings the cluster back when its master is lost.")
 KitFile = Annotated[Path, typer.Option("--kit", help="The recovery kit.", metavar="FILE")]
@@ -90,6 +91,18 @@ def kit_after_init(given: Globals, where: Path, name: str) -> str:
         f"The recovery kit is {path}; keep it out of git. When the tree has its hosts: k4t kit --write {path.name}\n"
         f"writes it anew, with them. Then print it, lock the page away, delete the file, and: k4t kit --forget"
     )
+
+
+def say_outdated(given: Globals, tree: Tree) -> None:
+    """For `k4t doctor`: the page in the safe knows other hosts than the tree."""
+    from k4t.master.backup import kits
+    from k4t.wiring import way
+
+    if tree.recovery is None:
+        return
+    kit, _ = kits.kit_of(tree, tree.recovery, way(given.db), "")
+    if why := kits.outdated(kit):
+        given.console.note(f"recovery kit: {why}; print a new one: k4t kit", "yellow")
 
 
 def _made(given: Globals, db: Path) -> Kit:

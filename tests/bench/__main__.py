@@ -17,14 +17,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import figures, load, publishing, reading
+from tests.bench import figures, load, publishing, reading, recovery
 from tests.bench.figures import Row
 from tests.bench.measure import Cost, run
 from tests.bench.rounds import JOBS, Measured, play
 from tests.bench.scene import Scene
 from tests.lab import Lab
 
-OTHERS = ("help", "core", "reading", "load", "publishing")
+OTHERS = ("help", "core", "reading", "load", "publishing", "recovery")
 ROUNDS = 3
 STARTS = 20
 FILES = 10_000
@@ -57,6 +57,8 @@ def main(arguments: list[str]) -> int:
             rows += _load(directory / "load", quick=options.quick)
         if "publishing" in chosen:
             rows += publishing.measure(directory, quick=options.quick)
+        if "recovery" in chosen:
+            rows += recovery.measure(directory / "recovery", times=rounds)
         if chosen & set(JOBS):
             rows = _jobs(directory, chosen & set(JOBS), rounds, options.lab) + rows
     print(_machine())
