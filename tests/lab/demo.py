@@ -62,6 +62,7 @@ def up() -> int:
     say(f"http://{DOMAIN}/ through Envoy at {edge}, {REQUESTS} requests, answered by: {', '.join(sorted(nodes))}")
     say(f"{DOMAIN} asked of dnsmasq at {edge}: {', '.join(sorted(addresses))}")
     k4t(environment, "apply", "--yes")
+    k4t(environment, "backup", "list")
     if len(nodes) < 2 or len(addresses) < 2:
         raise LabError(f"both nodes should answer and be named; got {sorted(nodes)}, {sorted(addresses)}")
     _next_steps(lab, edge)
@@ -72,6 +73,7 @@ def down_quietly() -> None:
     if "lab" in state.names():
         Lab.attach("lab").down()
     shutil.rmtree(ROOT / "db" / ".k4t", ignore_errors=True)
+    (ROOT / "db" / "recovery.xml").unlink(missing_ok=True)  # its keys went with the lab
 
 
 def _environment(lab: Lab) -> dict[str, str]:
@@ -125,6 +127,7 @@ The lab stays up. To go on by hand:
   k4t status
   curl -H 'Host: {DOMAIN}' http://{edge}/
   sed -i 's/replicas="2"/replicas="1"/' db/apps/web/app.xml && k4t plan      # then: git checkout db
+  rm -r db/apps/web && k4t restore --app web                                  # back from a copy on a node
   python -m tests.lab exec n1 docker rm -f demo.heartbeat.0.1                 # k4t plan sees it, k4t apply mends it
   python -m tests.lab kill n2                                                 # power a node off: k4t status
 
