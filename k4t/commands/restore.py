@@ -18,6 +18,7 @@ from k4t.options import Globals
 
 if TYPE_CHECKING:
     from k4t.master.backup.choose import Live
+    from k4t.master.backup.differences import Present
     from k4t.master.backup.restore import Done, Taken, Wanted
     from k4t.model.events import Event
     from k4t.model.snapshot import Lineage
@@ -50,15 +51,21 @@ def restore(
     real = Path(os.path.realpath(given.db))
     wanted = Wanted(real, source, at(when), app, Path(os.path.realpath(to)) if to else None, rollback)
     way = _Way(given, wanted, kit, identity)
-    if wanted.to is not None:
-        way.go()
+    wait_s = WAIT_S if given.wait else 0.0
+    if wanted.to is None:
+        _need_tree(given, wanted)
+        with locked(real, way.holder, wait_s=wait_s):
+            for line in cleared(real):
+                given.console.note(line)
+    if not way.agreed():  # without the lock: who is asked may be at lunch
         return
-    _need_tree(given, wanted)
-    with locked(real, way.holder, wait_s=WAIT_S if given.wait else 0.0):
-        for line in cleared(real):
-            given.console.note(line)
-        done = way.go()
-    if done is not None and done.lineage is not None:
+    if wanted.to is not None:
+        way.put()
+        return
+    with locked(real, way.holder, wait_s=wait_s):
+        way.need_unchanged()
+        done = way.put()
+    if done.lineage is not None:
         way.announce(done.lineage)
 
 
@@ -82,39 +89,59 @@ class _Way:
     """One restore, from the line to the last word."""
 
     def __init__(self, given: Globals, wanted: Wanted, kit: Path | None, identity: Path | None) -> None:
+        from k4t.master.backup.differences import Differences
+
         self.given, self.wanted, self.kit, self.identity = given, wanted, kit, identity
         self.holder = _holder()
         what = f"{given.db}/apps/{wanted.app}" if wanted.app else str(given.db)
         self.where = str(wanted.to) if wanted.to else what
+        self.taken: Taken
+        self.live: Live
+        self.before: Present = {}
+        self.found = Differences()
 
-    def go(self) -> Done | None:
-        """None: there was nothing to do."""
+    def agreed(self) -> bool:
+        """Find the copy, say what it changes, ask. False: there is nothing to do."""
         from k4t.master.backup import restore as work
         from k4t.master.backup.choose import goes_on
+        from k4t.master.backup.differences import differences, present
         from k4t.master.history import WorkingCopy
         from k4t.render import copies as show
 
         console, wanted = self.given.console, self.wanted
-        taken, live = self._taken()
-        for note in taken.notes:
+        self.taken, self.live = self._taken()
+        for note in self.taken.notes:
             console.note(f"! {note}", "yellow")
         if wanted.app:
-            work.only(taken.archive, wanted.app)
-        found = work.Differences()
-        if wanted.to is None:
-            found = work.differences(wanted.target, taken.archive, wanted.app)
-            takes_over = wanted.whole and not goes_on(WorkingCopy(wanted.target).lineage(), live)
-            if not found and not takes_over:
-                show.nothing(taken, console, where=self.where)
-                return None
-            show.preview(found, console)
-            agree(self.given, self._question(taken, takes_over=takes_over))
-        done = self._done(taken, live)
+            work.only(self.taken.archive, wanted.app)
+        if wanted.to is not None:
+            return True
+        self.before = present(wanted.target)
+        self.found = differences(self.before, self.taken.archive, wanted.app)
+        takes_over = wanted.whole and not goes_on(WorkingCopy(wanted.target).lineage(), self.live)
+        if not self.found and not takes_over:
+            show.nothing(self.taken, console, where=self.where)
+            return False
+        show.preview(self.found, console)
+        agree(self.given, self._question(self.taken, takes_over=takes_over))
+        return True
+
+    def need_unchanged(self) -> None:
+        """Raises K4tError when the tree is no longer what was looked at."""
+        from k4t.master.backup.differences import present
+
+        if present(self.wanted.target) != self.before:
+            raise K4tError(f"{self.given.db} was edited meanwhile", "nothing was changed; start again")
+
+    def put(self) -> Done:
+        from k4t.render import copies as show
+
+        done = self._done(self.taken, self.live)
         for note in done.notes:
-            console.note(f"! {note}", "yellow")
+            self.given.console.note(f"! {note}", "yellow")
         show.restored(
-            done, taken, found, console, what=wanted.app or "tree", where=self.where, plan=wanted.to is None,
-            now_s=time.time(),
+            done, self.taken, self.found, self.given.console, what=self.wanted.app or "tree", where=self.where,
+            plan=self.wanted.to is None, now_s=time.time(),
         )  # fmt: skip
         return done
 

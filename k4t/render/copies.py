@@ -10,8 +10,9 @@ from typing import Any
 from k4t.errors import gravest
 from k4t.master.backup.choose import Candidate, number_of
 from k4t.master.backup.compare import Change, shown
+from k4t.master.backup.differences import Differences
 from k4t.master.backup.reading import Shelf, Verified
-from k4t.master.backup.restore import Differences, Done, Taken
+from k4t.master.backup.restore import Done, Taken
 from k4t.master.backup.target import sized
 from k4t.render.console import Console, age, plural, table
 

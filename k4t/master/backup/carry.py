@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from k4t.errors import K4tError
+
 OWN = ".k4t"
 _GIT, _NOTES = ".git", "README"
 _OBJECTS = f"{os.sep}objects{os.sep}"
 _MACHINE = ("backup", "intents")
+_FULL = ("No space left", "uota exceeded")
 
 
 def carried(old: Path, new: Path, *, same_history: bool) -> list[str]:
     """`same_history`: the copy is an earlier state of this very working copy, so that revisions and audit lines since
-    then stay known. What can't be copied is answered in words: it is in the old directory still."""
+    then stay known. What can't be copied is answered in words: it is in the old directory still. Raises K4tError when
+    there is no room."""
     failed: list[str] = []
     for path in _beside(old, new):
         _attempt(failed, old / path, new / path, _copy)
@@ -66,10 +70,13 @@ def _names(directory: Path) -> list[str]:
 
 
 def _attempt(failed: list[str], old: Path, new: Path, copy: Callable[[Path, Path], None]) -> None:
+    """Raises K4tError when there is no room: less would be missed than what is wanted."""
     try:
         if os.path.lexists(old):
             copy(old, new)
     except (OSError, shutil.Error) as error:
+        if any(words in str(error) for words in _FULL):
+            raise K4tError(f"no room for a copy of {old} beside the tree", "make room; nothing was changed") from error
         words = getattr(error, "strerror", None) or "not all of it could be read"
         failed.append(f"{old} was not carried over ({words})")
 

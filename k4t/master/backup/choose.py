@@ -203,7 +203,7 @@ def _notes(taken: Candidate, candidates: Sequence[Candidate], live: Live, older:
     if not named and better is not None and better.order > taken.order:
         yield f"{better.words} is newer"
     for bad in candidates:
-        if not bad.good and bad.order > taken.order and not named:
+        if not bad.good and bad.order >= taken.order and not named:
             yield f"{bad.words}: {bad.problem}"
 
 

@@ -10,7 +10,6 @@ can't be exchanged), `restore:swapped`, `restore:kept`, `restore:cleared`; `rest
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +17,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from k4t.errors import BadCopy, InvalidTree, K4tError, Unreachable, Unsafe, Usage
+from k4t.errors import BadCopy, InvalidTree, K4tError, StepError, Unreachable, Unsafe, Usage
 from k4t.failpoints import reach
 from k4t.master.backup import reading, unpack
 from k4t.master.backup.carry import carried, owned_as
 from k4t.master.backup.choose import NEWEST, At, Candidate, Choice, Live, Refusal, choose, goes_on
-from k4t.master.backup.compare import of_tree
 from k4t.master.backup.copy import alone
 from k4t.master.backup.judge import Trust
 from k4t.master.backup.reading import Shelf
@@ -35,7 +33,6 @@ from k4t.model.snapshot import Lineage, Manifest
 from k4t.model.value import value
 from k4t.remote.head import lineage_from_json
 from k4t.remote.lock import Holder, LocalLock
-from k4t.tree import files
 from k4t.tree.age import NoIdentity
 from k4t.tree.edit import write_file
 from k4t.tree.read import read_tree
@@ -106,8 +103,10 @@ def take(found: Sequence[Shelf], live: Live, wanted: Wanted, trust: Trust, ident
             raise refused(choice, wanted)
         try:
             archive = _opened(sources, one, trust, identities)
-        except BadCopy as error:
-            candidates = _marked(candidates, one, error.message)
+        except (BadCopy, Unreachable, StepError) as error:
+            if wanted.source and not isinstance(error, BadCopy) and not isinstance(choice, Refusal):
+                raise
+            candidates = _marked(candidates, one, error.words)
             continue
         except NoIdentity:
             if isinstance(choice, Refusal):
@@ -163,46 +162,6 @@ def unasked(away: Sequence[Shelf]) -> K4tError:
     worst = min(errors, key=lambda error: error.exit_status != 77)
     kind = type(worst) if worst.exit_status == 77 else Unreachable
     return kind(f"no target can be asked: {said}")
-
-
-# --- what it would change --------------------------------------------------------------------------------------------
-
-
-@value
-class Differences:
-    """Paths of the tree, sorted."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed)
-
-
-def differences(directory: Path, archive: bytes, app: str = "") -> Differences:
-    """Between the tree as it is and a copy. Notes, and what a working copy remembers, don't count."""
-    start = f"apps/{app}/" if app else ""
-    old = {path: one for path, one in present(directory).items() if path.startswith(start)}
-    new = {
-        path: (hashlib.sha256(unpack.content(archive, entry)).hexdigest(), entry.mode == 0o755)
-        for path, entry in unpack.listed(archive).items()
-        if path.startswith(start) and of_tree(path)
-    }
-    return Differences(
-        tuple(sorted(new.keys() - old.keys())),
-        tuple(sorted(path for path in new.keys() & old.keys() if new[path] != old[path])),
-        tuple(sorted(old.keys() - new.keys())),
-    )
-
-
-def present(directory: Path) -> dict[str, tuple[str, bool]]:
-    """By path, sha256 and whether it is executable, as far as the tree can be read; nothing where there is none."""
-    try:
-        found = files.read_files(directory)
-    except (Usage, files.Changed):
-        return {}
-    return {path: (sha256, path in found.executable) for path, sha256 in found.digests.items()}
 
 
 # --- putting it back -------------------------------------------------------------------------------------------------
@@ -308,6 +267,8 @@ def write_to(taken: Taken, wanted: Wanted, to: Path) -> Done:
     """Into a directory of its own, and nothing else is changed. Raises Usage when it is not new or empty."""
     if os.path.lexists(to) and (not to.is_dir() or any(to.iterdir())):
         raise Usage(f"{to} is not empty", "name a directory that isn't there")
+    if wanted.target in to.parents:
+        raise Usage(f"{to} is in the tree itself", "name a directory elsewhere")
     archive = only(taken.archive, wanted.app) if wanted.app else taken.archive
     with ExitStack() as stack:
         fresh = Fresh(to, to.parent)

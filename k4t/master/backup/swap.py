@@ -75,12 +75,19 @@ class Fresh:
     def swap(self, kept: str) -> Swapped:
         """Put it in place; what is there becomes `kept`, or the first free name that begins so.
 
-        Raises K4tError: the old one is in place then."""
+        Raises K4tError: the old one is in place then, unless it says otherwise."""
         try:
-            return self._swap(_free(self.beside, kept))
+            done = self._swap(_free(self.beside, kept))
         except OSError as error:
             raise K4tError(
                 f"can't put {self.path} in place of {self.target}: {error.strerror}", _remedy(error, self.target)
+            ) from error
+        try:
+            return self._settled(done)
+        except OSError as error:
+            old = f", and what was there is {done.kept}" if done.kept else ""
+            raise K4tError(
+                f"{self.target} is in place{old}; but the disk does not confirm it: {error.strerror}", "see to the disk"
             ) from error
 
     def _swap(self, kept: Path) -> Swapped:
@@ -89,7 +96,7 @@ class Fresh:
         reach("restore:synced")
         if not self.target.exists() or not any(self.target.iterdir()):
             os.rename(self.path, self.target)
-            return self._settled(Swapped(None))
+            return Swapped(None)
         os.rename(self.path, kept)
         sync_directory(self.beside)
         reach("restore:named")
@@ -99,8 +106,8 @@ class Fresh:
             os.rename(kept, self.path)
             if error.errno not in _UNABLE:
                 raise
-            return self._settled(self._two_renames(kept))
-        return self._settled(Swapped(kept))
+            return self._two_renames(kept)
+        return Swapped(kept)
 
     def _two_renames(self, kept: Path) -> Swapped:
         os.rename(self.target, kept)
