@@ -15,6 +15,7 @@ from k4t.options import AppName, NodeName
 if TYPE_CHECKING:
     from k4t.master.backup.keys import Keys
     from k4t.master.fleet import Host
+    from k4t.master.power.intents import Intent
     from k4t.master.power.queue import Queue
     from k4t.master.power.signed import Trust
     from k4t.master.run import Run
@@ -148,7 +149,7 @@ def _queue(
         )  # fmt: skip
         if here:
             queue.put_here(given.db, intent, intents.encode(intent, None))
-            given.console.result(f"queued intent {intent.id} ({intent.words}) in this working copy")
+            _told(given, intent, "in this working copy", [queue.HERE])
             return
         hosts = _chosen(run, to or [])
         done, failed = queue.put(run.fleet, hosts, intent, intents.encode(intent, _keys(run.tree)))
@@ -156,7 +157,14 @@ def _queue(
             given.console.note(f"! not on {failure.name}: {failure.error.message}", "yellow")
         if not done:
             raise Unreachable("no host took it: nothing is queued", "try again, or --here on the master")
-        given.console.result(f"queued intent {intent.id} ({intent.words}) on {', '.join(done)}")
+        _told(given, intent, f"on {', '.join(done)}", done)
+
+
+def _told(given: Globals, intent: Intent, where: str, places: list[str]) -> None:
+    if given.console.output == "table":
+        given.console.result(f"queued intent {intent.id} ({intent.words}) {where}")
+    else:
+        given.console.data({"version": 1, "id": intent.id, "on": places, "expires": intent.expires})
 
 
 def _new_id() -> str:

@@ -38,7 +38,16 @@ def power_off(ctx: typer.Context, name: Name = None) -> None:
         return
     refuse_elsewhere(given)
     agree(given, "Switch this machine off?")
-    go_off(given, given.message or "k4t power off")
+    from k4t.master.power.off import StaysOn
+
+    try:
+        go_off(given, given.message or "k4t power off")
+    except StaysOn as stays:
+        if given.console.output != "table":
+            given.console.data({"version": 1, "off": False, "reasons": list(stays.reasons)})
+        raise
+    if given.console.output != "table":
+        given.console.data({"version": 1, "off": True, "reasons": []})
 
 
 @power_app.command("on", epilog="Example: k4t power on --timeout 300")
@@ -78,15 +87,26 @@ def _switch_on(given: Globals, host: Host, text: str, *, wait_s: float) -> None:
     from k4t.wiring import ssh_silent
 
     if not ssh_silent(given.db, host):
-        given.console.result(f"{host.name} is on already: SSH answers there (k4t wake, there, does what is queued)")
+        _told(
+            given, host, f"{host.name} is on already: SSH answers there (k4t wake, there, does what is queued)", on=True
+        )
         return
     given.console.note(switch.on(text, host.name))
     if not wait_s:
+        _told(given, host, "", on=None)
         return
     began_s = time.monotonic()
     if why := ssh_silent(given.db, host, wait_s):
         raise Unreachable(f"{host.name} was called, and SSH does not answer there after {wait_s:g} s: {why}")
-    given.console.result(f"{host.name} is on: SSH answers there after {time.monotonic() - began_s:.0f} s")
+    _told(given, host, f"{host.name} is on: SSH answers there after {time.monotonic() - began_s:.0f} s", on=True)
+
+
+def _told(given: Globals, host: Host, words: str, *, on: bool | None) -> None:
+    """`on`: None where nobody waited for it."""
+    if given.console.output != "table":
+        given.console.data({"version": 1, "host": host.name, "on": on})
+    elif words:
+        given.console.result(words)
 
 
 def _node_off(given: Globals, name: str) -> None:

@@ -78,8 +78,7 @@ def _woken(given: Globals, timeout_s: float, wanted: bool | None) -> int:
             done += [_perform(given, intent) for intent in todo]
             _forget(given, todo)
             status = _apply(given)
-        if not status:
-            power_commands.back_up(given)
+        power_commands.back_up(given)
     show.woken(done, seen[0], status=status, console=given.console)
     failed = [3 for entry in done if entry.result != "done"]
     if asked := next((entry for entry in done if entry.action == STAY), None):

@@ -159,11 +159,17 @@ def test_of_two_wakes_one_works(machine: Machine) -> None:
 
 def test_programs_get_one_result(machine: Machine) -> None:
     """Whatever was done on the way."""
-    id = machine.queue("apply")
+    id = json.loads(machine.k4t("intent", "apply", "--here", "-o", "json")[0])["id"]
     found = json.loads(machine.k4t("wake", "-o", "json")[0])
     assert (found["intents"][0]["id"], found["intents"][0]["result"], found["apply"]) == (id, "done", 0)
     listed = json.loads(machine.k4t("intent", "list", "-o", "json")[0])
     assert (listed["queued"], [one["id"] for one in listed["done"]]) == ([], [id])
+    with held(machine.db / ".k4t/monitor.lock"):
+        refused = json.loads(machine.k4t("power", "off", "--yes", "-o", "json", status=1)[0])
+    assert (refused["off"], len(refused["reasons"])) == (False, 1)
+    assert json.loads(machine.k4t("power", "off", "--yes", "-o", "json")[0])["off"] is True
+    machine.cluster(host="no-such-host.invalid")
+    assert json.loads(machine.k4t("power", "on", "--no-wait", "-o", "json")[0])["on"] is None
 
 
 def test_flags_win_over_after_apply(machine: Machine) -> None:
