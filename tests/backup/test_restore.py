@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from k4t.errors import HostKeyChanged, HostUnreachable, Locked
+from k4t.errors import ConnectionLost, HostKeyChanged, HostUnreachable, K4tError, Locked
 from k4t.master.backup import keys, kit, snapshot
 from k4t.master.backup.choose import Live
 from k4t.master.backup.judge import Trust
-from k4t.master.backup.reading import Shelf
-from k4t.master.backup.restore import Taken, Wanted, put_back, take, unasked
+from k4t.master.backup.reading import Folder, Place, Shelf, shelves
+from k4t.master.backup.restore import Taken, Wanted, put_back, put_back_app, take, unasked
 from k4t.master.history import WorkingCopy
 from k4t.master.inspection.audit import breaks
 from k4t.master.planning.safety import behind
@@ -25,7 +29,7 @@ from k4t.master.publication.redolog import LogPlace
 from k4t.model.snapshot import Lineage
 from k4t.model.state import Head, Revision
 from k4t.remote.lock import Holder, LocalLock
-from tests.backup.copies import ID, LINEAGE, Scene, texts
+from tests.backup.copies import ID, K4T, LINEAGE, Scene, texts
 
 HOLDER = Holder("anna@laptop", "laptop", 4711, "2026-11-20T12:00:00Z", "restore", "r1")
 PLACES = ("made", "unpacked", "carried", "synced", "named", "swapped", "kept", "cleared")
@@ -355,6 +359,93 @@ def test_nothing_is_asked_without_a_terminal(scene: Scene) -> None:
     assert texts(scene.db) == before
     scene.app("web", 2)
     assert "nothing to do" in scene.restore()
+
+
+@pytest.mark.unit
+def test_what_was_edited_while_it_was_asked_is_not_replaced(scene: Scene) -> None:
+    """Who is asked holds no lock. A no changes nothing either."""
+    before = texts(scene.db)
+    assert "not confirmed" in answered(scene, "n")
+    assert texts(scene.db) == before
+    said = answered(scene, "y", meanwhile=lambda: scene.app("web", 9))
+    assert "was edited meanwhile" in said
+    assert image(scene) == "web:9"
+    assert "what was there is kept" in answered(scene, "y")
+    assert image(scene) == "web:2"
+
+
+def answered(scene: Scene, answer: str, meanwhile: Callable[[], None] = lambda: None) -> str:
+    """`restore` on a terminal; all that it said there."""
+    ours, theirs = os.openpty()
+    argv = [*K4T, "restore", "--from", str(scene.copies)]
+    process = subprocess.Popen(argv, env=scene.environment(scene.db), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # its end, on Linux
+        while data := os.read(ours, 65536):
+            said += data
+            if data.endswith(b"[y/N] "):
+                assert b"~ apps/web/app.xml" in said
+                meanwhile()
+                LocalLock(WorkingCopy(scene.db).lock_path).take(HOLDER).release()
+                os.write(ours, answer.encode() + b"\n")
+    process.wait(timeout=60)
+    os.close(ours)
+    return said.decode()
+
+
+@pytest.mark.unit
+def test_a_target_that_breaks_off_is_passed_over(scene: Scene) -> None:
+    """Where any target will do; one that was asked for is said to be away."""
+
+    class Cut(Folder):
+        def fetch(self, name: str, size_bytes: int = 0) -> bytes:  # noqa: ARG002 - the contract's
+            raise ConnectionLost("it was cut", host="n1")
+
+    trust = Trust(ID, scene.keys.recovery.key)
+    both = [Place("n1", lambda: Cut(scene.copies)), Place("n2", lambda: Folder(scene.copies))]
+    there = shelves(both, trust)
+    found = take(there, Live(2, 2, 2, LINEAGE), Wanted(scene.db), trust, lambda: keys.recovery_identity(ID))
+    assert (found.target, found.manifest.sequence) == ("n2", 2)
+    assert any("it was cut" in note for note in found.notes)
+    with pytest.raises(ConnectionLost):
+        take(there, Live(2, 2, 2, LINEAGE), Wanted(scene.db, "n1"), trust, list)
+
+
+@pytest.mark.unit
+def test_no_room_for_what_goes_along_is_no_restore(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old tree is in place, and nothing is left beside it. What can't be read is named, and left in the old one."""
+    (scene.db / ".git").mkdir()
+    (scene.db / ".git" / "HEAD").write_text("ref")
+    before = texts(scene.db)
+    number = [errno.ENOSPC]
+
+    def broken(old: str, new: str, **_: object) -> None:
+        raise OSError(number[0], os.strerror(number[0]), old)
+
+    monkeypatch.setattr(shutil, "copy2", broken)
+    with pytest.raises(K4tError, match="no room for a copy of"):
+        put_back(taken(scene), Wanted(scene.db), Live(), HOLDER)
+    assert (texts(scene.db), others(scene)) == (before, [])
+    number[0] = errno.EIO
+    done = put_back(taken(scene), Wanted(scene.db), Live(), HOLDER)
+    assert any(".git was not carried over" in note for note in done.notes)
+    assert done.kept is not None
+    assert (done.kept / ".git" / "HEAD").read_text() == "ref"
+
+
+@pytest.mark.unit
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_tree_belongs_to_whom_it_did(scene: Scene) -> None:
+    """Root puts back what a user works on: the user can go on working."""
+    for path in [scene.db, *scene.db.rglob("*")]:
+        os.chown(path, 12345, 12346)
+    scene.db.chmod(0o2750)
+    put_back(taken(scene), Wanted(scene.db), Live(), HOLDER)
+    put_back_app(taken(scene, 0), Wanted(scene.db, app="web"), HOLDER)
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in (scene.db, *(scene.db / "apps").rglob("*"))}
+    assert owners == {(12345, 12346)}
+    assert scene.db.stat().st_mode & 0o7777 == 0o2750
 
 
 @pytest.mark.unit
