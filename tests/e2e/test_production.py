@@ -66,14 +66,14 @@ class Machines:
         return "".join(self._type(block, name) for block in self.page[title] for name in block.where)
 
     def _type(self, block: Block, name: str) -> str:
-        host = self.lab.host(name)
+        host, began_s = self.lab.host(name), time.monotonic()
         script = f"set -eu; cd /root/k4t\n{self.here(block.text)}"
         process = subprocess.Popen(
             [*host.enter(), "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         said, _ = process.communicate(timeout=240)
-        print(f"\n--- {name}\n{block.text}\n{said}")
+        print(f"\n--- {name}, {time.monotonic() - began_s:.1f} s\n{block.text}\n{said}")
         if name == MASTER and block.last in GOES_OFF:
             assert self.goes_off(), said
         else:
