@@ -56,13 +56,17 @@ def _words(id: str, steps: Mapping[str, Step]) -> str:
 
 
 def copies(report: Report | None, console: Console) -> Iterator[str]:
-    """Of the tree, after the apply: one line for what went well, one for each target that has none now."""
-    for one in report.results if report else ():
+    """Of the tree, after the apply: what is wrong with which targets, then one line for what went well."""
+    results = report.results if report else ()
+    failed: dict[str, list[str]] = {}
+    for one in results:
         for remark in one.remarks:
             yield console.style(f"! {one.target}: {remark}", "yellow")
         if one.result == "failed":
-            yield console.style(f"! no copy of the tree on {one.target}: {one.error}", "yellow")
-    if done := [one.target for one in (report.results if report else ()) if one.result in ("copied", "confirmed")]:
+            failed.setdefault(one.error, []).append(one.target)
+    for error, names in failed.items():
+        yield console.style(f"! no copy of the tree on {', '.join(names)}: {error}", "yellow")
+    if done := [one.target for one in results if one.result in ("copied", "confirmed")]:
         yield f"Copies of the tree: {', '.join(done)}."
 
 

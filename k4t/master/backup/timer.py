@@ -76,7 +76,7 @@ def name_of(cluster_id: str) -> str:
 
 
 def argv_of(db: Path, program: Sequence[str] = ()) -> tuple[str, ...]:
-    words = tuple(program) or (sys.executable, "-m", "k4t.cli")
+    words = tuple(program) or (sys.executable, "-P", "-m", "k4t.cli")  # -P: a directory k4t in HOME is not this program
     return (*words, "--db", str(db.absolute()), "backup", "--due")
 
 
