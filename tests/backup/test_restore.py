@@ -275,6 +275,25 @@ def test_a_directory_beside_changes_nothing_else(scene: Scene, tmp_path: Path) -
     assert others(scene) == ["out", "web"]
 
 
+@pytest.mark.unit
+def test_copies_are_compared_and_looked_into(scene: Scene) -> None:
+    """A copy's file, a directory of copies (its newest one), the tree; a path alone is one of the newest copy."""
+    first, newest = (str(scene.copies / one.name) for one in scene.made)
+    said = scene.k4t("backup", "diff", first, str(scene.copies)).splitlines()
+    assert 'apps/web/app.xml: image "web:1" → "web:2"' in said
+    assert "apps/api/app.xml: added" in said
+    assert scene.k4t("backup", "diff", newest) == 'apps/web/app.xml: image "web:2" → "web:3"\n'
+    assert "hold the same" in scene.k4t("backup", "diff", newest, newest)
+    assert scene.k4t("backup", "show", newest, "cluster.xml") == texts(scene.db)["cluster.xml"]
+    listed = json.loads(scene.k4t("backup", "show", newest, "-o", "json"))["files"]
+    assert [one["path"] for one in listed] == [*texts(scene.db)]
+    assert "<image>web:1</image>" in scene.k4t("backup", "show", first, "apps/web")
+    assert "no copy on the targets" in scene.k4t("backup", "show", "apps/web", status=64)
+    assert "has no apps/shop" in scene.k4t("backup", "show", newest, "apps/shop", status=64)
+    assert "is no serial" in scene.k4t("backup", "diff", "yesterday", status=64)
+    assert "no place for copies" in scene.k4t("backup", "list", status=64)
+
+
 # --- refused -------------------------------------------------------------------------------------------------------
 
 

@@ -79,7 +79,6 @@ def test_looked_at_and_put_back(backed: Site, lab: Lab) -> None:
     assert served(lab) == "1"
     assert steps(backed) == []
     assert backed.json("backup", "list")["copies"][0]["serial"] == 3
-    backed.k4t("backup", "verify", "--read-data")
 
 
 def looked_at(site: Site) -> None:
@@ -95,10 +94,7 @@ def looked_at(site: Site) -> None:
         site.k4t("backup", "verify", "--read-data").stdout
     )
     assert 'apps/web/app.xml: env[VER] "1" → "2"' in site.k4t("backup", "diff", "1", "n2").stdout.splitlines()
-    assert "hold the same" in site.k4t("backup", "diff").stderr
     assert '<env name="VER">1</env>' in site.k4t("backup", "show", "1.1", "apps/web").stdout
-    assert site.k4t("backup", "show", "cluster.xml").stdout == (site.db / "cluster.xml").read_text()
-    assert "no copy of serial 7" in site.k4t("backup", "diff", "7", status=64).stderr
 
 
 def test_a_copy_from_the_middle_of_a_publication(backed: Site, lab: Lab) -> None:
