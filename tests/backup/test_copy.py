@@ -140,6 +140,22 @@ def test_a_target_in_the_clear_has_a_copy_of_its_own(world: World) -> None:
     assert words(world.backup()) == ["n1 confirmed", "n2 confirmed"]
 
 
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox here")
+def test_a_host_that_has_busybox_alone(world: World) -> None:
+    """A router, a NAS: written, confirmed, thinned, with a large file in parts."""
+    programs = world.root / "bin"
+    programs.mkdir()
+    subprocess.run(["busybox", "--install", "-s", str(programs)], check=True, timeout=60)
+    world.shell("n1").environ["PATH"] = str(programs)
+    (world.db / "apps" / "web" / "data.bin").write_bytes(bytes(range(256)) * 8192)
+    for number in range(5):
+        world.edit(f"web:{number}")
+        assert words(world.backup()) == ["n1 copied", "n2 copied"]
+        assert words(world.backup()) == ["n1 confirmed", "n2 confirmed"]
+    assert world.copies("n1") == world.copies("n2")
+    assert len(world.copies("n1")) == 3
+
+
 def test_a_dead_node_is_left_out(world: World) -> None:
     (world.db / "nodes" / "n2.xml").write_text('<node address="10.0.0.2" availability="dead"/>')
     report = world.backup()
