@@ -159,7 +159,7 @@ def refuse_elsewhere(given: Globals) -> None:
     power = read(given.db).cluster.power
     host = power.host if power else ""
     if not (host and here.is_here(host)):
-        raise K4tError(situation.not_this_machine(host, here.names()))
+        raise K4tError(situation.not_this_machine(host, here.names(host)))
 
 
 def go_off(given: Globals, why: str, *, copying_wait_s: float = 0.0) -> None:

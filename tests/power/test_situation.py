@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from typing import Any
 
 import pytest
@@ -117,6 +118,25 @@ def test_an_address_is_this_machines_own_or_not() -> None:
     assert not here.is_here("::1")
     assert not here.is_here("0.0.0.0")
     assert not here.is_here("192.0.2.77")
+
+
+def test_the_resolver_is_asked_only_where_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every apply asks whether this is the master, and a resolver that is away takes seconds to say so."""
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "gethostname", lambda: "k4t-master")
+
+    def getfqdn(name: str) -> str:
+        asked.append(name)
+        return f"{name}.prod.example"
+
+    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+    assert here.is_here("k4t-master")
+    assert not here.is_here("laptop")
+    assert not here.is_here("laptop.prod.example")
+    assert asked == []
+    assert here.is_here("k4t-master.prod.example")
+    assert not here.is_here("k4t-master.test.example")
+    assert asked == ["k4t-master"] * 2
 
 
 def test_a_machine_without_power_in_its_tree_is_told_so() -> None:

@@ -10,10 +10,12 @@ NOBODY = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "(non
 """What machines are called that nobody has named: they may be any."""
 
 
-def names() -> tuple[str, ...]:
-    """What this machine calls itself, its short name first. The resolver is asked only where that has no domain."""
+def names(wanted: str = "") -> tuple[str, ...]:
+    """What this machine calls itself. Its domain is asked of the resolver, which may take its time, only where it
+    decides: it has none in its own name, and the wanted one begins like it."""
     own = socket.gethostname()
-    full = own if "." in own else socket.getfqdn(own)
+    same = _plain(wanted).partition(".")[0] == _plain(own)
+    full = socket.getfqdn(own) if "." in _plain(wanted) and same else own
     return tuple(dict.fromkeys(name for name in (own, full) if name))
 
 
@@ -34,7 +36,7 @@ def is_one_of(wanted: str, own: Sequence[str]) -> bool:
 
 def is_here(wanted: str) -> bool:
     """As `is_one_of`; an address is compared with this machine's own ones."""
-    return _is_own_address(wanted) if _is_address(wanted) else is_one_of(wanted, names())
+    return _is_own_address(wanted) if _is_address(wanted) else is_one_of(wanted, names(wanted))
 
 
 def _plain(name: str) -> str:

@@ -41,7 +41,7 @@ def look(
     power = run.tree.cluster.power
     common = Situation(
         host=power.host if power else "",
-        names=here.names(),
+        names=here.names(power.host if power else ""),
         is_host=power is not None and here.is_here(power.host),
         command=power.off if power else "",
         locks=locks,
