@@ -72,7 +72,7 @@ class Hypervisor:
         for name, text in (("virsh", VIRSH.format(directory=self.directory)), ("systemctl", SYSTEMCTL)):
             host.exec(["tee", f"/usr/local/bin/{name}"], input=text)
             host.exec(["chmod", "755", f"/usr/local/bin/{name}"])
-        host.exec(["mkdir", "-p", UNITS])
+        host.exec(["mkdir", "-p", UNITS, "/run/systemd/system"])
 
     def _answer(self) -> None:
         while not self._ended.wait(POLL_S):

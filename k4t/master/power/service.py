@@ -80,12 +80,12 @@ class System:
 
 
 def here(root: Path = Path("/")) -> System:
-    """Raises Usage for a machine that has neither."""
-    if (root / "etc/systemd/system").is_dir() and shutil.which("systemctl"):
+    """Raises Usage for a machine that runs neither (systemd: sd_booted(3))."""
+    if (root / "run/systemd/system").is_dir() and shutil.which("systemctl"):
         return System("systemd", root)
     if (root / "etc/init.d").is_dir() and shutil.which("rc-update"):
         return System("openrc", root)
-    raise Usage("this machine has neither systemd nor OpenRC", "have it run `k4t wake` when it boots; docs/power.md")
+    raise Usage("this machine runs neither systemd nor OpenRC", "have it run `k4t wake` when it boots; docs/power.md")
 
 
 def name_of(cluster_id: str) -> str:
