@@ -157,6 +157,18 @@ def test_of_two_wakes_one_works(machine: Machine) -> None:
     assert machine.done[0]["result"] == "done"
 
 
+def test_a_person_may_want_it_to_stay_on(machine: Machine) -> None:
+    """Once: whatever else there is to do is done, and the next wake goes off again."""
+    machine.cluster(after="off")
+    machine.queue("stay")
+    out, err = machine.k4t("wake")
+    assert "(stay, queued by" in out
+    assert "this machine stays on, as" in err
+    assert not machine.went_off()
+    machine.k4t("wake")
+    assert machine.went_off()
+
+
 def test_programs_get_one_result(machine: Machine) -> None:
     """Whatever was done on the way."""
     id = json.loads(machine.k4t("intent", "apply", "--here", "-o", "json")[0])["id"]
