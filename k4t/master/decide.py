@@ -16,7 +16,7 @@ from k4t.master.planning import away, serials
 from k4t.master.planning.capable import caveats, inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.lineage import changes_hands
-from k4t.master.planning.plan import Options, Plan
+from k4t.master.planning.plan import SPEC, Options, Plan
 from k4t.master.planning.reconcile import reconcile
 from k4t.model.spec import Tree
 from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
@@ -110,6 +110,10 @@ def plan(
     decided = dataclasses.replace(
         decided, warnings=decided.warnings + unknown, not_done=decided.not_done + returning + imageless
     )  # fmt: skip
+    if alike := {step.app for step in decided.steps if step.cause == SPEC}:
+        from k4t.master import changed
+
+        decided = dataclasses.replace(decided, changed=changed.of_apps(run.copy, head, sorted(alike)))
     dead = away.dead_nodes(run.tree, observed, head, fenced=request.fenced)
     found = Decision(
         decided, observed, head, resolved, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed

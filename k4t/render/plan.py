@@ -104,12 +104,12 @@ def _app_lines(plan: Plan, app: str, changes: list[_Change], console: Console) -
             yield f"  {node}"
         sign = SIGNS[change.kind]
         text = f"    {sign} {VERBS[change.kind]:<8} {app}.{change.replica}"
-        yield f"{console.style(text, STYLES[sign])}  {console.style(change.main.cause, 'dim')}"
+        yield f"{console.style(text, STYLES[sign])}  {console.style(plan.cause(change.main), 'dim')}"
     for step in plan.steps:
         if step.app == app and isinstance(step.work, Publish):
-            yield f"  {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(step.cause, 'dim')}"
+            yield f"  {console.style('* ' + _publication(step.work), 'cyan')}  {console.style(plan.cause(step), 'dim')}"
         elif step.app == app and isinstance(step.work, (RunJob, DropJob)):
-            yield f"  {console.style('* ' + _job(step), 'cyan')}  {console.style(step.cause, 'dim')}"
+            yield f"  {console.style('* ' + _job(step), 'cyan')}  {console.style(plan.cause(step), 'dim')}"
 
 
 def _job(step: Step) -> str:

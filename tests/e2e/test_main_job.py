@@ -61,7 +61,7 @@ def test_a_change_replaces_what_changed_and_only_that(published: Site, lab: Lab)
     published.k4t("apply", "--yes")
     before = [name for host in lab.nodes for name in containers(host) if ".other." in name]
     published.app("web", replicas=2, more=ROUTED + '\n  <env name="VER">2</env>')
-    published.k4t("plan", "--detailed-exitcode", status=2)
+    assert "env VER added" in published.k4t("plan", "--detailed-exitcode", status=2).stdout
     published.k4t("apply", "--yes")
     names = [name for host in lab.nodes for name in containers(host)]
     assert sorted(name for name in names if ".web." in name) == ["prod.web.0.2", "prod.web.1.2"]

@@ -9,7 +9,7 @@ from k4t.master.planning import causes
 from k4t.master.planning.capacity import pin_of, pinned_ports
 from k4t.master.planning.graph import NOT_STARTED, removal_of, stop_of
 from k4t.master.planning.placement import Board, forbids
-from k4t.master.planning.plan import ResolvedImage
+from k4t.master.planning.plan import SPEC, ResolvedImage
 from k4t.master.planning.ranges import ADDRESSED, inside
 from k4t.master.planning.refresh import RESTART, Renewal, differs, identity, renewal
 from k4t.master.planning.specs import resources_label, secret_digests, spec_beside, spec_hash
@@ -276,7 +276,7 @@ def _unfit(found: Assessment, board: Board, container: Container) -> str:
     if host.node.availability == "drained":
         return f"{host.name} is drained"
     if container.spec != found.spec and container.spec != _spec_beside(found, container):
-        return causes.of_spec(container, found.image, found.known, found.app) if found.image else "spec changed"
+        return causes.of_spec(container, found.image, found.known, found.app) if found.image else SPEC
     if container.state in BEYOND_STARTING:
         return f"is {container.state}"
     lacks = renewal(found.app, container, may_restart=found.may_restart)

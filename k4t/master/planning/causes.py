@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from k4t.master.planning.plan import ResolvedImage
+from k4t.master.planning.plan import SPEC, ResolvedImage
 from k4t.master.planning.specs import secret_digests
 from k4t.model.app import App
 from k4t.model.state import Container
@@ -33,7 +33,7 @@ def of_spec(container: Container, wanted: ResolvedImage, known: Mapping[str, str
         return said
     if wanted.digest.startswith("id:") and container.image_id and wanted.digest != f"id:{container.image_id}":
         return f"image {_short(container.image_id)} → {_short(wanted.digest.removeprefix('id:'))}"
-    return of_secrets(container, app) or "spec changed"
+    return of_secrets(container, app) or SPEC
 
 
 def of_secrets(container: Container, app: App) -> str:

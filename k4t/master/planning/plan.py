@@ -13,6 +13,9 @@ from k4t.model.state import JobRun
 from k4t.model.value import value
 from k4t.registrar.document import Document
 
+SPEC = "spec changed"
+"""The cause where nothing that is observed tells what of it; the tree of then may (Plan.changed)."""
+
 Action = Literal[
     "pull", "load", "create", "start", "await", "publish", "wait", "drain", "stop", "remove", "resize", "refresh",
     "job", "timer", "untimer",
@@ -226,7 +229,8 @@ class Plan:
     """`scope`: the apps it is about (every app, when it is a whole apply). Sentences: `not_done`, what is left
     because a node is unreachable (exit 3); `refused`, apps left alone because a group can't be published to (69).
 
-    By app: `specs`, what it is to become; `held`, a spec that is not tried again; `paused`, one that waits.
+    By app: `specs`, what it is to become; `held`, a spec that is not tried again; `paused`, one that waits; `changed`,
+    what is meant by the cause “spec changed”, where this working copy knows.
     """
 
     cluster: str
@@ -243,6 +247,11 @@ class Plan:
     specs: Mapping[str, str] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     paused: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, str] = field(default_factory=dict)
+
+    def cause(self, step: Step) -> str:
+        """In the words that people are shown."""
+        return self.changed.get(step.app, step.cause) if step.cause == SPEC else step.cause
 
     @property
     def empty(self) -> bool:

@@ -382,7 +382,6 @@ class _Run:
             nodes = ", ".join(sorted(self.survey.unknown))
             self.not_done.append(f"{_few(self.unknown[''])} is not seen and may be on {nodes}, unreachable")
 
-
     def _say_away(self, key: GroupKey, group: Group) -> None:
         """Nothing is to be done for them as far as is known; but that they serve what they should isn't known."""
         needed = any(key in place.groups for place in self.standings.values())

@@ -16,7 +16,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "tree": plan.tree,
         "serial": plan.serial,
         "changes": len(plan.steps),
-        "steps": [_step(step) for step in plan.steps],
+        "steps": [_step(plan, step) for step in plan.steps],
         "publications": publications(plan),
         "unsafe": [{"kind": c.kind, "name": c.name, "detail": c.detail, "allow": c.allow} for c in plan.unsafe],
         "unschedulable": [
@@ -82,14 +82,14 @@ def _line(step: Step) -> str:
     return " ".join(parts)
 
 
-def _step(step: Step) -> dict[str, object]:
+def _step(plan: Plan, step: Step) -> dict[str, object]:
     return {
         "id": step.id,
         "action": step.action,
         "node": step.node,
         "app": step.app,
         "replica": _number(step.replica),
-        "cause": step.cause,
+        "cause": plan.cause(step),
         "after": [*step.after, *step.awaits],
     }
 
