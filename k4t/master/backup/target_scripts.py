@@ -2,7 +2,8 @@
 
 $1 is the directory of the copies. What is not a copy's name there is neither listed nor touched. `newest` and `lineage`
 are what the caller saw last: where the host has something else, `moved` is said and nothing is written. Parts of large
-files (`parts`) are in a directory beside the copies; `named` tells which of them a copy needs.
+files (`parts`) are in a directory beside the copies; `named` tells which of them a copy needs, `kept`
+whether one is there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ TEMPORARY = ".k4t-tmp-"
 PARTS = "parts"
 HEADER_BYTES = 4096
 LACKS = "lacks"
+LOOKED_MIN = 1440
+"""Large files are looked at to the last bit once in so many minutes; by their size whenever they are needed."""
 
 _COMMON = f"""\
 LC_ALL=C; export LC_ALL; set -e; umask 077; d=$1
@@ -28,6 +31,8 @@ size() {{ s=$(wc -c <"$1") && echo $((s)); }}
 named() {{ if [ "$(tail -n +2 -- "$1" | head -c 9 | tr -d '\\0')" = '{{"parts":' ]; then
   tail -n +2 -- "$1" | head -n 1 | grep -o '"[0-9a-f]*",[0-9]*' | tr -d '"' | tr , ' '; fi; }}
 good() {{ p=$d/parts/$1; [ ! -h "$p" ] && [ -f "$p" ] && [ "$(size "$p")" = "$2" ] && [ "$(sum <"$p")" = "$1" ]; }}
+kept() {{ p=$d/parts/$1; [ ! -h "$p" ] && [ -f "$p" ] && [ "$(size "$p")" = "$2" ] && {{
+  [ -n "$(find "$p" -mmin -{LOOKED_MIN})" ] || {{ [ "$(sum <"$p")" = "$1" ] && touch -c -- "$p"; }}; }}; }}
 flush() {{ if e=$(sync "$1" 2>&1); then :; else case $e in
   *nvalid*|*nrecognized*|*sage*|*xtra*) sync;; *) echo "$e" >&2; exit 1;; esac; fi; }}
 """
@@ -82,7 +87,7 @@ f=$d/$2
 g=; h=
 if [ ! -h "$f" ] && [ -f "$f" ] && [ "$(size "$f")" -eq "$3" ]; then
   h=$(head -n 1 "$f" | sum); g=$(tail -n +2 "$f" | sum)
-  if [ -n "$(named "$f" | while read -r n k; do good "$n" "$k" || echo no; done)" ]; then h=; fi; fi
+  if [ -n "$(named "$f" | while read -r n k; do kept "$n" "$k" || echo no; done)" ]; then h=; fi; fi
 if [ "$h $g" != "$7 $4" ]; then
   echo other; cat >/dev/null; exit 0; fi
 {_WRITTEN}
@@ -99,13 +104,14 @@ REMOVE = f"""\
 while read -r n; do case $n in */*) ;; *Z.snapshot) rm -f -- "$d/$n";; esac; done
 if [ -d "$d/parts" ] && [ ! -h "$d/parts" ]; then
   used=" $(each named | tr '\\n' ' ') "
-  find "$d/parts" -type f -mmin +60 | while read -r p; do
+  find "$d/parts" -type f -mmin +{LOOKED_MIN + 60} | while read -r p; do
     case $used in *" ${{p##*/}} "*) ;; *) rm -f -- "$p";; esac; done
   flush "$d/parts"
 fi
 flush "$d"
 """
-"""The names on standard input, one a line. Parts that no copy names go too, unless one may just be on its way."""
+"""The names on standard input, one a line. Parts that no copy names go too, unless they were looked at a
+short while ago: a copy that names them may be on its way."""
 
 SUMS = f"""\
 {_COMMON}
@@ -124,7 +130,7 @@ while read -r n; do case $n in */*) ;; *Z.snapshot)
 LACKING = f"""\
 {_COMMON}
 if [ -h "$d/parts" ]; then echo "$d/parts is a symbolic link" >&2; exit {IN_THE_WAY}; fi
-while read -r n k; do if good "$n" "$k"; then touch -c -- "$d/parts/$n" || :; else echo "$n"; fi; done
+while read -r n k; do kept "$n" "$k" || echo "$n"; done
 """
 """Names and sizes of parts on standard input; those that are missing or damaged."""
 
