@@ -31,8 +31,8 @@ def tree_of(hosts: Sequence[str]) -> Tree:
     for text in dict.fromkeys(hosts):
         try:
             user, address, port = split_hop(text)
-        except K4tError as error:
-            raise Usage(f"--host {text}: {error.message.split(';')[0]}", "write user@host:port") from error
+        except ValueError as error:
+            raise Usage(f"--host {text!r} is no host", "write user@host:port") from error
         nodes[text] = Node(text, address, ssh=Ssh(host=address, port=port, user=user))
     return Tree(Cluster("", ""), nodes)
 

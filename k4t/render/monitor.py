@@ -35,7 +35,8 @@ def lines(looked: Looked, console: Console, notes: tuple[str, ...] = ()) -> Iter
     pending = [one for one in findings if not one.confirmed]
     yield from (_line(one, looked.facts.at_s, console) for one in bad)
     if pending:
-        yield from ["", console.style("Seen, and not in enough checks yet to count:", "bold")]
+        yield from [""] * bool(bad)
+        yield from [console.style("Seen, and not in enough checks yet to count:", "bold")]
         yield from (_line(one, looked.facts.at_s, console) for one in pending)
     for one in findings:
         if one.confirmed and one.level == "ok":

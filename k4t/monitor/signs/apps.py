@@ -15,9 +15,9 @@ from k4t.registrar.document import Endpoint
 
 START_S = 30.0
 REMEDIES = {
-    "container-missing": "k4t apply {app} puts it back; k4t explain {app} says why it may not",
+    "container-missing": "k4t explain {app}",
     "restarting": "k4t logs {app}",
-    "container-stopped": "k4t explain {app}; k4t apply {app} starts it",
+    "container-stopped": "k4t explain {app}; k4t apply {app} starts it anew",
     "unhealthy": "k4t explain {app}",
     "endpoint-dead": "is there a firewall between the gateway and the node? k4t apply {app} publishes anew",
     "unpublished": "k4t apply {app}",

@@ -24,7 +24,7 @@ def _copies(view: View, target: Target) -> Iterator[Sign]:
     if target.confirmed_s is not None:
         age_s = max(0.0, view.facts.at_s - target.confirmed_s)
         sentence = f"the newest copy is {ago(age_s)} old; one is due every {ago(target.every_s)}"
-        sign = Sign(subject, "backup-age", OK, sentence, "k4t backup; k4t backup schedule show", age_s)
+        sign = Sign(subject, "backup-age", OK, sentence, "k4t backup", age_s)
         yield from judged(sign, threshold)
     elif target.state == "none":
         yield Sign(subject, "backup-age", WARNING, "there is no copy yet", "k4t backup")

@@ -67,6 +67,25 @@ def _step(
     elif differences := _own_differences(view, state):
         sentence = f"serves otherwise than it was told: {listed(differences)}"
         yield Sign(subject, "out-of-step", CRITICAL, sentence, "k4t apply puts it right")
+    elif missing := _against_tree(view, state):
+        yield Sign(subject, "out-of-step", CRITICAL, missing, "k4t plan; k4t apply")
+
+
+def _against_tree(view: View, state: ParticipantState) -> str:
+    """What it holds otherwise than the tree says; "" also where the tree isn't what was applied last."""
+    head = view.facts.head
+    if state.document is None or head is None or not head.tree or head.tree != view.tree.sha256:
+        return ""
+    served = {end.app for end in state.document.endpoints}
+    if gone := sorted(served - view.tree.apps.keys()):
+        return f"still sends to {listed(gone)}, which the tree no longer has"
+    routed = {route.app for route in state.document.routes} | {record.app for record in state.document.records}
+    wanted = {
+        app.name for app in view.tree.apps.values()
+        for one in (app.routes if state.kind == "gateway" else app.records) if one.group == state.group
+    }  # fmt: skip
+    lost = sorted((wanted & served) - routed)
+    return f"has no {'route' if state.kind == 'gateway' else 'record'} of {listed(lost)}" if lost else ""
 
 
 def _own_differences(view: View, state: ParticipantState) -> tuple[str, ...]:
