@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from k4t.errors import K4tError, StepError
+from k4t.errors import K4tError, StepError, Usage
 from k4t.master.power import queue, service, signed, switch, wol
 from k4t.master.power.queue import MAX_ASIDE, MAX_FILES
 from k4t.master.power.service import System
@@ -147,7 +147,12 @@ def test_a_service_comes_and_goes(kind: str, tmp_path: Path, monkeypatch: pytest
     fake.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    system = System(kind, tmp_path)
+    with pytest.raises(Usage, match="neither systemd nor OpenRC"):
+        service.here(tmp_path / "none")
+    if kind == "systemd":
+        (tmp_path / "run/systemd/system").mkdir(parents=True)
+    system = service.here(tmp_path)
+    assert system == System(kind, tmp_path)
     path = service.install(system, Path("/srv/db"), "prod", "k7f3q2m9")
     assert path.parent == directory
     assert path.stat().st_mode & 0o777 == (0o644 if kind == "systemd" else 0o755)
