@@ -18,6 +18,7 @@ from k4t.errors import InvalidTree, K4tError, Usage
 from k4t.master.backup import pack, unpack
 from k4t.master.publication import redolog
 from k4t.model.snapshot import Lineage
+from k4t.tree import files
 from tests.backup.trees import AT, FILES, LINEAGE, packed, remembering, working_copy
 from tests.tree.support import BASE, write_tree
 
@@ -329,6 +330,24 @@ def test_what_goes_away_under_the_reader_is_no_error(
 
     monkeypatch.setattr(pack._Picture, "_packed", meanwhile_gone)
     assert place not in unpack.listed(pack.picture(tmp_path).archive)
+
+
+def test_an_edit_within_one_tick_of_the_clock_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place, of the same size, and so soon that the file's times are the same: what was read counts no more."""
+    remembering(tmp_path)
+    path = tmp_path / "apps/web/conf/nginx.conf"
+    path.write_text("aaaa")
+    monkeypatch.setattr(files, "_signature", lambda status: (status.st_ino, status.st_size, 0, 1 << 62))
+    packing, edits = pack._Picture._packed, itertools.count()
+
+    def edited(self: pack._Picture) -> bytes:
+        archive = packing(self)
+        if next(edits) < 2:
+            path.write_text(f"{next(edits):04}")
+        return archive
+
+    monkeypatch.setattr(pack._Picture, "_packed", edited)
+    assert file(tmp_path, "apps/web/conf/nginx.conf") == path.read_bytes() == b"0001"
 
 
 def test_a_file_that_changes_its_size_while_it_is_copied_is_copied_again(

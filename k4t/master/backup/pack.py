@@ -37,6 +37,7 @@ from k4t.tree.schema import DIRECTORIES
 
 ATTEMPTS = 8
 PAUSE_S = 0.05
+TICK_NS = 20_000_000
 COPY_BYTES = 1 << 20
 OWN = ".k4t"
 _OWN_DIRECTORIES = ("revisions", "objects")
@@ -86,6 +87,7 @@ class _File:
 class _Picture:
     def __init__(self, db: Path) -> None:
         self.db = db
+        self.started_ns = time.time_ns()
         self.snapshot = files.read_files(db)
         if self.snapshot.findings:
             raise InvalidTree(self.snapshot.findings)
@@ -265,8 +267,14 @@ class _Picture:
             return file.read()
 
     def _verify(self) -> None:
-        """Raises Changed when anything is no longer as it was read."""
+        """Raises Changed when anything is no longer as it was read. A file that was changed a moment before may have
+        been changed again within the same tick of the file system's clock: its contents are compared."""
         self.snapshot.verify()
+        for path, sha256 in self.snapshot.digests.items():
+            if self.snapshot.seen[path][3] > self.started_ns - TICK_NS:
+                with self._opened(path) as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                        raise Changed
         for path, before in self.seen.items():
             try:
                 now = _signature(os.lstat(self.db / path))
