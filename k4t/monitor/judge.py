@@ -2,7 +2,7 @@
 
 A finding is *raised* when a sign was there in `after` of the last `of-last` checks, and it is over when it was in none
 of them. What is seen and not raised yet is *pending*: shown, and no reason for an alarm. The first check, or the first
-for long, has nothing to compare with: what it sees counts at once.
+for long, has nothing to compare with: what it sees counts at once, for as long as it is seen.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def step(old: Entry, severity: int, threshold: Threshold, now_s: float, *, round
     raised = max((level for level in (1, 2, 3) if sum(one >= level for one in samples) >= threshold.after), default=0)
     if not rounds:
         raised = severity
-    held = min(old.level, max(samples))
+    proven = len(old.samples) >= threshold.after  # else it was raised by the first check alone
+    held = min(old.level, max(samples) if proven else severity)
     since_s = old.since_s if any(old.samples) and any(samples) else now_s
     return Entry(samples, max(raised, held), since_s)
 

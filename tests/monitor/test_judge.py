@@ -62,7 +62,9 @@ def raised(made: Iterable[Judgement]) -> str:
         ("..bb.b.b.b", "..pccccccc"),  # what comes and goes stays raised: it does not flap
         ("..b..b..b", "..p..p..p"),  # what is rare is never raised
         ("b", "c"),  # the first check has nothing to compare with
-        ("b...", "ccc."),
+        ("b...", "c..."),  # and what only that one saw is over with the next
+        ("b.b", "c.c"),
+        ("bb..", "cccc"),
         ("..wb", "..pw"),  # both saw at least a warning
         ("..wbb", "..pwc"),
         ("..bbw.w", "..pcccw"),
