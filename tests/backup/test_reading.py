@@ -136,6 +136,9 @@ def test_a_confirmation_counts_for_its_own_target_and_copy(scene: Scene) -> None
     gone = dataclasses.replace(newest, serial=9)
     confirmed.write_bytes(snapshot.confirmation(scene.keys, "n1", gone, "2026-11-20T12:00:00Z"))
     assert shelf().problem == "its confirmation is of a copy that it doesn't have"
+    made_room = dataclasses.replace(newest, serial=1, sequence=0)
+    confirmed.write_bytes(snapshot.confirmation(scene.keys, "n1", made_room, "2026-11-20T12:00:00Z"))
+    assert (shelf().confirmed, shelf().problem) == (None, "")
     confirmed.write_bytes(confirmed.read_bytes().replace(b"12:00", b"13:00"))
     assert "altered" in shelf().problem
     confirmed.write_bytes(snapshot.confirmation(scene.keys, "n2", newest, "2026-11-20T12:00:00Z"))

@@ -207,9 +207,12 @@ def _confirmed(
         return None, f"its confirmation: {error.message}"
     if (other := marks.get(found.target, target)) != target:
         return None, f"its confirmation is that of {other}"
-    if found.snapshot not in {one.digest for one in candidates if one.good}:
-        return None, "its confirmation is of a copy that it doesn't have"
-    return found, ""
+    good = {one.digest: one.manifest.sequence for one in candidates if one.good and one.manifest}
+    if found.snapshot in good:
+        return found, ""
+    if found.sequence < max(good.values(), default=0):  # newer ones came after it, and it made room for them
+        return None, ""
+    return None, "its confirmation is of a copy that it doesn't have"
 
 
 def live(fleet: Fleet) -> Live:
