@@ -256,9 +256,10 @@ def recovery_identity(cluster_id: str, kit: HoldsIdentity | None = None, identit
         with contextlib.suppress(age.NoIdentity):
             found += age.read_identities(one)
     if not found:
+        which = "the recovery kit" if kit is None else "the kit that has it, since this one was made after kit --forget"
         raise age.NoIdentity(
             "copies are encrypted, and the key that opens them is not on this machine",
-            "name the recovery kit (--kit FILE), or a file that holds its identity (--identity FILE)",
+            f"name {which} (--kit FILE), or a file that holds its identity (--identity FILE)",
         )
     return found
 
