@@ -220,7 +220,9 @@ class _Run:
         """Raises Unsafe where this working copy is no longer the master, or not the newest tree."""
         manifest = newest.manifest if newest else None
         if why := judge.replaced(self._lineage, listing.master, manifest):
-            raise Unsafe(why, "leave copies to the new master; `k4t apply --allow rewind` takes it back", host=spec.name)
+            raise Unsafe(
+                why, "leave copies to the new master; `k4t apply --allow rewind` takes it back", host=spec.name
+            )
         if not judge.behind(self._lineage, self.serial, listing.master, manifest):
             return
         self._catch_up(target)
