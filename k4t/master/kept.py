@@ -57,9 +57,9 @@ class Store:
         found = {path: sha for path, sha in now.items() if not path.startswith("apps/")}
         executable = {path for path in snapshot.executable if path in now}
         unknown = []
-        present = {path.split("/")[1] for path in now if path.startswith("apps/")}
-        for name in sorted(present | applied.keys()):
-            mine, wanted = _of_app(now, name), applied.get(name)
+        present = _by_app(now)
+        for name in sorted(present.keys() | applied.keys()):
+            mine, wanted = present.get(name, {}), applied.get(name)
             if wanted is not None and (not mine or files.digest(mine) != wanted):
                 earlier = self._seen(name, wanted)
                 if earlier is None and wanted != files.digest({}):
@@ -153,6 +153,16 @@ class Store:
             raise K4tError("the tree was edited while it was kept: this revision can't be gone back to") from error
         except OSError as error:
             raise K4tError(f"can't write {self.objects}: {error.strerror}") from error
+
+
+def _by_app(found: Files) -> dict[str, dict[str, str]]:
+    """Of each app, its files by their paths inside its directory."""
+    apps: dict[str, dict[str, str]] = {}
+    for path, sha in found.items():
+        if path.startswith("apps/"):
+            _, name, rest = path.split("/", 2)
+            apps.setdefault(name, {})[rest] = sha
+    return apps
 
 
 def _of_app(found: Files, name: str) -> dict[str, str]:
