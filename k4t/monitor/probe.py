@@ -41,17 +41,25 @@ while read -r line; do case $line in
 esac; done </proc/meminfo
 docker= pid=
 { read -r pid </run/docker.pid || read -r pid </var/run/docker.pid; } 2>/dev/null
-[ -r "/proc/$pid/cmdline" ] && docker=$(tr '\0' '\n' <"/proc/$pid/cmdline" |
+[ "$pid" ] && [ -r "/proc/$pid/cmdline" ] && docker=$(tr '\0' '\n' <"/proc/$pid/cmdline" |
   sed -n 's/^--data-root=//p; /^--data-root$/{n;p;}; /^-g$/{n;p;}')
-[ "$docker" ] || docker=$(sed -n 's/.*"data-root"[^"]*"\([^"]*\)".*/\1/p' /etc/docker/daemon.json 2>/dev/null)
-space() {
-  [ -d "$2" ] || return 0
-  df -Pk "$2" 2>/dev/null | { read -r _; read -r line && echo "disk $1 $line"; }
-  df -Pi "$2" 2>/dev/null | { read -r _; read -r line && echo "inodes $1 $line"; }
-}
-space root /; space docker "${docker:-/var/lib/docker}"; space state "$state"
-names=$(for f in /proc/[0-9]*/comm; do read -r name <"$f" && echo "$name"; done 2>/dev/null)
-for name; do echo "process $(printf '%s\n' "$names" | grep -cxF -e "$name") $name"; done
+[ -z "$docker" ] && [ -r /etc/docker/daemon.json ] &&
+  docker=$(sed -n 's/.*"data-root"[^"]*"\([^"]*\)".*/\1/p' /etc/docker/daemon.json)
+docker=${docker:-/var/lib/docker}
+found=
+for f in /proc/[0-9]*/comm; do
+  read -r name <"$f" && case " $* " in *" $name "*) found="$found $name";; esac
+done 2>/dev/null
+for name; do
+  n=0; for one in $found; do [ "$one" = "$name" ] && n=$((n + 1)); done
+  echo "process $n $name"
+done
+space() { read -r _; for name in $2; do read -r line && echo "$1 $name $line"; done; }
+names=root; set -- /
+[ -d "$docker" ] && { names="$names docker"; set -- "$@" "$docker"; }
+[ -d "$state" ] && { names="$names state"; set -- "$@" "$state"; }
+df -Pk "$@" 2>/dev/null | space disk "$names"
+df -Pi "$@" 2>/dev/null | space inodes "$names"
 for d in "$state"/*/head; do [ -f "$d" ] && d=${d%/head} && echo "cluster ${d##*/}"; done
 for d in "$state"/registrar/*/config.json; do [ -f "$d" ] && d=${d%/config.json} && echo "driver ${d##*/}"; done
 [ "$id" ] || exit 0
@@ -62,7 +70,7 @@ elif [ -r "$lock" ]; then echo "lock held $(head -n 1 "$lock")"
 else echo "denied lock"; fi
 file() {
   if [ -h "$2" ]; then echo "denied $1"
-  elif [ -r "$2" ]; then echo "$1 $(head -c "$3" "$2" | head -n 1)"
+  elif [ -r "$2" ]; then echo "$1 $(head -c "$3" "$2")"
   elif [ -e "$2" ] || { [ -e "${2%/*}" ] && [ ! -x "${2%/*}" ]; }; then echo "denied $1"; fi
 }
 file off "$state/$id/off" 8192; file confirmed "$state/$id/copies/confirmed" 8192
