@@ -5,9 +5,9 @@ Places: `before:ACTION` and `after:ACTION` of every kind of step, `before:lock`,
 `before:record`, `after:record`; of a publication `before:` and `after:` each of observe, fence, begin, prepare, decide,
 commit, verify, end, abort (see master.publication.twophase); `intent:begun`, `intent:done` of a wake; `power:announced`
 before the machine is switched off; of copies `backup:` begin, picture, sequence (it is given out), store, stored,
-confirm, confirmed, remembered, prune, pruned, part, part-stored; `restore:` made, unpacked, carried, synced, named, aside,
-swapped, kept, cleared, clearing (see master.backup.swap); `recover:` certified, placed, told. `NAME=stop` stops this
-process there (SIGSTOP).
+confirm, confirmed, remembered, prune, pruned, part, part-stored; `restore:` made, unpacked, carried, synced, named,
+aside, swapped, kept, cleared, clearing (see master.backup.swap); `recover:` certified, placed, told. `NAME=stop` stops
+this process there (SIGSTOP).
 """
 
 from __future__ import annotations
