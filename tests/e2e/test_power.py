@@ -26,7 +26,7 @@ from tests.lab import Host, Lab
 from tests.lab.processes import wait_until
 from tests.load.run import Load
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 LONG = "K4T_FULL" in os.environ
 RATE_PER_S = 100
