@@ -93,7 +93,8 @@ def machines(fleet: Fleet, *, with_master: bool) -> list[Machine]:
         if dns.driver not in WITHOUT_SHELL:
             add(fleet.host_of(dns), Subject("dns", dns.name))
     for target in targets_of(tree):
-        add(target.host, Subject("host", target.name))
+        if target.name not in tree.nodes:
+            add(target.host, Subject("host", target.name))
     master = _master(fleet) if with_master else None
     if isinstance(master, fleets.Host):
         add(master, Subject("master", master.name))
@@ -102,10 +103,11 @@ def machines(fleet: Fleet, *, with_master: bool) -> list[Machine]:
 
 
 def _master(fleet: Fleet) -> fleets.Host | str:
-    """Another machine, or what this one calls itself."""
+    """Another machine, this one where it is a host of the tree too, or else what this one calls itself."""
     power = fleet.tree.cluster.power
     if power is None or not power.host or here.is_here(power.host):
-        return (here.names() or ("this machine",))[0]
+        own = (host for host in fleet.hosts.values() if here.is_here(host.ssh.host or host.address))
+        return next(own, (here.names() or ("this machine",))[0])
     return fleets.Host(power.host, power.host, merged(fleet.tree.cluster.ssh, Ssh(host=power.host)))
 
 

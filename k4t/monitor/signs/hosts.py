@@ -80,7 +80,7 @@ def _named(failure: Failure) -> tuple[str, str]:
 
 def _with_it(view: View, host: Host) -> str:
     """What else is there, and which apps have nothing elsewhere."""
-    others = [str(thing) for thing in host.things[1:]]
+    others = [str(thing) for thing in host.things[1:] if thing.kind != "host"]
     lost = sorted(_only_there(view, host))
     words = f"; with it {listed(others)}" if others else ""
     return words + (f"; nothing else serves {listed(lost)}" if lost else "")
