@@ -22,7 +22,7 @@ from tests.lab.hypervisor import Hypervisor
 from tests.lab.processes import wait_until
 from tests.load.run import Load
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 PAGE = "production.md"
 MASTER, MONITOR = "k4t-master", "monitor"
