@@ -202,7 +202,7 @@ def _also_offer(jump: Target, key: str) -> Target:
     return replace(jump, identity_files=tuple(dict.fromkeys((*jump.identity_files, key))))
 
 
-class _BadConfig(Exception):
+class _BadConfig(ValueError):
     pass
 
 

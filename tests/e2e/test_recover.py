@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -288,6 +289,13 @@ def test_the_second_master_takes_over_and_the_first_one_is_fenced(master: Machin
     refused = master.k4t("apply", "--yes", status=4).stderr
     print(refused)
     assert re.search(r"this working copy was replaced: root@vault took over at \S+ \(serial \d+\)", refused)
+    edited = "k4t --db db scale web 3 --no-apply; k4t --db db backup"
+    vault.exec(["sh", "-euc", f"cd /root; {edited}"], timeout_s=120)
+    master.k4t("restore", "--from", f"root@{vault.address}", "--yes")
+    assert 'replicas="3"' in (master.db / "apps/web/app.xml").read_text()
+    again = vault.exec(["sh", "-c", "cd /root; k4t --db db plan"], check=False)
+    assert again.returncode == 4, again.stderr
+    master.k4t("scale", "web", "2", "--no-apply")
 
 
 def test_daily_work_does_not_need_what_is_on_the_kit(master: Machine, lab: Lab, tmp_path: Path) -> None:
@@ -302,3 +310,24 @@ def test_daily_work_does_not_need_what_is_on_the_kit(master: Machine, lab: Lab, 
     blank = lost(master, lab, tmp_path)
     assert "opens the tree's secrets" in recovered(blank).stdout
     assert blank.k4t("plan", "--detailed-exitcode").stdout.startswith("Nothing to do")
+
+
+PLACES = ["restore:made", "restore:synced", "recover:certified", "restore:swapped", "recover:placed", "recover:told"]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("place", PLACES if os.environ.get("K4T_FULL") else ["restore:synced", "recover:placed"])
+def test_killed_anywhere_it_is_run_again_or_was_done(master: Machine, lab: Lab, tmp_path: Path, place: str) -> None:
+    """Never half a tree; the next apply is the master's, and the old master's is refused."""
+    take_back(master)
+    blank = lost(master, lab, tmp_path)
+    kit = str(blank.directory / "kit.txt")
+    killed = blank.start("recover", "--kit", kit, extra={"K4T_FAILPOINT": place})
+    said = killed.communicate(timeout=60)[1]
+    assert killed.returncode == -signal.SIGKILL, said
+    if not blank.db.exists():
+        blank.k4t("recover", "--kit", kit)
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".k4t")]
+    assert blank.json("plan")["changes"] == 0
+    blank.k4t("apply", "--yes")
+    assert "replaced" in master.k4t("apply", "--yes", status=4).stderr

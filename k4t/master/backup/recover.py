@@ -6,6 +6,9 @@
 Nobody is trusted for being asked: a host must present a key of the kit, a copy must be signed by a key that the
 cluster's key certifies. What is said of copies that were passed over, and of hosts that did not answer, goes into the
 result. Until the rename nothing is changed but this machine's own signing key.
+
+Killed before the rename, it is run again; after it, the tree is in place, and hosts that were not told yet who is the
+master hear it from the next apply. Failpoints: those of `swap`, `recover:certified`, `recover:placed`, `recover:told`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from k4t.errors import BadCopy, InvalidTree, K4tError, Unsafe, Usage
+from k4t.failpoints import reach
 from k4t.master import lineage, record
 from k4t.master.backup import keys, kits, reading, restore, unpack
 from k4t.master.backup.choose import Candidate, Live, newest_first, older_than_live
@@ -256,7 +260,9 @@ def _settled(one: _Settling, opening: Opening, away: tuple[str, ...]) -> Recover
     with opening(one.fresh.path, frozenset(one.silent)) as run, run.lock():
         heard = lineage.heads(run.fleet, one.silent)
         done = _placed(one, tree, heard, away)
+        reach("recover:placed")
         untold = lineage.tell(run, done.lineage, heard)
+    reach("recover:told")
     return dataclasses.replace(done, untold=untold)
 
 
@@ -271,6 +277,7 @@ def _placed(one: _Settling, tree: Tree | None, heard: list[lineage.Heard], away:
     new = _new_lineage(one, live)
     _remember(one, new, live)
     signs = _certified(one, tree)
+    reach("recover:certified")
     one.fresh.swap(f"{asked.db.name}.before-recovery")
     silent = tuple(
         f"{said.host} did not say what is live: {said.error.words}"
