@@ -26,6 +26,7 @@ def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
     made.node(lab.host("n1"))
     made.node(lab.host("n2"))
     yield made
+    made.end()
     for host in lab.nodes:
         wipe_node(host)
 

@@ -42,6 +42,7 @@ class Site:
         self.db = directory / "db"
         self.home = directory / "home"
         self.id = id or f"t{secrets.token_hex(4)}"
+        self.started: list[subprocess.Popen[str]] = []
         (self.home / ".ssh").mkdir(parents=True, mode=0o700)
         shutil.copy(lab.known_hosts, self.home / ".ssh" / "known_hosts")
         for kind in ("nodes", "apps", "gateways", "dns", "secrets", "certificates"):
@@ -78,6 +79,7 @@ class Site:
         """The same tree in another place, as a clone or a CI checkout has it: no `.k4t/`."""
         other = Site.__new__(Site)
         other.lab, other.directory, other.db, other.home = self.lab, directory, directory / "db", directory / "home"
+        other.started = self.started
         shutil.copytree(self.db, other.db, ignore=shutil.ignore_patterns(".k4t"))
         shutil.copytree(self.home, other.home)
         return other
@@ -101,10 +103,19 @@ class Site:
         return done
 
     def start(self, *words: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.argv(*words), env=self.environment(extra), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """What a test that failed has left running would disturb those after it."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def json(self, *words: str, status: int | None = 0) -> Any:
         return json.loads(self.k4t(*words, "-o", "json", status=status).stdout)

@@ -203,4 +203,4 @@ def at_a_terminal(site: Site, answer: str, *words: str) -> tuple[str, int]:
         except OSError:  # the other end is closed: it has ended
             break
     os.close(ours)
-    return said.decode(), process.wait(timeout=30)
+    return said.decode(), process.wait(timeout=120)

@@ -37,6 +37,7 @@ def site(four: Lab, tmp_path: Path) -> Iterator[Site]:
     made.app("web", replicas=4)
     made.k4t("apply", "--yes")
     yield made
+    made.end()
     for host in four.nodes:
         wipe_node(host)
 

@@ -41,6 +41,7 @@ def site(three: Lab, tmp_path: Path) -> Iterator[Site]:
     for host in three.nodes:
         made.node(host)
     yield made
+    made.end()
     for host in three.nodes:
         if names := host.docker(["ps", "-aq"]).stdout.split():
             host.docker(["rm", "-f", *names])

@@ -41,6 +41,7 @@ def lab() -> Iterator[Lab]:
 def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
     made = Site(lab, tmp_path)
     yield made
+    made.end()
     pair.clear(lab)
 
 

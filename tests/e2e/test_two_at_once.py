@@ -28,7 +28,7 @@ def busy(site: Site, lab: Lab) -> subprocess.Popen[str]:
     """A run that holds the lock: it waits for a replica that takes a minute to listen."""
     site.app("slow", replicas=1, more=SLOW)
     process = site.start("apply", "--yes")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not any(containers(host, all=False) for host in lab.nodes):
         assert time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
@@ -66,7 +66,7 @@ def test_a_killed_master_frees_the_lock_and_the_next_run_goes_on(
     other.app("slow", replicas=1)
     started = time.monotonic()
     while other.k4t("apply", "--yes", status=None).returncode == 75:
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 90  # a busy machine takes its time for each try
         time.sleep(0.5)
     assert other.json("status")["lock"] is None
     names = [name for host in lab.nodes for name in containers(host)]
@@ -85,7 +85,7 @@ def test_a_stopped_master_loses_the_lock_and_can_change_nothing_when_it_wakes(
         other.app("web", replicas=1, port=8090)
         started = time.monotonic()
         while other.k4t("apply", "web", "--yes", status=None).returncode == 75:
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 90
             time.sleep(0.5)
         before = {host.name: containers(host) for host in lab.nodes}
         busy.send_signal(signal.SIGCONT)

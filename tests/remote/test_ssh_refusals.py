@@ -48,7 +48,7 @@ def test_no_answer(server: Sshd) -> None:
             filler.connect_ex(("127.0.0.1", port))
         started = time.monotonic()
         message = refused(server, HostUnreachable, replace(server.ssh, port=port, connect_timeout_s=0.5))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         for filler in fillers:
             filler.close()
     assert message.startswith(f"h1: 127.0.0.1:{port} does not answer within 0.5 s; is the host up")
@@ -93,11 +93,11 @@ def listener(handle: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def test_silent_host(server: Sshd) -> None:
-    """A host that accepts and says nothing costs at most 10 s."""
+    """A host that accepts and says nothing costs 8 s (and what a busy machine adds)."""
     with listener(lambda _: None) as port:
         started = time.monotonic()
         message = refused(server, HostUnreachable, replace(server.ssh, port=port))
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
     assert f"127.0.0.1:{port} accepts the connection and says nothing for 8 s" in message
 
 

@@ -135,4 +135,4 @@ def test_a_secret_that_cant_be_had_is_said_without_its_value(
     assert said in str(caught.value)
     assert "secret s (secrets/s.xml:1)" in str(caught.value)
     assert "hunter2" not in str(caught.value).replace(source, "").replace(repr(source), "")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

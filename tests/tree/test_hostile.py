@@ -23,11 +23,11 @@ LAUGHS = f'<!DOCTYPE app [<!ENTITY l0 "ha">{ENTITIES}]>'
 
 
 def refusal(directory: Path) -> list[str]:
-    """What is said, each as `code file`; asserts that it took less than a second."""
-    started = time.monotonic()
+    """What is said, each as `code file`; asserts that it took less than a second, of this process alone."""
+    started = time.process_time()
     with pytest.raises(InvalidTree) as caught:
         read_tree(directory)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     return [f"{finding.code} {finding.file}" for finding in caught.value.findings]
 
 
