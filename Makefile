@@ -28,9 +28,10 @@ demo: $(VENV)/installed
 demo-down: $(VENV)/installed
 	@$(BIN)/python -m tests.lab.demo down
 
+# Three at a time, also on two cores: most of the time is waiting, for health, TTLs and hosts that were cut off.
 .PHONY: test check
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -127,7 +127,7 @@ def containers(host: Host, all: bool = True) -> list[str]:
     return sorted(host.docker([*words, "--format", "{{.Names}}"]).stdout.split())
 
 
-def fetch(url: str, host: str = "", timeout_s: float = 5) -> tuple[int, str]:
+def fetch(url: str, host: str = "", timeout_s: float = 20) -> tuple[int, str]:
     """One GET: status and body."""
     request = urllib.request.Request(url, headers={"Host": host} if host else {})  # noqa: S310 - http alone
     try:
