@@ -40,6 +40,8 @@ def confirmation(tree: Tree, console: Console, live: Progress, *, yes: bool) -> 
     def confirm(plan: Plan) -> None:
         if console.output == "table":
             console.result(text.lines(plan, console, tree.cluster.name))
+        if plan.unsafe:  # refused, whatever the answer would be
+            return
         if not yes:
             console.ask("Do it?", option="--yes")
         live.begin(plan)
