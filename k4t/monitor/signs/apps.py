@@ -4,14 +4,13 @@ once, by the first of these that holds. Pure."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from k4t.model.app import App
 from k4t.model.state import Container
 from k4t.model.value import value
 from k4t.monitor.facts import Subject
 from k4t.monitor.signs.sign import CRITICAL, WARNING, Sign, View, listed
-from k4t.registrar.document import Endpoint
 
 START_S = 30.0
 REMEDIES = {
@@ -35,18 +34,19 @@ class Trouble:
 
 
 def signs(view: View) -> Iterator[Sign]:
-    names = sorted({*view.facts.desired, *_published(view)})
-    for name in names:
+    """Apps that only documents know count where there is no tree to say what should be."""
+    known = set() if view.tree.apps else {*view.published, *view.by_app}
+    for name in sorted({*view.facts.desired, *known}):
         yield from _app(view, name)
     yield from _held(view)
 
 
 def _app(view: View, name: str) -> Iterator[Sign]:
     app = view.tree.apps.get(name)
-    containers = [one for one in view.facts.containers if one.app == name and not view.given_up(one.node)]
+    containers = [one for one in view.by_app.get(name, ()) if not view.given_up(one.node)]
     wanted = view.facts.desired.get(name)
     if wanted is None:
-        wanted = tuple(sorted({one.replica for one in containers} | _replicas(view, name)))
+        wanted = tuple(sorted({one.replica for one in (*containers, *view.published.get(name, ()))}))
     elif not wanted:
         return
     if view.running:
@@ -80,7 +80,7 @@ def _told(view: View, name: str, troubles: list[Trouble], well: int, wanted: int
 def _trouble(view: View, app: App | None, containers: list[Container], name: str, replica: str) -> Trouble | None:
     """None: it is well. One without a name (`what` "") is not known, or told elsewhere."""
     if not containers:
-        nodes = {end.node for end in _endpoints(view, name) if end.replica == replica}
+        nodes = {end.node for end in view.published.get(name, ()) if end.replica == replica}
         if not view.away and (name in view.facts.desired or nodes <= view.facts.nodes.keys()):
             return Trouble("container-missing", replica, f"replica {replica} has no container")
         return Trouble("", replica, "")
@@ -145,26 +145,3 @@ def _held(view: View) -> Iterator[Sign]:
             at = f" at serial {head.held_at[name]}" if head and name in head.held_at else ""
             sentence = f"held: spec {spec[:11]} did not get healthy{at}, and is not tried again"
             yield Sign(Subject("app", name), "held", WARNING, sentence, f"mend it, or k4t apply {name} --retry")
-
-
-# --- what is published -----------------------------------------------------------------------------------------------
-
-
-def _published(view: View) -> set[str]:
-    """Apps that only documents know, where there is no tree to say what should be."""
-    if view.tree.apps:
-        return set()
-    return {end.app for end in _all_endpoints(view).values()} | {one.app for one in view.facts.containers}
-
-
-def _replicas(view: View, name: str) -> set[str]:
-    return {end.replica for end in _endpoints(view, name)}
-
-
-def _endpoints(view: View, name: str) -> list[Endpoint]:
-    return [end for end in _all_endpoints(view).values() if end.app == name]
-
-
-def _all_endpoints(view: View) -> Mapping[tuple[str, int], Endpoint]:
-    members = (*view.facts.gateways.values(), *view.facts.dns.values())
-    return {(end.container, end.port): end for one in members if one.document for end in one.document.endpoints}

@@ -195,6 +195,8 @@ def _docker(view: View, node: Docker) -> Iterator[Sign]:
 
 def _strangers(view: View, node: Docker) -> Iterator[Sign]:
     """Containers of nobody's that hold a name, or a port, of ours."""
+    if not node.state.strangers:
+        return
     prefix = f"{view.facts.cluster}."
     names = {f"{prefix}{app}." for app in view.tree.apps}
     wanted = _missing_ports(view, node.state.name)
@@ -217,7 +219,7 @@ def _strangers(view: View, node: Docker) -> Iterator[Sign]:
 
 def _missing_ports(view: View, node: str) -> dict[int, str]:
     """Fixed ports of apps that have no container there."""
-    here = {one.app for one in view.facts.containers if one.node == node}
+    here = {one.app for one in view.facts.nodes[node].state.containers}
     return {
         number: app.name
         for app in view.tree.apps.values()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from k4t.master.planning.lag import ahead, lag
 from k4t.model.participant import Kind
-from k4t.model.state import ParticipantState
+from k4t.model.state import Container, ParticipantState
 from k4t.monitor.facts import Subject
 from k4t.monitor.signs.sign import CRITICAL, WARNING, Sign, View, listed
 
@@ -90,9 +90,9 @@ def _against_tree(view: View, state: ParticipantState) -> str:
 
 def _own_differences(view: View, state: ParticipantState) -> tuple[str, ...]:
     """But for what it says of endpoints whose replica, or node, is told by itself."""
-    dead = {
-        f"{one.address}:{port.number}" for one in view.facts.containers if _dead(view, one.id) for port in one.ports
-    }
+    if not state.differences:
+        return ()
+    dead = {f"{one.address}:{port.number}" for one in view.by_id.values() if _dead(view, one) for port in one.ports}
     dead |= {
         f"{end.ip}:{end.port}"
         for end in (state.document.endpoints if state.document else ())
@@ -101,14 +101,13 @@ def _own_differences(view: View, state: ParticipantState) -> tuple[str, ...]:
     return tuple(words for words in state.differences if not any(place in words for place in dead))
 
 
-def _dead(view: View, container: str) -> bool:
-    one = next((one for one in view.facts.containers if one.id == container), None)
-    answer = view.facts.probed.get(container)
-    return one is None or not one.running or one.health == "unhealthy" or bool(answer and answer.problem)
+def _dead(view: View, one: Container) -> bool:
+    answer = view.facts.probed.get(one.id)
+    return not one.running or one.health == "unhealthy" or bool(answer and answer.problem)
 
 
 def _exists(view: View, container: str, node: str) -> bool:
-    return node not in view.facts.nodes or any(one.id == container for one in view.facts.containers)
+    return node not in view.facts.nodes or container in view.by_id
 
 
 def _withdrawn(view: View, subject: Subject, state: ParticipantState) -> Iterator[Sign]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from k4t.model.monitor import Threshold
 from k4t.model.spec import Tree
+from k4t.model.state import Container
 from k4t.model.value import value
 from k4t.monitor.facts import Facts, Host, Subject
+from k4t.registrar.document import Endpoint
 
 OK, UNKNOWN, WARNING, CRITICAL = 0, 1, 2, 3
 NAMED = 4
@@ -90,7 +92,7 @@ class View:
         things |= {f"backup/{one.name}" for one in self.facts.targets if one.host in self.failed}
         if self.facts.off is not None and self.facts.off.genuine:
             things |= {f"backup/{one.name}" for one in self.facts.targets}
-        apps = {*self.facts.desired, *(one.app for one in self.facts.containers)}
+        apps = {*self.facts.desired, *self.by_app}
         if self.running:
             things |= {f"app/{name}" for name in apps}
             members = (*self.facts.gateways.values(), *self.facts.dns.values())
@@ -98,6 +100,27 @@ class View:
         if self.away:
             things |= {f"app/{name}:container-missing" for name in apps}
         return frozenset(things)
+
+    @cached_property
+    def by_app(self) -> Mapping[str, list[Container]]:
+        found: dict[str, list[Container]] = {}
+        for one in self.facts.containers:
+            found.setdefault(one.app, []).append(one)
+        return found
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Container]:
+        return {one.id: one for one in self.facts.containers}
+
+    @cached_property
+    def published(self) -> Mapping[str, list[Endpoint]]:
+        """By app: what any gateway or DNS server sends to, each once."""
+        members = (*self.facts.gateways.values(), *self.facts.dns.values())
+        ends = {(end.container, end.port): end for one in members if one.document for end in one.document.endpoints}
+        found: dict[str, list[Endpoint]] = {}
+        for end in ends.values():
+            found.setdefault(end.app, []).append(end)
+        return found
 
     def given_up(self, node: str) -> bool:
         return node in self.tree.nodes and self.tree.nodes[node].availability == "dead"
