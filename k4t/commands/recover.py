@@ -48,6 +48,8 @@ def recover(
     given: Globals = ctx.obj
     if key and not Path(key).expanduser().is_file():
         raise Usage(f"--key {key}: no such file", "name the private key's file")
+    if identity is not None and not identity.is_file():
+        raise Usage(f"--identity {identity}: no such file", "name the one that opens the copies")
     found = read_kit(kit)
     for sentence in found.damaged:
         given.console.note(sentence, "yellow")

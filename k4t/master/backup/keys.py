@@ -249,6 +249,8 @@ def recovery_identity(cluster_id: str, kit: HoldsIdentity | None = None, identit
     the operator's own (K4T_IDENTITY). Raises NoIdentity with the remedy, K4tError when others may read it, ValueError
     for a kit's that is none."""
     if identity is not None:
+        if not identity.exists():
+            raise Usage(f"--identity {identity}: no such file", "name the one that opens the copies")
         return age.read_identities(identity)
     found = [age.parse_identity(kit.identity)] if kit is not None and kit.identity else []
     path = keys_directory(cluster_id) / IDENTITY
