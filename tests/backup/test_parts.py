@@ -287,6 +287,49 @@ def test_an_unchanged_large_file_is_neither_read_nor_sent_again(world: World, mo
     assert [one.result for one in world.backup().results] == ["copied", "copied"]
 
 
+class Counted(Folder):
+    """What is fetched from it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.fetched: list[str] = []
+
+    def part(self, name: str) -> bytes:
+        self.fetched.append(name)
+        return super().part(name)
+
+
+def test_verifying_many_copies_fetches_a_part_once(world: World) -> None:
+    """Not once a copy; with an identity and without, and where the sums are computed here too."""
+    for number in range(3):
+        world.edit(f"web:{number}")
+        world.backup()
+    source = Counted(world.disk("n1"))
+    shelf = shelves([Place("n1", lambda: source)], trust(world))
+    for read_data, identities in ((True, lambda: recovery_identity(Cluster().id)), (True, None), (False, None)):
+        source.fetched.clear()
+        found = verify(shelf, trust(world), {}, read_data=read_data, identities=identities)
+        assert [one.problem for one in found.candidates] == ["", "", ""]
+        assert found.opened == (3 if identities else 0)
+        assert len(source.fetched) == 1
+
+
+def test_one_app_is_put_back_without_the_large_files_of_others(world: World) -> None:
+    """They are neither fetched nor needed: its own are."""
+    (world.db / "apps/other").mkdir()
+    (world.db / "apps/other/app.xml").write_text("<app><image>other:1</image></app>")
+    (world.db / "apps/other/data.tar").write_bytes(image(2000, 5))
+    world.backup()
+    source = Counted(world.disk("n1"))
+    shelf = shelves([Place("n1", lambda: source)], trust(world))[0]
+    identities = recovery_identity(Cluster().id)
+    for under, held in (("apps/web/", [IMAGE]), ("apps/other/", ["apps/other/data.tar"]), ("apps/none/", [])):
+        source.fetched.clear()
+        archive = opened(source, shelf.candidates[0], trust(world), lambda: identities, under=under)
+        assert [path for path in unpack.listed(archive) if path.endswith(".tar")] == held
+        assert len(source.fetched) == len(held)
+
+
 @pytest.mark.parametrize("damage", [
     lambda path: path.unlink(), lambda path: os.utime(path, (1, path.write_bytes(b"x" + path.read_bytes()[1:]) * 0)),
     lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.rename(path.with_name("0" * 64)),

@@ -178,9 +178,10 @@ def with_index(archive: bytes, index: Mapping[str, Part]) -> bytes:
     return unpack.header(INDEX, 0o600, len(text)) + unpack.padded(text) + archive
 
 
-def whole(archive: bytes, fetch: Callable[[str], bytes] | None, most_bytes: int) -> bytes:
-    """The archive with the large files in it, as if there were no parts. Raises BadCopy for what doesn't fit together,
-    and what `fetch` (by a part's name) raises."""
+def whole(archive: bytes, fetch: Callable[[str], bytes] | None, most_bytes: int, under: str = "") -> bytes:
+    """The archive with the large files in it, as if there were no parts; only those whose path begins with `under` are
+    fetched, others are left out. Raises BadCopy for what doesn't fit together, and what `fetch` (by a part's name)
+    raises."""
     if not archive.startswith(INDEX.encode() + b"\0"):
         return archive
     entries = unpack.listed(archive)
@@ -193,7 +194,7 @@ def whole(archive: bytes, fetch: Callable[[str], bytes] | None, most_bytes: int)
         raise BadCopy("its large files are kept in parts beside it, and those are not here", "take parts/ too")
     by_path: dict[str, unpack.Entry | Large] = {
         **{path: entry for path, entry in entries.items() if path not in (LIST, INDEX)},
-        **{one.path: one for one in large},
+        **{one.path: one for one in large if one.path.startswith(under)},
     }
     out = io.BytesIO()
     for path in sorted(by_path):

@@ -21,6 +21,7 @@ from k4t.master.backup.compare import File, Files
 from k4t.master.backup.envelope import LINE_MAX_BYTES
 from k4t.master.backup.judge import Trust, remembered
 from k4t.master.backup.keys import Keys
+from k4t.master.backup.parts import split_line
 from k4t.master.backup.target import ALL, MAX_COPY_BYTES, Header, Target
 from k4t.master.backup.target_scripts import LACKS, PARTS
 from k4t.master.fleet import Fleet, at_once
@@ -82,7 +83,18 @@ class Folder:
         return [self._header(name) for name in names], confirmed
 
     def sums(self, names: Iterable[str]) -> Mapping[str, str]:
-        return {name: hashlib.sha256(self.fetch(name).partition(b"\n")[2]).hexdigest() for name in names}
+        looked_at: dict[str, str] = {}
+        return {name: self._sum(name, looked_at) for name in names}
+
+    def _sum(self, name: str, looked_at: dict[str, str]) -> str:
+        payload = self.fetch(name).partition(b"\n")[2]
+        with suppress(BadCopy):
+            for part in split_line(memoryview(payload))[0]:
+                if part.name not in looked_at:
+                    looked_at[part.name] = _part(self, part.name)
+                if looked_at[part.name]:
+                    return LACKS
+        return hashlib.sha256(payload).hexdigest()
 
     def fetch(self, name: str, size_bytes: int = MAX_COPY_BYTES) -> bytes:
         return self._read(name, size_bytes + 1)[0]
@@ -279,8 +291,9 @@ def _checked(shelf: Shelf, trust: Trust, *, read_data: bool, identities: list[An
     problems: dict[str, str] = {}
     opened = 0
     if read_data:
+        looked_at: dict[str, str] = {}
         for one in good:
-            problem, was_opened = _read(source, one, trust, identities)
+            problem, was_opened = _read(source, one, trust, identities, looked_at)
             problems[one.name] = problem
             opened += was_opened
     elif good:
@@ -294,43 +307,52 @@ def _checked(shelf: Shelf, trust: Trust, *, read_data: bool, identities: list[An
     return found, opened
 
 
-def _read(source: Source, one: Candidate, trust: Trust, identities: list[Any]) -> tuple[str, bool]:
-    """What is wrong with it, and whether it was opened."""
+def _read(
+    source: Source, one: Candidate, trust: Trust, identities: list[Any], looked_at: dict[str, str]
+) -> tuple[str, bool]:
+    """What is wrong with it, and whether it was opened. `looked_at`: parts of large files, by name what is wrong with
+    them: many copies have the same, and each is fetched once."""
     try:
         data = source.fetch(one.name, one.size_bytes)
-        found, archive = snapshot.contents(
-            data, cluster=trust.cluster, cluster_key=trust.key, identities=identities, part=source.part
-        )
+        found = snapshot.check(data, cluster=trust.cluster, cluster_key=trust.key)
         if found != one.manifest:
             return "another copy came than the one whose header was shown", False
-        unpack.listed(archive)
-    except NoIdentity:
-        return _parts(source, one, data), False
+        needed = snapshot.parts_of(data, found)
+        try:
+            _, archive, _ = snapshot.core(data, cluster=trust.cluster, cluster_key=trust.key, identities=identities)
+            unpack.listed(archive)
+            was_opened = True
+        except NoIdentity:
+            was_opened = False
     except K4tError as error:
         return error.message, False
-    return "", True
+    for part in needed:
+        if part.name not in looked_at:
+            looked_at[part.name] = _part(source, part.name)
+    return next((problem for part in needed if (problem := looked_at[part.name])), ""), was_opened
 
 
-def _parts(source: Source, one: Candidate, data: bytes) -> str:
-    """What is wrong with its parts, as far as that shows without an identity."""
+def _part(source: Source, name: str) -> str:
+    """What is wrong with it. Its name is signed, and tells its bytes."""
     try:
-        for part in snapshot.parts_of(data, one.manifest) if one.manifest else ():
-            if hashlib.sha256(source.part(part.name)).hexdigest() != part.name:
-                return "a part of a large file that it needs is damaged"
+        right = hashlib.sha256(source.part(name)).hexdigest() == name
     except K4tError as error:
         return error.message
-    return ""
+    return "" if right else "a part of a large file that it needs is damaged"
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
-def opened(source: Source, one: Candidate, trust: Trust, identities: Callable[[], list[Any]]) -> bytes:
-    """The archive of a copy. Raises BadCopy with the reason, NoIdentity, and what fetching raises."""
+def opened(
+    source: Source, one: Candidate, trust: Trust, identities: Callable[[], list[Any]], *, under: str = ""
+) -> bytes:
+    """The archive of a copy; large files whose path does not begin with `under` are left out. Raises BadCopy with the
+    reason, NoIdentity, and what fetching raises."""
     data = source.fetch(one.name, one.size_bytes)
     keys = identities() if one.manifest is None or one.manifest.encrypted else []
     found, archive = snapshot.contents(
-        data, cluster=trust.cluster, cluster_key=trust.key, identities=keys, part=source.part
+        data, cluster=trust.cluster, cluster_key=trust.key, identities=keys, part=source.part, under=under
     )
     if found != one.manifest:
         raise BadCopy("another copy came than the one whose header was shown")

@@ -102,7 +102,7 @@ def take(found: Sequence[Shelf], live: Live, wanted: Wanted, trust: Trust, ident
         if isinstance(choice, Refusal) and one is None:
             raise refused(choice, wanted)
         try:
-            archive = _opened(sources, one, trust, identities)
+            archive = _opened(sources, one, trust, identities, under=f"apps/{wanted.app}/" if wanted.app else "")
         except (BadCopy, Unreachable, StepError) as error:
             if wanted.source and not isinstance(error, BadCopy) and not isinstance(choice, Refusal):
                 raise
@@ -128,11 +128,16 @@ def _taken(choice: Choice, archive: bytes, found: Sequence[Shelf]) -> Taken:
 
 
 def _opened(
-    sources: Mapping[str, reading.Source | None], one: Candidate | None, trust: Trust, identities: Identities
+    sources: Mapping[str, reading.Source | None],
+    one: Candidate | None,
+    trust: Trust,
+    identities: Identities,
+    *,
+    under: str,
 ) -> bytes:
     source = sources[one.target] if one else None
     assert one is not None and source is not None  # noqa: S101, PT018 - candidates come from sources
-    return reading.opened(source, one, trust, identities)
+    return reading.opened(source, one, trust, identities, under=under)
 
 
 def _marked(candidates: Sequence[Candidate], bad: Candidate | None, problem: str) -> list[Candidate]:

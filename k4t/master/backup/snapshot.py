@@ -184,11 +184,20 @@ def check(header: bytes, *, cluster: str, cluster_key: str) -> Manifest:
 
 def contents(
     data: bytes, *, cluster: str, cluster_key: str, identities: Sequence[Any],
-    part: Callable[[str], bytes] | None = None,
+    part: Callable[[str], bytes] | None = None, under: str = "",
 ) -> tuple[Manifest, bytes]:  # fmt: skip
-    """The manifest and the archive, for `unpack`. `part`: gives the part of a large file by its name.
+    """The manifest and the archive, for `unpack`. `part`: gives the part of a large file by its name. `under`: large
+    files elsewhere are left out of it.
 
     Raises BadCopy with the reason, NoIdentity when none of these opens it, and what `part` raises."""
+    manifest, archive, _ = core(data, cluster=cluster, cluster_key=cluster_key, identities=identities)
+    return manifest, whole(archive, part, ARCHIVE_MAX_BYTES, under)
+
+
+def core(
+    data: bytes, *, cluster: str, cluster_key: str, identities: Sequence[Any]
+) -> tuple[Manifest, bytes, tuple[Part, ...]]:
+    """The archive without large files, and the parts that hold those. Raises as `contents`."""
     manifest = check(data[: envelope.LINE_MAX_BYTES + 1], cluster=cluster, cluster_key=cluster_key)
     payload = memoryview(data)[data.index(b"\n") + 1 :]
     if len(payload) != manifest.size_bytes:
@@ -197,8 +206,8 @@ def contents(
         )
     if hashlib.sha256(payload).hexdigest() != manifest.sha256:
         raise BadCopy("its contents are not those that were signed (sha256)")
-    _, packed = split_line(payload)
-    return manifest, whole(_archive(packed, manifest, identities), part, ARCHIVE_MAX_BYTES)
+    needed, packed = split_line(payload)
+    return manifest, _archive(packed, manifest, identities), needed
 
 
 def parts_of(data: bytes, manifest: Manifest) -> tuple[Part, ...]:
