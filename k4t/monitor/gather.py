@@ -32,6 +32,7 @@ from k4t.node.docker import Engine
 from k4t.node.joblist import runs
 from k4t.node.listing import sort_out
 from k4t.node.observe import begin_listing, unreachable
+from k4t.remote.transport import Transport
 
 AT_ONCE = 256
 CONNECT_S = 10.0
@@ -271,18 +272,20 @@ def _doubted(fleet: Fleet, listed: Sequence[Machine], hosts: dict[str, Host]) ->
         if one.host and (failure := hosts[one.subject.key].failure) and failure.kind in ("silent", "no-route")
     }
 
-    def reached(host: fleets.Host) -> str:
-        for transport in connected:
-            with suppress(K4tError):
-                transport.connect_tcp(host.ssh.host or host.address, host.ssh.port or 22, VANTAGE_S).close()
-                return transport.host
-        return ""
-
-    asked = begun(reached, silent.values(), most=AT_ONCE)
-    wait(asked, timeout=VANTAGES * VANTAGE_S + 1.0)
-    for key, future in zip(silent, asked, strict=True):
-        host, seen_from = hosts[key], _result(future)
-        if seen_from and host.failure is not None:
-            failure = dataclasses.replace(host.failure, reached_from=seen_from)
-            hosts[key] = dataclasses.replace(host, failure=failure)
+    pairs = [(key, host, transport) for key, host in silent.items() for transport in connected]
+    asked = begun(_reached, [(host, transport) for _, host, transport in pairs], most=AT_ONCE)
+    wait(asked, timeout=VANTAGE_S + 1.0)
+    for (key, _, transport), future in zip(pairs, asked, strict=True):
+        host, failure = hosts[key], hosts[key].failure
+        if _result(future) and failure is not None:
+            hosts[key] = dataclasses.replace(host, failure=dataclasses.replace(failure, reached_from=transport.host))
     return hosts
+
+
+def _reached(way: tuple[fleets.Host, Transport]) -> bool:
+    host, transport = way
+    try:
+        transport.connect_tcp(host.ssh.host or host.address, host.ssh.port or 22, VANTAGE_S).close()
+    except K4tError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from k4t.model.state import ParticipantState
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Disk, Docker, Facts, Host
 from k4t.monitor.judge import Finding
+from k4t.monitor.tally import tallies
 from k4t.render.console import Console, age, plural
 
 COLORS = {"critical": "red", "warning": "yellow", "unknown": "cyan", "ok": "dim"}
@@ -64,7 +65,7 @@ def summary(looked: Looked, console: Console) -> str:
     ]
     state = ", ".join(counts) or console.style("all is well", "green")
     answered = sum(1 for host in facts.hosts.values() if host.reading is not None)
-    seen = [f"{answered} of {plural(len(facts.hosts), 'host')}", plural(len(_apps(facts)), "app")]
+    seen = [f"{answered} of {plural(len(facts.hosts), 'host')}", plural(len(tallies(facts)), "app")]
     seen += [plural(len(facts.gateways), "gateway")] if facts.gateways else []
     seen += [plural(len(facts.dns), "DNS server")] if facts.dns else []
     return f"{facts.cluster}: {state}; {', '.join(seen)} in {facts.took_s:.1f} s"
@@ -87,7 +88,13 @@ def as_json(looked: Looked) -> dict[str, Any]:
         "findings": [_finding(one) for one in looked.judgement.findings],
         "hosts": [_host(host) for host in facts.hosts.values()],
         "nodes": [_node(node, facts) for node in facts.nodes.values()],
-        "apps": _apps(facts),
+        "apps": [
+            {
+                "name": one.app, "desired": one.desired, "running": one.running, "healthy": one.healthy,
+                "published": one.published, "reached": one.reached,
+            }
+            for one in tallies(facts)
+        ],
         "gateways": [_member(one, facts) for one in facts.gateways.values()],
         "dns": [_member(one, facts) for one in facts.dns.values()],
         "backups": [
@@ -185,32 +192,6 @@ def _node(node: Docker, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _apps(facts: Facts) -> list[dict[str, Any]]:
-    names = sorted({*facts.desired, *(one.app for one in facts.containers)})
-    return [_app(name, facts) for name in names]
-
-
-def _app(name: str, facts: Facts) -> dict[str, Any]:
-    containers = [one for one in facts.containers if one.app == name]
-    well = [one for one in containers if one.running and _answers(one.id, facts)]
-    members = (*facts.gateways.values(), *facts.dns.values())
-    published = {end.container for one in members if one.document for end in one.document.endpoints if end.app == name}
-    reached = {id: answer.problem for (id, _), answer in facts.reached.items()}
-    return {
-        "name": name,
-        "desired": len(facts.desired[name]) if name in facts.desired else None,
-        "running": sum(one.running for one in containers),
-        "healthy": len(well),
-        "published": len(published),
-        "reached": sum(1 for one in published if reached.get(one) == ""),
-    }
-
-
-def _answers(container: str, facts: Facts) -> bool:
-    answer = facts.probed.get(container)
-    return answer is not None and answer.problem == ""
-
-
 def _member(one: ParticipantState, facts: Facts) -> dict[str, Any]:
     certificates = one.document.certificates if one.document else ()
     return {
@@ -242,7 +223,7 @@ def nagios(looked: Looked) -> tuple[str, int]:
     raised = [one for one in looked.judgement.findings if one.confirmed and one.level != "ok"]
     named = [f"{one.subject} {one.what}: {one.sentence}" for one in raised[:NAGIOS_NAMED]]
     more = f" and {len(raised) - NAGIOS_NAMED} more" if len(raised) > NAGIOS_NAMED else ""
-    said = "; ".join(named) + more if named else f"{len(looked.facts.hosts)} hosts, {len(_apps(looked.facts))} apps"
+    said = "; ".join(named) + more if named else f"{len(looked.facts.hosts)} hosts, {len(tallies(looked.facts))} apps"
     text = f"K4T {level.upper()} - {looked.facts.cluster}: {said}".replace("|", "/").replace("\n", " ")
     return f"{text[:1000]} | {' '.join(_figures(looked))}", NAGIOS[level]
 
@@ -251,9 +232,9 @@ def _figures(looked: Looked) -> Iterator[str]:
     facts, monitor = looked.facts, looked.tree.monitor
     hosts = [host for host in facts.hosts.values() if host.reading is not None]
     yield f"hosts={len(hosts)};;;0;{len(facts.hosts)}"
-    apps = _apps(facts)
-    yield f"desired={sum(one['desired'] or 0 for one in apps)};;;0"
-    yield f"healthy={sum(one['healthy'] for one in apps)};;;0"
+    apps = tallies(facts)
+    yield f"desired={sum(one.desired or 0 for one in apps)};;;0"
+    yield f"healthy={sum(one.healthy for one in apps)};;;0"
     worst: Mapping[str, list[float]] = {
         "disk": [one.percent for host in hosts if host.reading for one in host.reading.disks.values()],
         "memory": [host.reading.memory.percent for host in hosts if host.reading and host.reading.memory],

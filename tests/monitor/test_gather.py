@@ -190,7 +190,7 @@ def test_a_host_that_another_one_reaches_is_not_off(engine: str) -> None:
 
         looked = look(fleet(3, connect))
     assert told(looked) == {"node n1: network"}
-    assert "n0 reaches it" in looked.judgement.findings[0].sentence
+    assert " reaches it" in looked.judgement.findings[0].sentence
 
 
 def test_when_nothing_comes_from_anywhere_it_is_us() -> None:
