@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -371,6 +373,42 @@ def test_a_directory_that_can_not_be_made_is_named(machine: Machine, monkeypatch
 
 def nobody(_: Path) -> Path:
     raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is mounted")
+def test_a_full_disk_is_named(machine: Machine) -> None:
+    """Nothing half-written is left, and the tree gets no recovery.xml whose identity could not be kept."""
+    machine.config.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(machine.config)], check=True)
+    try:
+        full = machine.config / "full"
+        with contextlib.suppress(OSError):
+            full.write_bytes(bytes(1 << 20))
+        with pytest.raises(K4tError, match="No space left on device"):
+            machine.ensure()
+        assert not (machine.db / "recovery.xml").exists()
+        assert [path.name for path in machine.keys.iterdir()] == [".lock"]
+        full.unlink()
+        found, _ = machine.ensure()
+        assert works(found, found.recovery.key)
+    finally:
+        subprocess.run(["umount", str(machine.config)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a read-only tree is mounted")
+def test_a_tree_that_can_not_be_written_is_named(machine: Machine) -> None:
+    """With its path; the identity that was made is taken up when it can be."""
+    db = str(machine.db)
+    subprocess.run(["mount", "--bind", "-o", "ro", db, db], check=True)
+    try:
+        with pytest.raises(K4tError, match=f"can't write {db}/recovery.xml: Read-only file system"):
+            machine.ensure()
+    finally:
+        subprocess.run(["umount", db], check=True)
+    identity = (machine.keys / "recovery-identity").read_text()
+    found, _ = machine.ensure()
+    assert works(found, found.recovery.key)
+    assert (machine.keys / "recovery-identity").read_text() == identity
 
 
 def test_where_keys_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import BadCopy
-from k4t.master.backup import compress, snapshot, unpack
+from k4t.master.backup import compress, pack, snapshot, unpack
 from k4t.model.snapshot import Lineage, Manifest
 from k4t.tree import age, signing
 from tests.backup.trees import AT, Cluster, make, opened, packed, remembering, signed, working_copy
@@ -27,6 +27,9 @@ MANIFEST = Manifest(
     cluster="k7f3q2m9", generation=2, lineage="0123456789abcdef", serial=41, sequence=7, time=AT,
     tree="11" * 32, previous="22" * 32, sha256="33" * 32, size_bytes=44, encrypted=True, archive_bytes=55,
 )  # fmt: skip
+
+LARGE = b"k4t\n" * (450 << 10)
+"""A little less than 2 MiB."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,30 @@ def test_a_copy_of_an_earlier_k4t_is_read(name: str) -> None:
         else:
             path.write_bytes(made.data)
     assert opened(FIXED, path.read_bytes()) == archive
+
+
+def test_a_copy_with_large_files_of_an_earlier_k4t_is_read(tmp_path: Path) -> None:
+    """With its parts beside it, under the names that they were given then."""
+    remembering(tmp_path)
+    (tmp_path / "apps/web/image.tar").write_bytes(LARGE)
+    path, beside = GOLDEN / "large.snapshot", GOLDEN / "parts"
+    if os.environ.get("K4T_WRITE_CASES"):
+        picture = pack.picture(tmp_path)
+        made = make(FIXED, picture.archive, large=picture.large)
+        path.write_bytes(made.data)
+        beside.mkdir(exist_ok=True)
+        for old in beside.iterdir():
+            old.unlink()
+        for one in made.parts:
+            (beside / one.name).write_bytes(made.part(one.name))
+    _, archive = snapshot.contents(
+        path.read_bytes(), cluster=FIXED.id, cluster_key=FIXED.key, identities=FIXED.identities,
+        part=lambda name: (beside / name).read_bytes(),
+    )  # fmt: skip
+    assert unpack.member(archive, "apps/web/image.tar") == LARGE
+    without = {name: unpack.member(archive, name) for name in unpack.listed(archive) if name != "apps/web/image.tar"}
+    pinned = (GOLDEN / "archive.tar").read_bytes()
+    assert without == {name: unpack.member(pinned, name) for name in unpack.listed(pinned)}
 
 
 # --- what it says --------------------------------------------------------------------------------------------------

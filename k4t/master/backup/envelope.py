@@ -114,13 +114,11 @@ def read_certificate(text: str, certified: str, cluster: str, cluster_key: str) 
 
 
 def _content(kind: Kind, data: bytes) -> dict[str, Any]:
-    line, end, _ = data[: LINE_MAX_BYTES + 1].partition(b"\n")
+    line = data[: LINE_MAX_BYTES + 1].partition(b"\n")[0]
     if not data:
         raise BadCopy("it is empty")
     if len(line) + 1 > LINE_MAX_BYTES:
         raise BadCopy(f"its header has no end within {LINE_MAX_BYTES} bytes")
-    if not end and len(data) > len(line):
-        raise BadCopy("its header has no end")
     try:
         text = line.decode("ascii")
     except UnicodeDecodeError:
