@@ -36,9 +36,8 @@ LC_ALL=C; export LC_ALL; PATH=$PATH:/usr/sbin:/sbin; state=$1 id=$2; shift 2
 first() { read -r line <"$2" && echo "$1 $line"; }
 first uptime /proc/uptime; first load /proc/loadavg; first ticks /proc/stat
 echo "cpus $(nproc 2>/dev/null || grep -c ^processor /proc/cpuinfo)"
-while read -r line; do case $line in
-  MemTotal:*|MemFree:*|MemAvailable:*|Buffers:*|Cached:*|SwapTotal:*|SwapFree:*) echo "memory $line";;
-esac; done </proc/meminfo
+sed -n 's/^MemTotal:/memory &/p; s/^MemFree:/memory &/p; s/^MemAvailable:/memory &/p; s/^Buffers:/memory &/p
+  s/^Cached:/memory &/p; s/^SwapTotal:/memory &/p; s/^SwapFree:/memory &/p' /proc/meminfo
 docker= pid=
 { read -r pid </run/docker.pid || read -r pid </var/run/docker.pid; } 2>/dev/null
 [ "$pid" ] && [ -r "/proc/$pid/cmdline" ] && docker=$(tr '\0' '\n' <"/proc/$pid/cmdline" |
@@ -46,10 +45,7 @@ docker= pid=
 [ -z "$docker" ] && [ -r /etc/docker/daemon.json ] &&
   docker=$(sed -n 's/.*"data-root"[^"]*"\([^"]*\)".*/\1/p' /etc/docker/daemon.json)
 docker=${docker:-/var/lib/docker}
-found=
-for f in /proc/[0-9]*/comm; do
-  read -r name <"$f" && case " $* " in *" $name "*) found="$found $name";; esac
-done 2>/dev/null
+found=$(printf '%s\n' "$@" | grep -hxF -f - /proc/[0-9]*/comm 2>/dev/null)
 for name; do
   n=0; for one in $found; do [ "$one" = "$name" ] && n=$((n + 1)); done
   echo "process $n $name"
@@ -77,7 +73,8 @@ file off "$state/$id/off" 8192; file confirmed "$state/$id/copies/confirmed" 819
 file head "$state/$id/head" 1048000
 exit 0
 """
-"""$1 k4t's directory, $2 the cluster's id ("": any), then the names of processes. The clock comes first, so that half
+"""sh reads a file byte by byte: what is long goes through one program each, for all lines and all processes at once.
+$1 k4t's directory, $2 the cluster's id ("": any), then the names of processes. The clock comes first, so that half
 the round trip bounds how wrong it may be read."""
 
 
