@@ -13,7 +13,7 @@ from typing import Self
 from tests.load.report import Report
 
 LONGEST_S = 3600
-END_S = 30
+END_S = 120
 
 
 class Load:

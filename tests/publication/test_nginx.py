@@ -31,7 +31,7 @@ HTTP, HTTPS = 8082, 8445
 SERVERS = (8011, 8012, 8013)
 FLIPS = int(os.environ.get("K4T_FLIPS", "12"))
 ROUND = 50
-RATE_PER_S = 300
+RATE_PER_S = 300 if "K4T_FLIPS" in os.environ else 100
 
 
 class NginxDoor(Door):
