@@ -69,7 +69,7 @@ class Machine(Site):
     """A machine with k4t on it, and an SSH key that the hosts accept; nothing else."""
 
     def __init__(self, lab: Lab, directory: Path) -> None:
-        self.lab, self.directory = lab, directory
+        self.lab, self.directory, self.started = lab, directory, []
         self.db, self.home = directory / "db", directory / "home"
         (self.home / ".ssh").mkdir(parents=True, mode=0o700)
         shutil.copy(lab.key, self.home / ".ssh" / "id_ed25519")
@@ -296,6 +296,28 @@ def test_the_second_master_takes_over_and_the_first_one_is_fenced(master: Machin
     again = vault.exec(["sh", "-c", "cd /root; k4t --db db plan"], check=False)
     assert again.returncode == 4, again.stderr
     master.k4t("scale", "web", "2", "--no-apply")
+
+
+def test_a_copy_from_the_middle_of_a_publication(master: Machine, lab: Lab, tmp_path: Path) -> None:
+    """The master died between the decision and the commit, and a copy was made after that: the log in it speaks for
+    nobody, what is live counts, and the update is finished from the blank machine."""
+    take_back(master)
+    master.app(replicas=2, more='<env name="PASSWORD" secret="password"/><env name="X">3</env>'
+               '<route domain="web.k4t.lab"/>')  # fmt: skip
+    killed = master.start("apply", "--yes", extra={"K4T_FAILPOINT": "after:decide"})
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    master.k4t("backup", "--wait")
+    blank = lost(master, lab, tmp_path)
+    (blank.home / ".config" / "k4t").mkdir(parents=True)
+    shutil.copy(master.home / ".config" / "k4t" / "identity", blank.home / ".config" / "k4t" / "identity")
+    recovered(blank, "--wait")
+    assert (blank.db / ".k4t" / "redo.log").read_bytes().count(b'"kind":"begin"')
+    done = blank.k4t("apply", "--yes", "--wait")
+    print(done.stdout, done.stderr)
+    assert blank.json("plan")["changes"] == 0
+    assert not blank.json("status")["transactions"]
+    assert fetch(f"http://{lab.host('gw1').address}/", "web.k4t.lab")[0] == 200
 
 
 def test_daily_work_does_not_need_what_is_on_the_kit(master: Machine, lab: Lab, tmp_path: Path) -> None:

@@ -255,7 +255,8 @@ def _settled(one: _Settling, opening: Opening, away: tuple[str, ...]) -> Recover
         tree = read_tree(one.fresh.path)
     except InvalidTree as error:
         first, *more = error.findings
-        note = f"the tree has {1 + len(more)} errors, so no host was asked or told anything: {first}"
+        count = f"{1 + len(more)} errors" if more else "an error"
+        note = f"the tree has {count}, so no host was asked or told anything: {first}"
         return dataclasses.replace(_placed(one, None, [], away), notes=(note,))
     with opening(one.fresh.path, frozenset(one.silent)) as run, run.lock():
         heard = lineage.heads(run.fleet, one.silent)
