@@ -31,7 +31,7 @@ HOSTS = {
 }  # fmt: skip
 """What the page's addresses 10.0.0.… are in the lab."""
 DOMAINS = {MASTER: MASTER, "node1": "n1", "node2": "n2", "node3": "n3"}
-AUTHORIZED = {MASTER: ("n1", "n2", "n3", "gw1", "gw2"), MONITOR: ("gw1", "gw2", MASTER)}
+AUTHORIZED = {MASTER: ("n1", "n2", "n3", "gw1", "gw2", MONITOR), MONITOR: ("gw1", "gw2")}
 """Whose key is put where by hand, as section 1 says."""
 GOES_OFF = ("k4t apply", "k4t power off")
 NAME = "shop.example.internal"
@@ -57,7 +57,8 @@ class Machines:
             host.exec(["mkdir", "/root/k4t"])
             host.exec(["tee", "/usr/local/bin/k4t"], input=K4T.format(root=ROOT, python=sys.executable))
             host.exec(["chmod", "755", "/usr/local/bin/k4t"])
-        lab.host(MONITOR).exec(["tee", "/root/.ssh/known_hosts"], input=lab.known_hosts.read_text())
+        known = [line for line in lab.known_hosts.read_text().splitlines(keepends=True) if line.startswith(MONITOR)]
+        lab.host(MASTER).exec(["tee", "/root/.ssh/known_hosts"], input="".join(known))
 
     def play(self, number: int) -> str:
         """All blocks of a section; what they said. Raises AssertionError for a command that fails."""
@@ -158,6 +159,8 @@ def test_the_page_from_empty_hosts_to_a_node_replaced(machines: Machines, tmp_pa
     print(load.report.words())
     assert "Nothing to do" in said
     assert [len(containers(lab.host(name), all=False)) for name in ("n1", "n3")] == [1, 1]
+    known = lab.host(MONITOR).exec(["ls", "/root/k4t/db/nodes"]).stdout.split()
+    assert [name for name in known if name.endswith(".xml")] == ["node1.xml", "node3.xml"]
     noticed_at = lost_at + NOTICED_WITHIN_S
     assert not load.report.between(0, lost_at - 1).lost, load.report.first_lost()
     assert not load.report.between(noticed_at, noticed_at + 3600).lost, load.report.first_lost()
