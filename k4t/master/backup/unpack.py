@@ -216,7 +216,8 @@ def _folded(path: str) -> str:
 
 
 def unpack(archive: bytes, into: Path) -> None:
-    """Write all files into a directory of their own: made here (mode 0700), or empty. All of it is on disk at the end.
+    """Write all files into a directory of their own: made here (mode 0700), or empty. Nothing is synced: who puts it
+    into place does that, once for all of it (`swap.sync_all`).
 
     Raises BadCopy before anything is written; K4tError with the path when something can't be written, and what there
     is by then is for the caller to remove."""
@@ -250,7 +251,6 @@ def _write_all(archive: bytes, entries: Mapping[str, Entry], root: int) -> None:
                     os.fchmod(descriptor, entry.mode)
                 finally:
                     os.close(descriptor)
-    os.sync()  # one wait for all of it: a thousand apps are thousands of files
 
 
 def _write(descriptor: int, data: memoryview) -> None:
