@@ -13,6 +13,7 @@ import pytest
 from k4t.registrar import spawn
 from k4t.registrar.document import Certificate, Document, Endpoint, Epoch, Record, Route, make
 from k4t.registrar.errors import VendorRefused
+from tests.lab.processes import Process, wait_until
 from tests.registrar.hands import A, B, Door, document
 
 pytestmark = pytest.mark.unit
@@ -307,25 +308,20 @@ def test_the_check_command_comes_first(tmp_path: Path, hands: Hands) -> None:
 def test_a_command_that_hangs(tmp_path: Path, hands: Hands) -> None:
     """It is killed with all that it started; the refusal says how long that took."""
     verbs = {**hands.verbs("add", "remove"), "add": ["sh", "-c", f"sleep 987 & echo $! > {tmp_path}/pid; wait"]}
-    door = Door(tmp_path, "script", {"verbs": verbs, "timeout_s": 0.5})
+    door = Door(tmp_path, "script", {"verbs": verbs, "timeout_s": 2})
     began_s = time.monotonic()
     said = door.publish(web("10.0.0.1"))
-    assert str(said["problem"]) == "sh took longer than 0.5 s, and was killed"
-    assert time.monotonic() - began_s < 20
-    pid = (tmp_path / "pid").read_text().strip()
-    for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
-            break
-        time.sleep(0.05)
-    else:
-        raise AssertionError("its child lives on")
+    assert str(said["problem"]) == "sh took longer than 2 s, and was killed"
+    assert time.monotonic() - began_s < 60
+    pid = int((tmp_path / "pid").read_text())
+    assert wait_until(lambda: Process.of(pid) is None, timeout_s=30), "its child lives on"
 
 
 def test_a_command_that_leaves_a_daemon(tmp_path: Path) -> None:
     """One that starts what is meant to stay, and ends, has done its work: it isn't waited for, nor killed."""
     began_s = time.monotonic()
     spawn.run(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid"], 30.0)
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 25
     os.kill(int((tmp_path / "pid").read_text()), 9)
 
 
