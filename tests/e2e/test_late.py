@@ -94,7 +94,7 @@ def test_the_others_go_ahead_of_a_silent_node(site: Site, four: Lab, how: str) -
     """Cut off, Docker hangs, sshd hangs: the others are done without it; then exit 3, and its name."""
     leave, come_back = SILENT[how]
     gone = four.host(LAST)
-    site.write("cluster.xml", (site.db / "cluster.xml").read_text().replace("60s", "4s"))
+    site.write("cluster.xml", (site.db / "cluster.xml").read_text().replace("60s", "10s"))
     site.app("web", replicas=4, more=CHANGE.format(how))
     leave(gone)
     try:
