@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from k4t.errors import Unsafe
 from k4t.master.backup.due import left_s
 from k4t.master.backup.memory import Memory
 from k4t.master.backup.report import Report, Result
@@ -25,7 +26,8 @@ def lines(report: Report, console: Console) -> Iterator[str]:
             yield console.style(f"! {one.target}: {remark}", "yellow")
     if failed := report.failed:
         names = ", ".join(one.target for one in failed)
-        yield console.style(f"Not backed up: {names}; the next backup tries again.", "yellow")
+        again = "" if all(one.status == Unsafe.exit_status for one in failed) else "; the next backup tries again"
+        yield console.style(f"Not backed up: {names}{again}.", "yellow")
 
 
 def _detail(one: Result) -> str:

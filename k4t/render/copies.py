@@ -87,8 +87,10 @@ def _targets(shelves: Sequence[Shelf], now_s: float) -> tuple[list[str], list[li
         newest = shelf.newest
         last = f"{number_of(newest)}, {_age(_confirmed(shelf), now_s)} ago" if newest else "-"
         every = age(shelf.every_s) if shelf.every_s else "-"
-        cells.append([shelf.name, str(len(shelf.candidates)), last, shown(shelf.problem) or f"every {every}"])
-    return ["TARGET", "COPIES", "CONFIRMED", ""], cells
+        cells.append([shelf.name, str(len(shelf.candidates)), last, f"every {every}"])
+        if shelf.problem:
+            cells[-1][-1] += f"; {shown(shelf.problem)}"
+    return ["TARGET", "COPIES", "CONFIRMED", "PERIOD"], cells
 
 
 def _confirmed(shelf: Shelf) -> str:
