@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from k4t.master.backup.keys import recovery_identity
 from k4t.master.backup.parts import LargeFiles, Part
 from k4t.master.backup.reading import Folder, Place, Remote, opened, shelves, verify
 from k4t.master.backup.snapshot import Snapshot
+from k4t.master.backup.target import Listing, Target
 from k4t.tree.read import read_tree
 from tests.backup.shell import target
 from tests.backup.trees import Cluster, make, remembering
@@ -387,6 +389,39 @@ def test_what_is_known_of_parts_is_checked(db: Path) -> None:
         copy.part("ab" * 32)
     again = make(CLUSTER, picture.archive, large=large)
     assert unpack.member(whole(again, again.part), IMAGE) == image(3000)
+
+
+def test_a_wrong_memory_of_parts_costs_one_attempt(world: World) -> None:
+    """The copy that would need a part of that name is not written; the next call makes it right."""
+    world.backup()
+    path = world.db / ".k4t/backup/parts.json"
+    path.write_text(path.read_text().replace(stored(world, "n1")[0].name, "ab" * 32))
+    world.edit("web:2")
+    failed = world.backup().results
+    assert {one.result for one in failed} == {"failed"}
+    assert "packed another way than before; try again" in failed[0].error
+    assert [one.result for one in world.backup().results] == ["copied", "copied"]
+    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(3000)
+
+
+def test_packing_large_files_takes_no_target_s_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is over before any is asked, so that nobody is called silent for it, however long it takes."""
+    sealed, packed = parts.sealed, threading.Event()
+
+    def seal(chunk: bytes, secret: bytes) -> tuple[Part, bytes]:
+        found = sealed(chunk, secret)
+        packed.set()
+        return found
+
+    looked = Target.look
+
+    def look(self: Target, headers: int = 0) -> Listing:
+        assert packed.is_set()
+        return looked(self, headers)
+
+    monkeypatch.setattr(parts, "sealed", seal)
+    monkeypatch.setattr(Target, "look", look)
+    assert [one.result for one in world.backup().results] == ["copied", "copied"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version":1}', '{"version":1,"by":"x","parts":[]}', "null"])

@@ -29,7 +29,7 @@ from k4t.master.backup.keys import Keys, ensure
 from k4t.master.backup.memory import Memory, Remembered
 from k4t.master.backup.pack import Picture, picture
 from k4t.master.backup.report import Report, Result
-from k4t.master.backup.snapshot import Snapshot, confirmation, digest, make, order_of, tree_mark
+from k4t.master.backup.snapshot import Snapshot, confirmation, digest, make, order_of, prepare, tree_mark
 from k4t.master.backup.target import ALL, SLOWEST_BYTES_PER_S, Known, Listing, Seen, Target
 from k4t.master.backup.targets import TargetSpec
 from k4t.master.fleet import Fleet, Host, at_once, begun
@@ -141,6 +141,9 @@ class _Run:
         self._deadlines: dict[str, float] = {}
 
     def serve(self, specs: Sequence[TargetSpec]) -> list[Result]:
+        for encrypted in {one.encrypted for one in specs}:  # before the time of any target runs
+            prepare(self._keys, self._picture.large, encrypted=encrypted)
+        known_parts.save(self._db, self._keys, self._picture.large)
         for spec in specs:
             self._wait_for(spec, 0)
         futures = begun(self._served, specs)
@@ -285,8 +288,15 @@ class _Run:
         for name in target.lacking(made.parts):
             failpoints.reach("backup:part")
             with self._sealing:
-                target.store_part(name, made.part(name))
+                target.store_part(name, self._part(made, name))
             failpoints.reach("backup:part-stored")
+
+    def _part(self, made: Snapshot, name: str) -> bytes:
+        try:
+            return made.part(name)
+        except K4tError:
+            known_parts.save(self._db, self._keys, self._picture.large)  # without what was wrong
+            raise
 
     def _prune(self, spec: TargetSpec, target: Target, names: Sequence[str], good: str) -> tuple[int, str]:
         """The new copy is there by now; that old ones stay is no failure."""
@@ -319,7 +329,6 @@ class _Run:
                 self._picture.archive, self._keys, lineage=self._lineage or Lineage(), serial=self.serial,
                 sequence=sequence, previous=previous, time=self._at, encrypted=encrypted, large=self._picture.large,
             )  # fmt: skip
-            known_parts.save(self._db, self._keys, self._picture.large)
             self._save(dataclasses.replace(self._memory, sequence=sequence, previous=digest(made.manifest)))
             failpoints.reach("backup:sequence")
             self._snapshots[encrypted] = made, made.data

@@ -41,7 +41,7 @@ def save(db: Path, keys: Keys, large: LargeFiles) -> None:
         return
     from k4t.tree.edit import write_file
 
-    rows = [[chunk, encrypted, *part_to_json(part)] for (chunk, encrypted), part in sorted(large.known.items())]
+    rows = [[chunk, encrypted, *part_to_json(part)] for (chunk, encrypted), part in sorted(large.known.copy().items())]
     content = {"version": VERSION, "by": _by(keys), "parts": rows}
     path = memory.directory(db) / "parts.json"
     data = json.dumps(content, separators=(",", ":")).encode() + b"\n"

@@ -107,7 +107,7 @@ class Sealer:
         chunk = self._chunk_of[name]
         part, data = sealed(self._large.read(chunk), self._secret)
         if part.name != name:
-            del self._large.known[chunk, bool(self._secret)]
+            self._large.known.pop((chunk, bool(self._secret)), None)
             raise K4tError("a large file is packed another way than before", "try again")
         return data
 

@@ -107,6 +107,12 @@ def make(
     return Snapshot(header_of(manifest, keys), payload, manifest, parts, sealer)
 
 
+def prepare(keys: Keys, large: LargeFiles, *, encrypted: bool) -> None:
+    """Learn the parts of large files, so that `make` need not: that may take a minute. Raises K4tError when the tree
+    has changed since."""
+    Sealer(large, _derived(keys, _PART) if encrypted else b"").index()
+
+
 def _name(part: Part) -> str:
     return part.name
 
