@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k4t.errors import K4tError
 from k4t.model.monitor import CHECKS_MAX, DEFAULTS, Monitor, Threshold
 from k4t.monitor.facts import Subject, Ticks
 from k4t.monitor.gather import busy_percent
@@ -207,6 +208,13 @@ def test_a_file_that_cannot_be_believed_is_none(tmp_path: Path, text: str) -> No
     file.write_text(text)
     assert load(file) == NONE
     assert load(tmp_path / "none.json") == NONE
+
+
+def test_a_file_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    """The check itself is none the worse."""
+    (tmp_path / "monitor").write_text("no directory")
+    with pytest.raises(K4tError, match="monitor"):
+        save(tmp_path / "monitor" / "c1.json", NONE)
 
 
 def test_processors_are_measured_between_two_checks() -> None:

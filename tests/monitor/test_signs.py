@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from k4t.model.monitor import DAY, Threshold
+from k4t.model.publish import Certificate as TreeCertificate
 from k4t.model.state import BoundPort, Head, NodeState, Stranger, Withdrawn
 from k4t.monitor.facts import (
     Answer,
@@ -24,7 +25,7 @@ from k4t.monitor.facts import (
     Target,
 )  # fmt: skip
 from k4t.monitor.signs import signs
-from k4t.monitor.signs.sign import CRITICAL, OK, UNKNOWN, WARNING
+from k4t.monitor.signs.sign import CRITICAL, OK, UNKNOWN, WARNING, ago, sized
 from k4t.registrar.document import Certificate
 from k4t.remote.lock import Holder
 from tests.monitor import world
@@ -310,3 +311,64 @@ def test_an_open_publication_without_a_time_counts_from_when_it_was_first_seen()
     staged = facts(transactions=(OpenTransaction("t9", "gateway gw1", "staged"),))
     assert told(staged) == {}
     assert told(staged, firsts={"t9": NOW_S - 4000}) == {"cluster prod: transaction-open": CRITICAL}
+
+
+def group(*members: str, older: str = "") -> Facts:
+    """Gateways of one group, one of which may hold what was published before."""
+    found = {}
+    for name in members:
+        one = member("gateway", name)
+        assert one.document is not None
+        document = dataclasses.replace(one.document, seq=6, endpoints=()) if name == older else one.document
+        found[name] = dataclasses.replace(one, document=document)
+    return facts(gateways=found)
+
+
+def test_a_member_that_holds_less_than_its_group_is_out_of_step() -> None:
+    """It alone, and not for what a run is just publishing."""
+    assert told(group("gw1", "gw2")) == {}
+    assert told(group("gw1", "gw2", older="gw2")) == {"gateway gw2: out-of-step": CRITICAL}
+    changing = with_reading(group("gw1", "gw2", older="gw2"), "node/n1", lock_held=True, lock=held(NOW_S - 5))
+    assert told(changing) == {}
+
+
+def test_members_are_held_against_the_tree_that_was_applied() -> None:
+    """An app it lost that is still sent to, a route that is not there; nothing while the tree is ahead of the hosts."""
+    applied = with_reading(facts(), "node/n1", head=Head("k7f3q2m9", 9, tree="t1"))
+    found = signs(applied, tree(sha256="t1")).found
+    assert {f"{one.subject}: {one.sentence}" for one in found} == {
+        "gateway gw1: has no route of web", "DNS names: has no record of web",
+    }  # fmt: skip
+    found = signs(dataclasses.replace(applied, desired={}), tree(sha256="t1", apps={})).found
+    assert {one.sentence for one in found} == {"still sends to web, which the tree no longer has"}
+    assert signs(applied, tree(sha256="t2")).found == ()
+
+
+def test_an_app_that_is_stopped_should_have_nothing() -> None:
+    """Whatever there is of it."""
+    assert told(facts(desired={"web": ()})) == {}
+
+
+def test_certificates_of_the_tree_count_where_a_route_names_them() -> None:
+    """What ends first of what is served and what the tree has; a time that is none says nothing."""
+    known = tree()
+    web = known.apps["web"]
+    named = dataclasses.replace(web, routes=(dataclasses.replace(web.routes[0], tls="www"),))
+    chains = {name: TreeCertificate(name, expires="2026-11-18T00:00:00Z") for name in ("www", "unused")}
+    found = signs(facts(), dataclasses.replace(known, apps={"web": named}, certificates=chains)).found
+    assert [(str(one.subject), one.what) for one in found] == [("certificate www", "certificate-expiry")]
+    chains["www"] = TreeCertificate("www", expires="soon")
+    assert signs(facts(), dataclasses.replace(known, apps={"web": named}, certificates=chains)).found == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.5, "0.5 s"), (90.0, "90 s"), (600.0, "10 min"), (9000.0, "2 h"), (864000.0, "10 d")]
+)
+def test_ages_are_one_figure(seconds: float, words: str) -> None:
+    """As people say them."""
+    assert ago(seconds) == words
+
+
+def test_sizes_are_one_figure() -> None:
+    """Up to the largest disks."""
+    assert [sized(one) for one in (5, 2048, 3 << 30, 7 << 40)] == ["5 B", "2 KiB", "3 GiB", "7 TiB"]
