@@ -1,4 +1,4 @@
-"""The monitor: check. What else looks or acts stands beside it, on the same findings."""
+"""The monitor: check, page. What else looks or acts stands beside it, on the same findings."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from k4t.monitor.check import Looked
 
 monitor_app = group("The eyes of the cluster: master, nodes, gateways, DNS servers, apps.")
+REFRESH_LEAST_S, REFRESH_MOST_S = 1.0, 3600.0
 Hosts = Annotated[
     list[str] | None,
     typer.Option("--host", help="Without a tree: look at this host; may be repeated.", metavar="USER@HOST:PORT"),
@@ -71,6 +72,55 @@ def _as_plugin(given: Globals, hosts: list[str], cluster: str, known_hosts: Path
         text, status = f"K4T UNKNOWN - {words}", 3
     given.console.result(text)
     raise typer.Exit(status)
+
+
+@monitor_app.command(epilog="Example: k4t monitor page --out /var/www/html/k4t.html")
+def page(
+    ctx: typer.Context,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file, replaced in one step; else standard output.", metavar="FILE")
+    ] = None,
+    refresh: Annotated[
+        str, typer.Option("--refresh", help="How often a browser looks for a newer one.", metavar="DURATION")
+    ] = "30s",
+    hosts: Hosts = None,
+    cluster: Annotated[str, typer.Option("--cluster", help="--host only: of this cluster.", metavar="ID")] = "",
+    known_hosts: Annotated[
+        Path | None,
+        typer.Option("--known-hosts", help="--host only: trust the keys in this file alone.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Look at everything once, and write one HTML file that shows it in any browser, with no server and no request to
+    anywhere. Exit status 0 when it is written, whatever it shows."""
+    from k4t.monitor import page as made
+    from k4t.tree.edit import write_file
+
+    given: Globals = ctx.obj
+    refresh_s = _refresh_s(refresh)
+    with _eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
+        looked, notes = _look(fleet, log, now=False, has_tree=not hosts)
+    head = looked.facts.head
+    text = made.page(looked, looked.tree, head.revisions if head else (), time.time(), refresh_s=refresh_s)
+    for note in notes:
+        given.console.note(f"! {note}", "yellow")
+    if out is None:
+        given.console.result(text.rstrip("\n"))
+        return
+    write_file(out, text.encode())
+    if given.console.output != "table":
+        given.console.data({"version": 1, "file": str(out), "level": looked.judgement.level})
+
+
+def _refresh_s(text: str) -> float:
+    from k4t.tree.values import PERIOD
+
+    try:
+        seconds = float(str(PERIOD.parse(text)))
+    except ValueError:
+        seconds = 0.0
+    if not REFRESH_LEAST_S <= seconds <= REFRESH_MOST_S:
+        raise Usage(f"--refresh {text} is no duration from 1s to 1h", "such as 30s")
+    return seconds
 
 
 @contextmanager

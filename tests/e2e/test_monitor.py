@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import html5lib
 import pytest
 
 from k4t import wiring
@@ -128,6 +129,27 @@ def test_the_command_says_so_in_every_form(scene: Scene) -> None:
     assert line.startswith("K4T OK - prod: ")
     assert "healthy=2" in line.split(" | ")[1]
     assert line.count("\n") == 1
+
+
+def test_the_page_shows_the_cluster(scene: Scene) -> None:
+    """One file of valid HTML with every host and container, which a web server may read, and nothing left beside it;
+    without --out it goes to standard output."""
+    file = scene.site.db.parent / "page" / "index.html"
+    refused = scene.site.k4t("monitor", "page", "--out", str(file), status=1)
+    assert f"can't write {file}" in refused.stderr
+    file.parent.mkdir()
+    scene.site.k4t("monitor", "page", "--out", str(file), "--refresh", "1m")
+    assert (file.stat().st_mode & 0o777, list(file.parent.iterdir())) == (0o644, [file])
+    shown = html5lib.HTMLParser(strict=True).parse(file.read_text())
+    words = " ".join("".join(shown.itertext()).split())
+    assert "all is well" in words
+    assert [one.text for one in shown.iter() if one.tag.endswith("}bdi")].count("web.0") == 1
+    headings = ["".join(one.itertext()) for one in shown.iter() if one.tag.endswith(("}h1", "}h4"))]
+    assert headings[0] == "prod"
+    assert {"n1", "n2", "gw1"} <= set(headings)
+    assert "the tree has no <backup>" not in words
+    assert '<meta http-equiv="refresh" content="60">' in file.read_text()
+    assert scene.site.k4t("monitor", "page").stdout.startswith("<!DOCTYPE html>\n")
 
 
 def test_hosts_named_by_hand_are_enough(scene: Scene) -> None:

@@ -1,0 +1,125 @@
+"""What the page's parts look at, and the words and small shapes they share. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+from k4t.model.monitor import Measure
+from k4t.model.spec import Tree
+from k4t.model.state import Container, Revision
+from k4t.monitor.check import Looked
+from k4t.monitor.facts import Facts
+from k4t.monitor.judge import Finding
+from k4t.monitor.page.markup import Html, element, text
+from k4t.monitor.signs.sign import ago
+
+SIGNS = {"ok": "✓", "warning": "!", "critical": "✕", "unknown": "?", "plain": "·"}
+"""Beside each colour, for who can't tell them apart."""
+OF_ONE_THING = frozenset({
+    "gateway-away", "gateway-stopped", "dns-away", "dns-stopped", "out-of-step", "rejected-config", "withdrawn",
+    "docker", "stranger",
+})  # fmt: skip
+"""Findings that say nothing of what else is on that machine."""
+MEASURED = ("ok", "unknown", "warning", "critical")
+
+
+@dataclass(frozen=True)
+class Page:
+    """`now_s`: when the page is written, Unix seconds. `revisions`: what was applied, in any order."""
+
+    looked: Looked
+    tree: Tree
+    revisions: tuple[Revision, ...]
+    now_s: float
+    refresh_s: float
+
+    @property
+    def facts(self) -> Facts:
+        return self.looked.facts
+
+    @cached_property
+    def raised(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.looked.judgement.findings if one.confirmed and one.level != "ok")
+
+    @cached_property
+    def pending(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.looked.judgement.findings if not one.confirmed)
+
+    @cached_property
+    def mentioned(self) -> tuple[Finding, ...]:
+        """Nothing wrong, and worth knowing."""
+        return tuple(one for one in self.looked.judgement.findings if one.confirmed and one.level == "ok")
+
+    @cached_property
+    def _numbered(self) -> dict[str, list[tuple[int, Finding]]]:
+        """What is raised, by subject, with its number on the page: the worst first."""
+        found: dict[str, list[tuple[int, Finding]]] = {}
+        for number, one in enumerate(self.raised, 1):
+            found.setdefault(one.subject.key, []).append((number, one))
+        return found
+
+    def worst(self, key: str, machine: str = "") -> tuple[int, Finding] | None:
+        """Of one thing, and of the machine it is on; not of what else is on that machine."""
+        found = list(self._numbered.get(key, ()))
+        if machine != key:
+            found += [one for one in self._numbered.get(machine, ()) if one[1].what not in OF_ONE_THING]
+        return min(found, key=lambda one: one[0], default=None)
+
+    @cached_property
+    def containers(self) -> dict[str, tuple[Container, ...]]:
+        """By app."""
+        found: dict[str, list[Container]] = {}
+        for one in self.facts.containers:
+            found.setdefault(one.app, []).append(one)
+        return {app: tuple(them) for app, them in found.items()}
+
+    def level(self, of: Measure, measured: float) -> str:
+        return MEASURED[self.tree.monitor.threshold(of).severity(measured)]
+
+    def since(self, at_s: float) -> str:
+        return ago(max(0.0, self.now_s - at_s))
+
+    def container(self, one: Container) -> tuple[str, str]:
+        """Its level, and how it is in words; "" when it is well."""
+        if not one.running:
+            return "critical", one.status or one.state
+        answer = self.facts.probed.get(one.id)
+        problem = "Docker's check says unhealthy" if one.health == "unhealthy" else answer.problem if answer else None
+        if problem is None:
+            return "unknown", "starts" if one.health == "starting" else "not asked"
+        return ("critical", problem) if problem else ("ok", "")
+
+
+def badge(level: str, words: str = "") -> Html:
+    return element(
+        "span", element("span", SIGNS[level], aria_hidden="true"), text(words or level), class_=f"badge is-{level}"
+    )
+
+
+def named(words: str) -> Html:
+    """A name that whoever can start a container may have chosen: its letters don't turn what stands beside it."""
+    return element("bdi", words)
+
+
+def time(at_s: float) -> Html:
+    at = datetime.fromtimestamp(at_s, UTC)
+    return element("time", f"{at:%Y-%m-%d %H:%M:%S} UTC", datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def bar(percent: float) -> Html:
+    """Decoration: the figure stands beside it."""
+    share = min(100.0, max(0.0, percent))
+    return element(
+        "svg",
+        element("rect", class_="track", width="100%", height="5", rx="2.5"),
+        element("rect", class_="fill", width=f"{share:.1f}%", height="5", rx="2.5") if share >= 0.5 else Html(""),
+        class_="bar", aria_hidden="true",
+    )  # fmt: skip
+
+
+def more(left: int, what: str) -> Iterator[Html]:
+    if left > 0:
+        yield element("p", f"and {left} more {what}", class_="soft small")
