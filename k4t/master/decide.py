@@ -18,6 +18,7 @@ from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.lineage import changes_hands
 from k4t.master.planning.plan import SPEC, Options, Plan
 from k4t.master.planning.reconcile import reconcile
+from k4t.master.planning.safety import REWIND
 from k4t.model.spec import Tree
 from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
 from k4t.model.value import value
@@ -118,7 +119,7 @@ def plan(
     found = Decision(
         decided, observed, head, resolved, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed
     )  # fmt: skip
-    news = _is_news(found) or changes_hands(options.lineage, head.lineage if head else None)
+    news = _is_news(found) or changes_hands(run.copy.lineage(), head.lineage if head else None)
     return dataclasses.replace(found, news=news)
 
 
@@ -144,7 +145,7 @@ def _options(run: Run, request: Request, observed: Observed, head: Head | None, 
         without=frozenset(resolved.problems),
         now_s=datetime.fromisoformat(run.at).timestamp(),
         before=request.before,
-        lineage=run.copy.lineage(),
+        lineage=None if REWIND in request.allow else run.copy.lineage(),
     )
 
 

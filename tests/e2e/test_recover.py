@@ -163,6 +163,7 @@ def test_the_page_for_the_night_as_it_stands(master: Machine, lab: Lab, tmp_path
     said = master.k4t("plan", status=4)
     assert re.search(r"this working copy was replaced: \S+ took over at \S+Z \(serial 2\)", said.stdout + said.stderr)
     assert "replaced" in master.k4t("apply", "--yes", status=4).stderr
+    assert "replaced" in master.k4t("rollback", "web", "--yes", status=4).stderr
     copied = master.k4t("backup", status=4)
     assert "replaced" in copied.stdout + copied.stderr
     # Work goes on here, and the copies too; the old one may take it back on purpose.

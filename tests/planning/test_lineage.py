@@ -83,7 +83,8 @@ def test_a_host_on_which_the_old_master_worked_last_does_not_unfence_it() -> Non
 
 
 def test_the_plan_of_a_replaced_copy_is_unsafe() -> None:
-    """Also one with nothing to do; `--allow rewind` permits it, and what is behind is said in one breath."""
+    """Also one with nothing to do. `--allow rewind` permits it, a command that goes back (`rollback`) does not; what is
+    behind is said in one breath."""
     desired = dataclasses.replace(world.tree({"nodes": {"node1": None}, "apps": {}}), sha256="t41")
     head = dataclasses.replace(
         world.head({"serial": 45, "revisions": [{"serial": 41, "tree": "t41"}, {"serial": 45, "tree": "t45"}]}),
@@ -92,5 +93,8 @@ def test_the_plan_of_a_replaced_copy_is_unsafe() -> None:
     seen = Observed({"node1": NodeState("node1", reachable=True, facts=world.SMALL, head=head)})
     plan = reconcile(desired, seen, images={}, scope=None, options=Options(lineage=FIRST))
     assert plan.unsafe == (UnsafeChange("rewind", "", f"{fenced(FIRST, SECOND)}; serial 41 is behind 45"),)
-    allowed = Options(lineage=FIRST, named=frozenset({"rewind"}))
+    rollback = Options(lineage=FIRST, named=frozenset({"rewind"}))
+    plan = reconcile(desired, seen, images={}, scope=None, options=rollback)
+    assert plan.unsafe == (UnsafeChange("rewind", "", fenced(FIRST, SECOND)),)
+    allowed = Options(lineage=None, named=frozenset({"rewind"}))
     assert not reconcile(desired, seen, images={}, scope=None, options=allowed).unsafe

@@ -271,7 +271,8 @@ class Options:
     beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
     `former`: what groups held when this run began, for what is put back where no head tells it.
     `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known. `before`: hashes of apps before this
-    very command edited them. `lineage`: this working copy's.
+    very command edited them. `lineage`: this working copy's; None
+    where nobody may fence it off (`--allow rewind`).
     """
 
     named: frozenset[str] = frozenset()

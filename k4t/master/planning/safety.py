@@ -12,6 +12,8 @@ from k4t.master.planning.survey import Group, Survey
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head
 
+REWIND = "rewind"
+
 
 def allowed(change: UnsafeChange, allows: Collection[str]) -> bool:
     """`allows`: “KIND:NAME”, or “KIND” for every name."""
@@ -78,18 +80,21 @@ def unsafe_changes(
         UnsafeChange("abandon-data", f"{app}/{replica}", f"{app}.{replica} leaves its data on {node}")
         for app, replica, node in left
     ]
-    return tuple(sorted((c for c in found if not allowed(c, options.named)), key=lambda c: (c.kind, c.name)))
+    refused = (c for c in found if c.kind == REWIND or not allowed(c, options.named))
+    return tuple(sorted(refused, key=lambda c: (c.kind, c.name)))
 
 
 def _rewind(desired: Tree, head: Head | None, options: Options, apps: Collection[str] | None) -> Iterable[UnsafeChange]:
-    """A working copy that was replaced; a tree, or an app, that was. An edit of an app that was behind makes a new one,
-    and would take back all that others have changed in it."""
+    """A working copy that was replaced, which no command permits by itself (`Options.lineage`); a tree, or an app, that
+    was. An edit of an app that was behind makes a new one, and would take back all that others have changed in it."""
     replaced = fenced(options.lineage, head.lineage if head else None)
+    if REWIND in options.named:
+        return [UnsafeChange(REWIND, "", replaced)] if replaced else []
     message = behind(desired.sha256, desired.app_sha256, head, options.base_serial, apps)
     edited = [name for name in options.before if name in desired.apps]
     message = message or behind("", options.before, head, options.base_serial, edited)
     said = "; ".join(one for one in (replaced, message) if one)
-    return [UnsafeChange("rewind", "", said)] if said else []
+    return [UnsafeChange(REWIND, "", said)] if said else []
 
 
 def _apps_gone(desired: Tree, survey: Survey, standings: Mapping[str, Standing]) -> Iterable[UnsafeChange]:
