@@ -5,6 +5,7 @@ It knows nothing of what the elements mean; that is `semantics`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from k4t.tree.table import Attribute, Element
 from k4t.tree.values import Type
 
 SHOWN_MAX = 80
+_PRIVATE = re.compile("(SECRET|PRIVATE).KEY", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -191,6 +193,8 @@ def _listed(known: Iterable[str], none: str, some: str) -> str:
 
 
 def _named(name: str, text: str) -> str:
+    if _PRIVATE.search(text):
+        text = "a private key, which is not repeated here"
     return f'{name}="{cut(text)}"' if name else f"the text “{cut(text)}”"
 
 
