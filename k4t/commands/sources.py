@@ -225,8 +225,9 @@ def side(given: Globals, asked: Asked, text: str) -> tuple[str, Files]:
     names = [shelf.name for shelf in asked.shelves]
     source = text if text in names else ""
     chosen = pick.choose(
-        asked.candidates, pick.Live(1, 1), source=source, at=pick.NEWEST if source else at(text), rollback=True
-    )
+        asked.candidates, pick.Live(1, 1), source=source, at=pick.NEWEST if source else at(text), rollback=True,
+        away=[shelf.name for shelf in asked.shelves if shelf.error is not None],
+    )  # fmt: skip
     if isinstance(chosen, pick.Refusal):
         raise BadCopy(chosen.reason, f"the next good one is {chosen.next.words}" if chosen.next else "")
     one = chosen.candidate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from k4t.errors import Usage
+from k4t.errors import Unreachable, Usage
 from k4t.master.backup.choose import (
     At,
     Candidate,
@@ -132,6 +132,8 @@ def test_a_time_means_the_last_copy_up_to_it() -> None:
         choose(copies, known, source="node1", at=At(7))
     with pytest.raises(Usage, match=r"no copy on node2; the newest good one is copy 41.5"):
         choose(copies, known, source="node2")
+    with pytest.raises(Unreachable, match=r"no copy of serial 7 on the targets that answer, and node2 can't be asked"):
+        choose(copies, known, at=At(7), away=["node2"])
 
 
 @pytest.mark.parametrize(

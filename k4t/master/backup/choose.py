@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from k4t.errors import Usage
+from k4t.errors import K4tError, Unreachable, Usage
 from k4t.model.snapshot import Lineage, Manifest
 from k4t.model.value import value
 
@@ -127,17 +127,18 @@ class Refusal:
 
 
 def choose(
-    candidates: Sequence[Candidate], live: Live, *, source: str = "", at: At = NEWEST, rollback: bool = False
+    candidates: Sequence[Candidate], live: Live, *, source: str = "", at: At = NEWEST, rollback: bool = False,
+    away: Sequence[str] = (),
 ) -> Choice | Refusal:  # fmt: skip
     """`source`: the one target to take it from; "" for whichever has it. With a source, the newest file that it shows
-    is meant, also when that is a bad one: who asks for it shall hear of that.
+    is meant, also when that is a bad one: who asks for it shall hear of that. `away`: targets that can't be asked.
 
-    Raises Usage when there is nothing of the kind."""
+    Raises Usage when there is nothing of the kind, Unreachable when one of those may have it."""
     pool = newest_first(one for one in candidates if source in ("", one.target) and at.fits(one))
     if not source:
         pool = [one for one in pool if one.good] or pool
     if not pool:
-        raise nothing(candidates, source, at)
+        raise nothing(candidates, source, at, away)
     taken = pool[0]
     if not taken.good:
         return Refusal(f"{taken.words}: {taken.problem}", next_good(candidates, live, without=(taken,)))
@@ -180,16 +181,20 @@ def next_good(
     return next(iter(current), None) or (next(iter(good), None) if older else None)
 
 
-def nothing(candidates: Sequence[Candidate], source: str, at: At) -> Usage:
+def nothing(candidates: Sequence[Candidate], source: str, at: At, away: Sequence[str] = ()) -> K4tError:
     """Where there is one, the newest good copy elsewhere is named."""
-    where = source or "the targets"
+    unknown = tuple(away) if not source else ()
+    where = source or ("the targets that answer" if unknown else "the targets")
     mine = [one for one in newest_first(candidates) if source in ("", one.target)]
     good = [one for one in mine if one.good]
     others = [one for one in newest_first(candidates) if one.good and one not in mine]
-    remedy = f"it has {good[-1].number} to {good[0].number}: k4t backup list" if good else "k4t backup list"
+    has = "it has" if source else "they have"
+    remedy = f"{has} {good[-1].number} to {good[0].number}: k4t backup list" if good else "k4t backup list"
     if others and not good:
         remedy = f"the newest good one is {others[0].words}"
     wanted = f" of {at.words}" if mine and at.named else ""
+    if unknown:
+        return Unreachable(f"there is no copy{wanted} on {where}, and {', '.join(unknown)} can't be asked", remedy)
     return Usage(f"there is no copy{wanted} on {where}", remedy)
 
 

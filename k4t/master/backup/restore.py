@@ -90,6 +90,7 @@ def take(found: Sequence[Shelf], live: Live, wanted: Wanted, trust: Trust, ident
     Raises BadCopy and Unsafe (older than what is live) with that; NoIdentity; Unreachable when no target answers; Usage
     when there is nothing of the kind."""
     sources = {shelf.name: shelf.source for shelf in found if shelf.source is not None}
+    away = [shelf.name for shelf in found if shelf.error is not None]
     if not sources or (wanted.source and wanted.source not in sources):
         raise unasked([shelf for shelf in found if wanted.source in ("", shelf.name)])
     candidates = [one for shelf in found for one in shelf.candidates]
@@ -97,7 +98,7 @@ def take(found: Sequence[Shelf], live: Live, wanted: Wanted, trust: Trust, ident
     mentioned = wanted.whole or (live.known and not wanted.at.named)
     known = live if mentioned else Live(1, 1)  # nothing that is live is replaced, and this one was asked for
     for _ in range(MAX_TRIES):
-        choice = choose(candidates, known, source=wanted.source, at=wanted.at, rollback=any_age)
+        choice = choose(candidates, known, source=wanted.source, at=wanted.at, rollback=any_age, away=away)
         one = choice.next if isinstance(choice, Refusal) else choice.candidate
         if isinstance(choice, Refusal) and one is None:
             raise refused(choice, wanted)
