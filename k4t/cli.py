@@ -210,18 +210,26 @@ def apply(
 @app.command(epilog="Example: k4t status -o json")
 def status(
     ctx: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds, until Ctrl-C.")] = False,
+    seconds: Annotated[str, typer.Argument(help="With --watch: how often (5, 30s, 1m).", metavar="[SECONDS]")] = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again every 3 s, or so often; Ctrl-C ends.")
+    ] = False,
 ) -> None:
-    """The whole cluster on one screen."""
+    """The whole cluster on one screen; with --watch live on a terminal, or with -o jsonl a line each time."""
     from k4t.render import status as show
     from k4t.wiring import look
 
+    if seconds and not watch:
+        raise Usage(f"status {seconds}: a time is for --watch", f"k4t status --watch {seconds}")
     if watch:
-        show.watch(lambda: look(ctx.obj.db), ctx.obj.console)
+        from k4t.render.watch import interval_s
+        from k4t.render.watch import watch as live
+
+        live(lambda: look(ctx.obj.db), ctx.obj.console, interval_s(seconds or "3"))
         return
     seen = look(ctx.obj.db)
     if ctx.obj.console.output == "table":
-        ctx.obj.console.result(show.lines(seen, ctx.obj.console))
+        ctx.obj.console.result(show.lines(seen, ctx.obj.console, ctx.obj.console.columns()))
     else:
         ctx.obj.console.data(seen)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,10 @@ class Console:
 
     def colored(self, stream: TextIO) -> bool:
         return self.color and "NO_COLOR" not in os.environ and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def columns(self) -> int:
+        """How wide standard output is; 0 where it is no terminal, and has no end."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
     def result(self, lines: str | Iterable[str]) -> None:
         """A result for people, on standard output."""

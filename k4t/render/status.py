@@ -1,87 +1,71 @@
-"""The whole cluster on one screen, from the JSON of `k4t status`."""
+"""The whole cluster on one screen, from the JSON of `k4t status`: its parts as tables, and all of them as lines."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from k4t.errors import K4tError
+from k4t.model.value import value
 from k4t.render.console import Console, age, table
 
-EVERY_S = 3.0
+APP = ("APP", "IMAGE", "WANTED", "RUNNING", "HEALTHY", "ENDPOINTS")
+MEMBER = ("GROUP", "DRIVER", "STATE", "EPOCH", "SEQ")
+ROOM = 16
+"""So many columns one endpoint wants."""
 
 
-def watch(look: Callable[[], dict[str, Any]], console: Console) -> None:
-    """Look again and again, each time with connections of its own: a host that was away may be back. Ends with Ctrl-C.
+@value
+class Part:
+    """One table. `unwell`: of each row, whether it is something to look at; `what` the rows are, for counting them."""
 
-    On a terminal the screen is written anew; elsewhere, and as JSON lines, one look follows another.
-    """
-    try:
-        if console.output == "table" and sys.stdout.isatty():
-            _on_screen(look, console)
-        while True:
-            _say(look(), console)
-            time.sleep(EVERY_S)
-    except KeyboardInterrupt:
-        return
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    unwell: tuple[bool, ...]
+    what: str
 
 
-def _on_screen(look: Callable[[], dict[str, Any]], console: Console) -> None:
-    from rich.console import Console as Terminal
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(console=Terminal(), auto_refresh=False, screen=True) as screen:
-        while True:
-            try:
-                shown = "\n".join(lines(look(), console))
-            except K4tError as error:
-                shown = str(error)
-            screen.update(Text.from_ansi(shown), refresh=True)
-            time.sleep(EVERY_S)
+def lines(status: dict[str, Any], console: Console, columns: int = 0) -> Iterator[str]:
+    """All of it. `columns`: how wide it may be; 0 is as wide as it gets."""
+    yield title(status, console)
+    for part in parts(status, columns):
+        yield ""
+        yield from table(part.head, part.rows, console)
+    if said := list(notes(status)):
+        yield ""
+        yield from (console.style(note, "yellow") for note in said)
 
 
-def _say(seen: dict[str, Any], console: Console) -> None:
-    if console.output == "table":
-        console.result([*lines(seen, console), ""])
-    else:
-        console.data(seen)
+def title(status: dict[str, Any], console: Console) -> str:
+    return f"{console.style(status['cluster'], 'bold')}  serial {status['serial']}  tree {status['tree'][:12]}"
 
 
-def lines(status: dict[str, Any], console: Console) -> Iterator[str]:
-    yield f"{console.style(status['cluster'], 'bold')}  serial {status['serial']}  tree {status['tree'][:12]}"
-    if status["lock"]:
-        held = status["lock"]
-        process = f"process {held['pid']}, for {held['why']}"
-        yield console.style(f"! locked by {held['who']} on {held['host']} ({process}) since {held['since']}", "yellow")
-    yield ""
-    yield from table(
+def parts(status: dict[str, Any], columns: int = 0) -> Iterator[Part]:
+    """Those that have rows; nodes and apps always."""
+    nodes, apps = status["nodes"], status["apps"]
+    yield Part(
         ("NODE", "ADDRESS", "STATE", "CONTAINERS"),
-        [(one["name"], one["address"], _node(one), _count(one["container_count"])) for one in status["nodes"]],
-        console,
+        tuple((one["name"], one["address"], _node(one), _count(one["container_count"])) for one in nodes),
+        tuple(_node(one) != "active" for one in nodes),
+        "nodes",
     )
-    yield ""
-    yield from table(
-        ("APP", "IMAGE", "WANTED", "RUNNING", "HEALTHY", "ENDPOINTS"), [_app(one) for one in status["apps"]], console
-    )
-    for kind in ("gateways", "dns"):
-        if status[kind]:
-            yield ""
-            yield from table(
-                (kind.upper().rstrip("S") if kind == "gateways" else "DNS", "GROUP", "DRIVER", "STATE", "EPOCH", "SEQ"),
-                [_member(one) for one in status[kind]],
-                console,
-            )
-    if status["backups"]:
-        yield ""
-        yield from table(
-            ("BACKUP", "EVERY", "CURRENT", "COPIES", "STATE"), [_backup(one) for one in status["backups"]], console
+    yield Part(APP, tuple(_apps(apps, columns)), tuple(_unwell(one) for one in apps), "apps")
+    for kind, word, what in (("gateways", "GATEWAY", "gateways"), ("dns", "DNS", "DNS servers")):
+        if members := status[kind]:
+            out = tuple(not one["in_step"] for one in members)
+            yield Part((word, *MEMBER), tuple(_member(one) for one in members), out, what)
+    if backups := status["backups"]:
+        late = tuple(one["late"] or not one["reachable"] for one in backups)
+        yield Part(
+            ("BACKUP", "EVERY", "CURRENT", "COPIES", "STATE"), tuple(_backup(one) for one in backups), late, "backups"
         )
-    if notes := list(_notes(status)):
-        yield ""
-        yield from (console.style(note, "yellow") for note in notes)
+
+
+def notes(status: dict[str, Any]) -> Iterator[str]:
+    """What is too long for a column: who works on it, why a host can't be asked, what a member serves otherwise."""
+    if held := status["lock"]:
+        process = f"process {held['pid']}, for {held['why']}"
+        yield f"! locked by {held['who']} on {held['host']} ({process}) since {held['since']}"
+    yield from _notes(status)
 
 
 def _backup(one: dict[str, Any]) -> tuple[str, ...]:
@@ -107,7 +91,6 @@ def _problems(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _notes(status: dict[str, Any]) -> Iterator[str]:
-    """What is too long for a column: why a host can't be asked, and what a member serves otherwise."""
     yield from (f"! {_named(name, problem)}" for name, problem in _problems(status))
     for one in (*status["gateways"], *status["dns"]):
         for difference in one.get("differences", ())[:5]:
@@ -136,13 +119,43 @@ def _count(count: int | None) -> str:
     return "?" if count is None else str(count)
 
 
+def _unwell(one: dict[str, Any]) -> bool:
+    return bool(one["held"]) or one["healthy"] < one["desired"] or one["running"] > one["desired"]
+
+
+def _apps(apps: list[dict[str, Any]], columns: int) -> Iterator[tuple[str, ...]]:
+    """Endpoints as far as there is room for them, the rest counted; an image by its last part where there is none."""
+    rows = [_app(one) for one in apps]
+    if columns and _left(rows, columns) < ROOM:
+        rows = [(name, _last_part(image), *figures) for name, image, *figures in rows]
+    room = max(ROOM, _left(rows, columns)) if columns else 0
+    for one, row in zip(apps, rows, strict=True):
+        yield (*row, _endpoints(one, room))
+
+
+def _left(rows: list[tuple[str, ...]], columns: int) -> int:
+    """What all columns but the last leave, with two spaces behind each."""
+    return columns - sum(max(len(row[place]) for row in (APP, *rows)) + 2 for place in range(len(APP) - 1))
+
+
+def _last_part(image: str) -> str:
+    registry, slash, last = image.rpartition("/")
+    return f"…/{last}" if registry else slash + last
+
+
 def _app(one: dict[str, Any]) -> tuple[str, ...]:
-    endpoints = [f"{_host(end['ip'])}:{end['port']}" for end in one["endpoints"]]
-    shown = " ".join(endpoints[:4]) + (f" +{len(endpoints) - 4}" if len(endpoints) > 4 else "")
-    state = " (stopped)" if one["stopped"] else ""
-    return (
-        one["name"] + state, one["image"], str(one["desired"]), str(one["running"]), str(one["healthy"]), shown or "-"
-    )  # fmt: skip
+    name = one["name"] + (" (stopped)" if one["stopped"] else "")
+    return name, one["image"], str(one["desired"]), str(one["running"]), str(one["healthy"])
+
+
+def _endpoints(one: dict[str, Any], room: int) -> str:
+    found = [f"{_host(end['ip'])}:{end['port']}" for end in one["endpoints"]]
+    for shown in range(min(4, len(found)), 0, -1):
+        left = len(found) - shown
+        text = " ".join(found[:shown]) + (f" +{left}" if left else "")
+        if not room or len(text) <= room:
+            return text
+    return str(len(found)) if found else "-"
 
 
 def _host(ip: str) -> str:
