@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -33,6 +34,7 @@ CLUSTER = Cluster()
 IMAGE = "apps/web/image.tar"
 
 
+@functools.cache
 def image(size_kib: int, seed: int = 0) -> bytes:
     """Half of it compresses."""
     return b"".join(
@@ -44,7 +46,7 @@ def image(size_kib: int, seed: int = 0) -> bytes:
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     remembering(tmp_path / "db")
-    (tmp_path / "db" / IMAGE).write_bytes(image(3000))
+    (tmp_path / "db" / IMAGE).write_bytes(image(1400))
     return tmp_path / "db"
 
 
@@ -71,7 +73,7 @@ def test_what_comes_out_is_the_whole_tree(db: Path, tmp_path: Path, encrypted: b
     assert len(copy.parts) == 2
     assert copy.size_bytes < 8000
     archive = whole(copy, copy.part)
-    assert unpack.member(archive, IMAGE) == image(3000)
+    assert unpack.member(archive, IMAGE) == image(1400)
     assert list(unpack.listed(archive)) == sorted(unpack.listed(archive))
     unpack.unpack(archive, tmp_path / "out")
     assert pack.picture(tmp_path / "out").archive == pack.picture(db).archive
@@ -106,10 +108,10 @@ def no_part(name: str) -> bytes:
 def test_the_same_contents_are_the_same_part(db: Path) -> None:
     """In another file, under another name, in the next copy and after a restart; other contents are another part."""
     first = snap(db)
-    (db / "apps/web/again.tar").write_bytes(image(3000))
+    (db / "apps/web/again.tar").write_bytes(image(1400))
     (db / IMAGE).rename(db / "apps/web/renamed.tar")
     assert snap(db).parts == first.parts
-    (db / "apps/web/again.tar").write_bytes(image(3000, 2))
+    (db / "apps/web/again.tar").write_bytes(image(1400, 2))
     assert set(first.parts) < set(snap(db).parts)
 
 
@@ -240,7 +242,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("K4T_KEYS", str(tmp_path / "keys"))
     made = World(tmp_path)
     made.edit("web:1")
-    (made.db / IMAGE).write_bytes(image(3000))
+    (made.db / IMAGE).write_bytes(image(1400))
     return made
 
 
@@ -275,10 +277,10 @@ def test_many_copies_hold_a_large_file_once(world: World) -> None:
         assert sum(path.stat().st_size for path in world.disk(name).glob("*.snapshot")) < 12_000
         for source in (Remote(target(world.root / name)), Folder(world.disk(name))):
             archive = restored(world, source, name)
-            assert unpack.member(archive, IMAGE) == image(3000)
+            assert unpack.member(archive, IMAGE) == image(1400)
             assert unpack.member(archive, "apps/web/app.xml") == b"<app><image>web:3</image></app>\n"
     single = world.disk("n1") / world.copies("n1")[-1]
-    assert unpack.member(restored(world, Folder(single), "file"), IMAGE) == image(3000)
+    assert unpack.member(restored(world, Folder(single), "file"), IMAGE) == image(1400)
 
 
 def test_an_unchanged_large_file_is_neither_read_nor_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +353,7 @@ def test_a_part_that_is_missing_or_damaged_is_told_and_put_back(world: World, da
     world.now_s += 60
     results = {one.target: one.result for one in world.backup().results}
     assert results == {"n1": "copied", "n2": "confirmed"}
-    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(3000)
+    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(1400)
 
 
 def test_parts_that_no_copy_needs_go(world: World) -> None:
@@ -374,7 +376,7 @@ def test_parts_that_no_copy_needs_go(world: World) -> None:
 def test_a_file_that_changes_after_the_picture_fails_this_backup_alone(world: World) -> None:
     """With what to do; the next one has it."""
     picture = pack.picture(world.db)
-    (world.db / IMAGE).write_bytes(image(3000, 9))
+    (world.db / IMAGE).write_bytes(image(1400, 9))
     with pytest.raises(K4tError, match=r"image.tar was changed while it was copied; try again when it is quiet"):
         make(CLUSTER, picture.archive, large=picture.large)
 
@@ -388,7 +390,7 @@ def test_what_is_known_of_parts_is_checked(db: Path) -> None:
     with pytest.raises(K4tError, match="packed another way than before; try again"):
         copy.part("ab" * 32)
     again = make(CLUSTER, picture.archive, large=large)
-    assert unpack.member(whole(again, again.part), IMAGE) == image(3000)
+    assert unpack.member(whole(again, again.part), IMAGE) == image(1400)
 
 
 def test_a_wrong_memory_of_parts_costs_one_attempt(world: World) -> None:
@@ -401,7 +403,7 @@ def test_a_wrong_memory_of_parts_costs_one_attempt(world: World) -> None:
     assert {one.result for one in failed} == {"failed"}
     assert "packed another way than before; try again" in failed[0].error
     assert [one.result for one in world.backup().results] == ["copied", "copied"]
-    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(3000)
+    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(1400)
 
 
 def test_packing_large_files_takes_no_target_s_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,4 +482,4 @@ def test_a_kill_between_parts_and_copy_leaves_no_harm(world: World) -> None:
     world.now_s += 60
     assert [one.result for one in world.backup().results] == ["copied", "confirmed"]
     assert path.stat().st_mtime > before
-    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(3000)
+    assert unpack.member(restored(world, Remote(target(world.root / "n1")), "n1"), IMAGE) == image(1400)
