@@ -471,6 +471,17 @@ print(most_mib() - before)
     assert int(done.stdout) < 64
 
 
+def test_too_little_memory_is_said(db: Path) -> None:
+    """As one line; there is nothing half-opened then."""
+    copy = snap(db)
+
+    def too_much(name: str) -> bytes:
+        raise MemoryError(name)
+
+    with pytest.raises(K4tError, match="not enough memory to open it"):
+        whole(copy, too_much)
+
+
 def test_a_kill_between_parts_and_copy_leaves_no_harm(world: World) -> None:
     """A part without a copy waits for the next run, which needn't send it again."""
     before = time.time() - 2 * 86_400

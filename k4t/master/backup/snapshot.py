@@ -196,8 +196,12 @@ def contents(
     files elsewhere are left out of it.
 
     Raises BadCopy with the reason, NoIdentity when none of these opens it, and what `part` raises."""
-    manifest, archive, _ = core(data, cluster=cluster, cluster_key=cluster_key, identities=identities)
-    return manifest, whole(archive, part, ARCHIVE_MAX_BYTES, under)
+    try:
+        manifest, archive, _ = core(data, cluster=cluster, cluster_key=cluster_key, identities=identities)
+        return manifest, whole(archive, part, ARCHIVE_MAX_BYTES, under)
+    except MemoryError:
+        message = "there is not enough memory to open it: that takes as much as the tree and its large files are"
+        raise K4tError(message, "open it on a machine with more; one app of it takes less: restore --app") from None
 
 
 def core(
