@@ -24,7 +24,7 @@ from k4t.tree.read import read_tree
 from tests.e2e.site import Site, containers, fetch
 from tests.lab import Host, Lab
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 DOCS = Path(__file__).parents[2] / "docs"
 CLUSTER = """\
 <cluster name="prod" id="{id}" format="1">
@@ -85,7 +85,7 @@ class Machine(Site):
         environment |= {"PATH": f"{bin}:{environment['PATH']}", "PYTHONPATH": str(DOCS.parent)}
         return subprocess.run(
             ["sh", "-euc", script], cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
 
