@@ -42,7 +42,7 @@ def homes(lab: Lab, name: str) -> list[Host]:
 
 
 def eventually(check: Callable[[], bool]) -> bool:
-    for _ in range(100):
+    for _ in range(600):
         if check():
             return True
         time.sleep(0.1)
@@ -134,9 +134,9 @@ def test_run_by_hand_follows_output_and_status(site: Site, lab: Lab) -> None:
     """Any number of times; never two at once; the list tells how the last one ended."""
     app(
         site,
-        migrate('echo hand; sleep "$NAP"; exit 3', more='<env name="NAP">3</env>').replace(
-            'before="update"', 'schedule="0 3 * * *"'
-        ),
+        migrate(
+            'echo hand; until [ -e "$GO" ]; do sleep 0.1; done; exit 3', more='<env name="GO">/data/go</env>'
+        ).replace('before="update"', 'schedule="0 3 * * *"'),
     )
     site.k4t("apply", "--yes")
     results: list[int] = []
@@ -146,6 +146,8 @@ def test_run_by_hand_follows_output_and_status(site: Site, lab: Lab) -> None:
     second = site.k4t("job", "run", "web", "migrate", status=75)
     assert "runs already" in second.stderr or "lock" in second.stderr
     assert site.json("job", "list")["jobs"][0]["result"] == "running"
+    for host in lab.nodes:
+        host.exec(["touch", "/tmp/k4t-jobs/go"])
     first.join()
     assert results == [3]
     done = site.k4t("job", "run", "web", "--wait", status=3)
@@ -182,7 +184,7 @@ def test_what_the_timer_starts_runs_once_at_a_time(site: Site, lab: Lab) -> None
     site.k4t("apply", "--yes")
     (host,) = homes(lab, "prod.web.job-clean")
     script = host.exec(["sh", "-c", "echo /var/lib/k4t/*/timers/web_clean"]).stdout.strip()
-    host.exec(["sh", "-c", "echo 2 > /tmp/k4t-jobs/nap"])
+    host.exec(["sh", "-c", "echo 3 > /tmp/k4t-jobs/nap"])
     statuses: list[int] = []
     threads = [
         threading.Thread(target=lambda: statuses.append(host.exec([script, "due"], check=False).returncode))
