@@ -89,12 +89,12 @@ def _rewind(desired: Tree, head: Head | None, options: Options, apps: Collection
     was. An edit of an app that was behind makes a new one, and would take back all that others have changed in it."""
     replaced = fenced(options.lineage, head.lineage if head else None)
     if REWIND in options.named:
-        return [UnsafeChange(REWIND, "", replaced)] if replaced else []
+        return [UnsafeChange("rewind", "", replaced)] if replaced else []
     message = behind(desired.sha256, desired.app_sha256, head, options.base_serial, apps)
     edited = [name for name in options.before if name in desired.apps]
     message = message or behind("", options.before, head, options.base_serial, edited)
     said = "; ".join(one for one in (replaced, message) if one)
-    return [UnsafeChange(REWIND, "", said)] if said else []
+    return [UnsafeChange("rewind", "", said)] if said else []
 
 
 def _apps_gone(desired: Tree, survey: Survey, standings: Mapping[str, Standing]) -> Iterable[UnsafeChange]:
