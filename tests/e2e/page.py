@@ -1,4 +1,4 @@
-"""A page of docs/ that is typed on the hosts of a lab: its blocks, each under a comment that says where it belongs."""
+"""A page of docs/ that is typed on the hosts of a lab: its blocks, each under a line such as “On **node1**:”."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from k4t.model.value import value
 
 DOCS = Path(__file__).parents[2] / "docs"
-_BLOCK = re.compile(r"^<!-- on (?P<where>.*) -->\n\n(?P<text>(?:    .*\n|\n(?=    ))+)", re.MULTILINE)
+_BLOCK = re.compile(r"^On (?P<where>\*\*.*\*\*):\n\n(?P<text>(?:    .*\n|\n(?=    ))+)", re.MULTILINE)
 
 
 @value
@@ -31,4 +31,7 @@ def sections(page: str) -> dict[str, list[Block]]:
 
 
 def blocks(text: str) -> list[Block]:
-    return [Block(tuple(one["where"].split(" and ")), textwrap.dedent(one["text"])) for one in _BLOCK.finditer(text)]
+    return [
+        Block(tuple(re.findall(r"\*\*(.*?)\*\*", one["where"])), textwrap.dedent(one["text"]))
+        for one in _BLOCK.finditer(text)
+    ]
