@@ -200,7 +200,7 @@ def _file(draft: _Draft, word: str, rest: str) -> None:
 _WORDS: Mapping[str, Callable[[_Draft, str, str], None]] = {
     "clock": _clock, "uptime": _uptime, "load": _load, "ticks": _ticks, "cpus": _cpus, "memory": _memory,
     "disk": _disk, "inodes": _inodes, "process": _process, "cluster": _name, "driver": _name, "denied": _name,
-    "lock": _lock, "head": _head, "off": _file, "confirmed": _file,
+    "lock": _lock, "head": _head, "off": _file, "confirmed": _file, "copy": _file,
 }  # fmt: skip
 
 

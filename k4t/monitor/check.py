@@ -94,7 +94,7 @@ def _desired(tree: Tree, observed: Observed) -> dict[str, tuple[str, ...]]:
 
 
 def _targets(fleet: Fleet, hosts: Mapping[str, Host], host_of: Mapping[str, str]) -> Iterator[Target]:
-    """The age that counts is the confirmation's, as far as its signature holds."""
+    """The age that counts is the newest copy's, or that of its confirmation, as far as their signatures hold."""
     from k4t.master.backup.targets import targets_of
 
     for one in targets_of(fleet.tree):
@@ -107,21 +107,25 @@ def _targets(fleet: Fleet, hosts: Mapping[str, Host], host_of: Mapping[str, str]
 def _target(target: Target, tree: Tree, host: Host) -> Target:
     import dataclasses
 
-    from k4t.master.backup.snapshot import check_confirmation
+    from k4t.master.backup.snapshot import check, check_confirmation, digest
 
     reading = host.reading
     if reading is None or "confirmed" in reading.denied:
         return dataclasses.replace(target, state="denied", problem="it may not be read")
-    if not reading.confirmed:
-        return dataclasses.replace(target, state="none", problem="nothing is said there")
+    if not reading.copy:
+        return dataclasses.replace(target, state="none", problem="there is none")
     key = tree.recovery.key if tree.recovery else ""
     if not key:
         return dataclasses.replace(target, state="refused", problem="the tree has no recovery.xml to check it by")
     try:
-        said = check_confirmation(reading.confirmed.encode() + b"\n", cluster=tree.cluster.id, cluster_key=key)
+        newest = check(reading.copy.encode() + b"\n", cluster=tree.cluster.id, cluster_key=key)
+        times = [newest.time]
+        if reading.confirmed:
+            said = check_confirmation(reading.confirmed.encode() + b"\n", cluster=tree.cluster.id, cluster_key=key)
+            times += [said.time] if said.snapshot == digest(newest) else []
     except BadCopy as error:
         return dataclasses.replace(target, state="refused", problem=error.message)
-    return dataclasses.replace(target, confirmed_s=unix_s(said.time))
+    return dataclasses.replace(target, confirmed_s=unix_s(max(times)))
 
 
 def _off(tree: Tree, hosts: Mapping[str, Host]) -> OffNotice | None:

@@ -97,6 +97,7 @@ class Reading:
     lock: Holder | None = None
     head: Head | None = None
     confirmed: str = ""
+    copy: str = ""
     off: str = ""
     denied: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
@@ -149,7 +150,7 @@ class Answer:
 @value
 class Target:
     """A place for copies, on the machine `host` (a key of hosts). `confirmed_s`: when the newest copy was last said to
-    be what the tree is (Unix seconds). Without it, `problem` says why: nothing is said there (none), it may not be read
+    be what the tree is (Unix seconds). Without it, `problem` says why: there is none (none), it may not be read
     (denied), or what is said is not genuine (refused)."""
 
     name: str

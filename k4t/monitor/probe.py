@@ -12,6 +12,7 @@ What a host has no program for is left out. `answer` takes the lines in.
     process 2 sshd                  how many of a name run
     lock free|held [RECORD]         the cluster's lock, and who holds it
     head|confirmed|off TEXT         files of the cluster's, a line each; `denied NAME` for one that can't be read
+    copy TEXT                       the first line of the newest copy of the tree
     cluster ID     driver NAME      what else is kept here
 """
 
@@ -72,6 +73,9 @@ file() {
 }
 file off "$state/$id/off" 8192; file confirmed "$state/$id/copies/confirmed" 8192
 file head "$state/$id/head" 1048000
+newest=
+for one in "$state/$id/copies"/*.snapshot; do [ -f "$one" ] && [ ! -h "$one" ] && newest=$one; done
+[ "$newest" ] && echo "copy $(head -c 4096 "$newest" | head -n 1)"
 exit 0
 """
 """sh reads a file byte by byte: what is long goes through one program each, for all lines and all processes at once.

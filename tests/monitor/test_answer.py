@@ -53,6 +53,8 @@ def test_the_real_command_tells_how_this_machine_is(shell: list[str], tmp_path: 
     (home / "copies").mkdir(parents=True)
     (home / "head").write_bytes(encode(Head("c1", 7)))
     (home / "copies" / "confirmed").write_text('{"k4t-confirmation":1}\n')
+    for number in (1, 2):
+        (home / "copies" / f"000{number}.snapshot").write_bytes(b'{"k4t-snapshot":%d}\n' % number + bytes(9000))
     argv = [*shell, *probe.argv("c1")[1:]]
     argv[argv.index("k4t-probe") + 1] = str(tmp_path)
     began_s = time.time()
@@ -61,6 +63,7 @@ def test_the_real_command_tells_how_this_machine_is(shell: list[str], tmp_path: 
     assert found.garbage == ()
     assert found.head == Head("c1", 7)
     assert found.confirmed == '{"k4t-confirmation":1}'
+    assert found.copy == '{"k4t-snapshot":2}'
     assert found.clusters == ("c1",)
     assert not found.lock_held
     assert found.skew_s is not None

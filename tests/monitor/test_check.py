@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from k4t.master.backup.snapshot import confirmation
+from k4t.master.backup.snapshot import Snapshot, confirmation
 from k4t.master.fleet import Fleet
 from k4t.master.power import announce, here
 from k4t.master.power.announce import Off
@@ -31,24 +31,35 @@ def tree(*, key: bool = True) -> Tree:
     return world.tree(recovery=OURS.recovery if key else None)
 
 
-def said(data: bytes) -> Target:
-    """Of a target whose `confirmed` holds this."""
-    host = Host("n1", NODE, (NODE,), world.reading(confirmed=data.decode().strip()))
-    return check._target(Target("n1", 60.0, NODE.key), tree(), host)
+EARLIER, LATER = "2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z"
 
 
-def confirmed(by: Cluster) -> bytes:
-    keys = by.keys()
-    return confirmation(keys, "n1", make(by, b"archive", keys=keys).manifest, AT)
+def said(copy: bytes, confirmed: bytes = b"") -> Target:
+    """Of a target whose newest copy begins so, and whose `confirmed` holds this."""
+    reading = world.reading(copy=copy.decode().strip(), confirmed=confirmed.decode().strip())
+    return check._target(Target("n1", 60.0, NODE.key), tree(), Host("n1", NODE, (NODE,), reading))
 
 
-def test_a_confirmation_counts_by_its_signature() -> None:
-    """Its time is the copy's age; altered or signed by somebody else it says nothing but that."""
-    assert said(confirmed(OURS)).confirmed_s == unix_s(AT)
-    assert said(confirmed(THEIRS)).state == "refused"
-    altered = confirmed(OURS).replace(b"2026-11-20", b"2027-11-20")
-    assert (said(altered).state, said(altered).confirmed_s) == ("refused", None)
+def copied(by: Cluster, archive: bytes = b"archive") -> Snapshot:
+    return make(by, archive, time=EARLIER)
+
+
+def confirmed(by: Cluster, copy: Snapshot) -> bytes:
+    return confirmation(by.keys(), "n1", copy.manifest, LATER)
+
+
+def test_a_copy_counts_by_its_signature_and_so_does_its_confirmation() -> None:
+    """A new copy has none yet: its own time counts. Altered, or signed by somebody else, neither says anything."""
+    ours, theirs = copied(OURS), copied(THEIRS)
+    assert said(ours.header).confirmed_s == unix_s(EARLIER)
+    assert said(ours.header, confirmed(OURS, ours)).confirmed_s == unix_s(LATER)
+    assert said(ours.header, confirmed(OURS, copied(OURS, b"before"))).confirmed_s == unix_s(EARLIER)
+    assert said(theirs.header).state == "refused"
+    assert said(ours.header, confirmed(THEIRS, ours)).state == "refused"
+    altered = confirmed(OURS, ours).replace(b"2026-11-20", b"2027-11-20")
+    assert (said(ours.header, altered).state, said(ours.header, altered).confirmed_s) == ("refused", None)
     assert said(b"").state == "none"
+    assert said(b"", confirmed(OURS, ours)).state == "none"
     denied = Host("n1", NODE, (NODE,), world.reading(denied=("confirmed",)))
     assert check._target(Target("n1", 60.0, NODE.key), tree(), denied).state == "denied"
 
