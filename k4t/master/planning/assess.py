@@ -369,7 +369,10 @@ def _missing_cause(app: App, survey: Survey, standing: Standing, replica: str, s
 
 def _surplus_cause(app: App, image: ResolvedImage | None, board: Board, replica: str, seen_count: int) -> str:
     if app.replicas is not None:
-        return causes.of_count(seen_count, app.replicas) if replica.isdigit() else "replicas are numbered now"
+        if not replica.isdigit():
+            return "replicas are numbered now"
+        before = max(seen_count, int(replica) + 1)  # others may be on a node that can't be asked
+        return causes.of_count(before, app.replicas)
     host = board.hosts.get(replica)
     if host is None:
         return "one on each node now"
