@@ -91,7 +91,8 @@ def _woken(given: Globals, timeout_s: float, wanted: bool | None) -> int:
 
 
 def _arrive(given: Globals, timeout_s: float) -> None:
-    """Wait for the network, and say that this machine is no longer off. Raises Unreachable when no host answers."""
+    """Wait for the network, and say that this machine is no longer off; nodes that were given up are not waited for.
+    Raises Unreachable when no host answers."""
     from k4t.master.power import announce
     from k4t.wiring import opened
 
@@ -99,7 +100,8 @@ def _arrive(given: Globals, timeout_s: float) -> None:
     answered = 0
     while True:
         with opened(given.db) as run:
-            hosts = list(run.fleet.hosts.values())
+            gone = {run.fleet.host_of(one).key for one in run.tree.nodes.values() if one.availability == "dead"}
+            hosts = [host for host in run.fleet.hosts.values() if host.key not in gone]
             before, answered = answered, _answering(run, hosts)
             if answered == len(hosts) or (before and (answered == before or time.monotonic() >= deadline)):
                 for failure in announce.take_away(run.fleet):
