@@ -149,20 +149,36 @@ def top(ctx: typer.Context, apps: Apps = None, node: OnNode = "") -> None:
     raise typer.Exit(3 if problems else chosen.exit_status)
 
 
-@look_app.command(epilog="Example: k4t explain web")
-def explain(ctx: typer.Context, name: AppName) -> None:
-    """Why an app is where it is, why it is not healthy, and what would help."""
+@look_app.command(epilog="Example: k4t explain gateway/gw1")
+def explain(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="An app, node, gateway or DNS server.", metavar="NAME|KIND/NAME")],
+) -> None:
+    """Why an app is where it is and why it is not healthy; why a node, gateway or DNS server can't be reached, what it
+    holds and how that differs; and what would help."""
+    from k4t.master.inspection import explain_member, explain_node
     from k4t.master.inspection.explain import explain as explained
+    from k4t.master.inspection.explain_host import meant
     from k4t.render import explain as show
+    from k4t.render import explain_host as host
     from k4t.wiring import opened
 
     given: Globals = ctx.obj
     with opened(given.db, ahead=True) as run:
-        found = explained(run, name)
+        kind, name = meant(run.tree, name)
+        if kind == "app":
+            of_app = explained(run, name)
+            shown, data = show.lines(of_app, given.console), show.as_json(of_app)
+        elif kind == "node":
+            of_node = explain_node.explain(run, name)
+            shown, data = host.node(of_node, given.console), host.as_json(of_node)
+        else:
+            of_member = explain_member.explain(run, kind, name)
+            shown, data = host.member(of_member, given.console), host.as_json(of_member)
     if given.console.output == "table":
-        given.console.result(show.lines(found, given.console))
+        given.console.result(shown)
     else:
-        given.console.data(show.as_json(found))
+        given.console.data(data)
 
 
 @look_app.command(epilog="Example: k4t events web --since 1h")

@@ -93,3 +93,39 @@ def test_explain_says_what_is_held(site: Site, lab: Lab) -> None:
     assert (found["running"], found["healthy"]) == (1, 1)
     assert any("--retry" in sentence for sentence in found["helps"])
     assert "is held" in site.k4t("explain", "web").stdout
+
+
+def test_explain_tells_of_nodes_gateways_and_dns_servers(published: Site, lab: Lab) -> None:
+    """What they hold and why, in step or not, what was withdrawn and added by hand; of a node that can't be asked why,
+    what is still sent there, and what would help."""
+    published.app("web", replicas=2, more='<route port="http" domain="w.k4t.lab"/><record/>')
+    published.k4t("apply", "--yes")
+    n1, gw1 = lab.host("n1"), lab.host("gw1")
+    node = published.json("explain", "n1")
+    assert (node["reachable"], node["closed"], node["given_up"], node["steps"]) == (True, "", "", [])
+    assert [(one["container"]["app"], one["problem"]) for one in node["holds"]] == [("web", "")]
+    assert node["holds"][0]["published"] == ["dns/default", "gateway/default"]
+    assert (node["host"]["serial"], node["host"]["behind"], node["host"]["lock"]) == (1, "", "")
+    assert {one["what"] for one in node["host"]["checks"] if one["ok"]} >= {"ssh", "docker"}
+    entry = ["--cname", "web", "--ip", n1.address, "--port", "8080", "--why", "it burns"]
+    gw1.exec(["/usr/local/bin/k4t-registrar", "--driver", "envoy", "withdraw", *entry], check=False)
+    gateway = published.json("explain", "gateway/gw1")
+    assert gateway["withdrawn"] == [f"{n1.address}:8080 by root: it burns"]
+    assert gateway["host"]["also"] == ["dns/names"]
+    (web,) = gateway["apps"]
+    assert web["leads"] == ["w.k4t.lab /"]
+    assert [one.partition(" ")[0] for one in web["endpoints"]] == [
+        f"{lab.host(name).address}:8080" for name in ("n1", "n2")
+    ]
+    assert [one.endswith("withdrawn") for one in web["endpoints"]] == [True, False]
+    shown = published.k4t("explain", "names").stdout
+    assert "address web" in shown
+    assert "in step" in shown
+    assert "there is no gateway 'n1'" in published.k4t("explain", "gateway/n1", status=64).stderr
+    published.node(lab.host("n2"), inside='<ssh port="9"/>')
+    away = published.json("explain", "n2")
+    said = published.k4t("explain", "node/n2").stdout
+    assert (away["reachable"], away["holds"]) == (False, [])
+    assert away["sent_to"] == [f"web.1 {lab.host('n2').address}:8080 (gateway/default, dns/default)"]
+    assert "can't be asked" in said
+    assert "k4t node dead n2 --allow unfenced:n2" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from k4t.errors import K4tError, Usage
@@ -102,18 +102,18 @@ class Explained:
 
 def explain(run: Run, name: str) -> Explained:
     """Raises Usage when there is no such app in the tree or on a node."""
-    plan, problem, observed, images = _planned(run, name)
+    plan, problem, observed, resolved = planned(run, (name,))
     app = run.tree.apps.get(name)
     containers = sorted(_of(observed, name), key=lambda one: (replica_key(one.replica), one.generation))
     if app is None and not containers:
         raise Usage(f"there is no app {name!r}", f"the tree has: {', '.join(sorted(run.tree.apps)) or 'none'}")
     head = serials.newest(observed.heads)
     board = Board(run.tree, observed, survey(run.tree, observed))
-    image = images or NO_IMAGE
+    image = resolved.get(name, NO_IMAGE)
 
     def look(one: Container) -> Replica:
-        why = _why(app, one, board.hosts.get(one.node), plan)
-        return _replica(run.fleet, app, one, why, tuple(sorted(_published(observed, one))))
+        why = why_there(app, one, board.hosts.get(one.node), plan)
+        return _replica(run.fleet, app, one, why, tuple(sorted(published_by(observed, one))))
 
     replicas = tuple(at_once(look, containers))
     replicas += tuple(_missing(app, containers, observed, plan))
@@ -129,13 +129,13 @@ def explain(run: Run, name: str) -> Explained:
     return _with_helps(found, app, run.tree)
 
 
-def _planned(run: Run, name: str) -> tuple[Plan | None, str, Observed, ResolvedImage | None]:
-    """The plan of an apply of this app alone, or why none can be made."""
+def planned(run: Run, apps: tuple[str, ...]) -> tuple[Plan | None, str, Observed, Mapping[str, ResolvedImage]]:
+    """The plan of an apply of these apps alone (none: of all), or why none can be made; what was observed for it."""
     try:
-        decision = decide.plan(run, decide.Request((name,)))
+        decision = decide.plan(run, decide.Request(apps))
     except K4tError as error:
-        return None, str(error), observe(run.fleet), None
-    return decision.plan, "", decision.observed, decision.images.images.get(name)
+        return None, str(error), observe(run.fleet), {}
+    return decision.plan, "", decision.observed, decision.images.images
 
 
 def _of(observed: Observed, name: str) -> Iterator[Container]:
@@ -169,7 +169,7 @@ def _replica(fleet: Fleet, app: App | None, one: Container, why: str, groups: tu
         return Replica(one.replica, one, why, f"can't be asked: {error}", Insides(), groups)
 
 
-def _why(app: App | None, one: Container, host: Host | None, plan: Plan | None) -> str:
+def why_there(app: App | None, one: Container, host: Host | None, plan: Plan | None) -> str:
     """Why it is on its node, or why it is to leave it."""
     if app is None:
         return "the tree no longer has this app"
@@ -192,7 +192,7 @@ def _why(app: App | None, one: Container, host: Host | None, plan: Plan | None) 
     return "runs there already, and may stay"
 
 
-def _published(observed: Observed, one: Container) -> set[str]:
+def published_by(observed: Observed, one: Container) -> set[str]:
     members = (*observed.gateways.values(), *observed.dns.values())
     return {
         f"{member.kind}/{member.group}"
