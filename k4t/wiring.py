@@ -299,20 +299,28 @@ def look(db: Path) -> dict[str, Any]:
 
 
 def enrol(db: Path, names: Sequence[str], say: Callable[[str], None], agree: Callable[[str], None]) -> None:
-    """`k4t trust`: show each host's keys, ask once, write them to the tree's known_hosts."""
+    """`k4t trust`: show each host's keys, ask once, write them to the tree's known_hosts. A host that is there with the
+    same keys, under another thing's name perhaps, is not asked about again."""
     tree = read(db)
     connector = _connector(db, secrets.token_hex(8))
     hosts = _hosts_named(tree, names)
-    found = []
+    there = known_hosts.KnownHosts([db / "known_hosts"])
+    found, new = [], []
     for host in hosts:
         key_name, keys = connector.scan(host.name, host.ssh, host.address)
+        if keys and set(keys) <= {entry.key for entry in there.known(key_name)}:
+            say(f"{host.name} ({key_name}) is enrolled already, with the keys that it shows")
+            continue
         found.append((key_name, keys))
+        new.append(host)
         for key in keys:
             say(f"{host.name} ({key_name}): {key.type} {key.fingerprint}")
+    if not found:
+        return
     agree("Are these the hosts' own keys? Enrol them?")
     for key_name, keys in found:
         known_hosts.enrol(db / "known_hosts", [key_name], keys)
-    who = ", ".join(host.name for host in hosts) if len(hosts) <= 5 else f"{len(hosts)} hosts"
+    who = ", ".join(host.name for host in new) if len(new) <= 5 else f"{len(new)} hosts"
     say(f"enrolled {who} in {db / 'known_hosts'}")
 
 

@@ -90,13 +90,15 @@ def test_usage(site: Site) -> None:
 
 
 def test_an_unknown_host_key(site: Site) -> None:
-    """Refused with its fingerprint and the command that enrols it; after that command it is known."""
+    """Refused with its fingerprint and the command that enrols it; after that command it is known, and nobody is asked
+    about it again."""
     (site.home / ".ssh" / "known_hosts").unlink()
     refused = site.k4t("plan", status=77)
     assert "SHA256:" in refused.stderr
     assert "k4t trust" in refused.stderr
     site.k4t("trust", "--yes")
     site.k4t("plan", status=0)
+    assert site.k4t("trust").stderr.count("enrolled already") == 2
 
 
 def test_a_changed_host_key(site: Site, lab: Lab) -> None:
