@@ -137,6 +137,7 @@ def test_the_page_shows_the_cluster(scene: Scene) -> None:
     file = scene.site.db.parent / "page" / "index.html"
     refused = scene.site.k4t("monitor", "page", "--out", str(file), status=1)
     assert f"can't write {file}" in refused.stderr
+    assert "--refresh 0s" in scene.site.k4t("monitor", "page", "--refresh", "0s", status=64).stderr
     file.parent.mkdir()
     scene.site.k4t("monitor", "page", "--out", str(file), "--refresh", "1m")
     assert (file.stat().st_mode & 0o777, list(file.parent.iterdir())) == (0o644, [file])

@@ -322,6 +322,8 @@ def test_a_cluster_of_which_nothing_is_known_has_a_page_too() -> None:
     looked = Looked(nothing, Judgement(none, clusters.healthy().judgement.history), wanted)
     found = words(elements(parsed(page(looked, wanted, (), NOW_S)), "main")[0])
     assert "There are none." in found
+    blind = dataclasses.replace(looked, has_tree=False)
+    assert "Only the tree knows of them." in words(parsed(page(blind, wanted, (), NOW_S)))
     assert "No host knows of an apply." in found
 
 

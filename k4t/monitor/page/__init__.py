@@ -103,7 +103,7 @@ def _header(shown: Page) -> Html:
     name = element("h1", named(facts.cluster or "cluster"))
     parts = [
         element("div", name, badge(shown.looked.judgement.level, _summary(shown)), class_="title"),
-        element("p", "Checked ", time(facts.at_s), " · ", element("span", id="age"), about, class_="when"),
+        element("p", "Checked ", time(facts.at_s), element("span", id="age"), about, class_="when"),
     ]
     return element("header", *parts, *(element("p", named(words), class_="card note") for words in _notes(facts)))
 

@@ -29,11 +29,14 @@ def _row(page: Page, name: str) -> Html:
     containers = page.containers.get(name, ())
     wanted = len(page.facts.desired[name]) if name in page.facts.desired else None
     well = sum(1 for one in containers if page.container(one)[0] == "ok")
-    members = (*page.facts.gateways.values(), *page.facts.dns.values())
-    published = {end.container for one in members if one.document for end in one.document.endpoints if end.app == name}
     app = page.tree.apps.get(name)
     images = [app.image.reference] if app else sorted({one.image for one in containers})[:1]
-    figures = ("?" if wanted is None else wanted, sum(one.running for one in containers), well, len(published))
+    figures = (
+        "?" if wanted is None else wanted,
+        sum(one.running for one in containers),
+        well,
+        len(page.published.get(name, ())),
+    )
     cells = [
         element("td", _state(page, name, wanted, well)),
         element("td", named(images[0] if images else ""), class_="wide narrow-out"),

@@ -149,7 +149,7 @@ SCRIPT = """(function(){var b=document.body,at=b.dataset.at*1000,most=b.dataset.
 age=document.getElementById("age"),old=document.getElementById("old"),name=document.title;
 function say(s){return s<120?s+" s":s<7200?Math.round(s/60)+" min":
 s<172800?Math.round(s/3600)+" h":Math.round(s/86400)+" d"}
-function show(){var ms=Date.now()-at,stale=ms>most;age.textContent=say(Math.max(0,Math.round(ms/1000)))+" ago";
+function show(){var ms=Date.now()-at,stale=ms>most;age.textContent=" · "+say(Math.max(0,Math.round(ms/1000)))+" ago";
 b.classList.toggle("stale",stale);if(old.hidden===stale){old.hidden=!stale;document.title=(stale?"OLD: ":"")+name}}
 show();setInterval(show,1000)})()"""
 """Says how old the page is, each second, and when it is too old. Everything else is there without it."""

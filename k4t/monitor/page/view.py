@@ -76,6 +76,15 @@ class Page:
             found.setdefault(one.app, []).append(one)
         return {app: tuple(them) for app, them in found.items()}
 
+    @cached_property
+    def published(self) -> dict[str, set[str]]:
+        """By app: its containers that a gateway or DNS server sends to."""
+        found: dict[str, set[str]] = {}
+        for one in (*self.facts.gateways.values(), *self.facts.dns.values()):
+            for end in one.document.endpoints if one.document else ():
+                found.setdefault(end.app, set()).add(end.container)
+        return found
+
     def level(self, of: Measure, measured: float) -> str:
         return MEASURED[self.tree.monitor.threshold(of).severity(measured)]
 
