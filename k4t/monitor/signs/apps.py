@@ -129,9 +129,8 @@ def _unpublished(view: View, app: App | None, containers: list[Container], repli
     groups = {("gateway", route.group) for route in app.routes}
     groups |= {("dns", record.group) for record in app.records if not record.to}
     for kind, group in sorted(groups):
-        seen = view.facts.gateways if kind == "gateway" else view.facts.dns
-        documents = [one.document for one in seen.values() if one.group == group and one.reachable]
-        if documents and not any(end.container in ids for doc in documents if doc for end in doc.endpoints):
+        named = view.named.get((kind, group))
+        if named is not None and ids.isdisjoint(named):
             word = "gateway" if kind == "gateway" else "DNS server"
             words = f"replica {replica} on {containers[0].node} is well, but no {word} of group {group} knows it"
             return Trouble("unpublished", replica, words)

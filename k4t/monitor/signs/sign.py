@@ -87,6 +87,19 @@ class View:
         )
 
     @cached_property
+    def named(self) -> dict[tuple[str, str], frozenset[str]]:
+        """By kind and group, the ids of containers that a member of it that answers names; nothing of a group of which
+        none does."""
+        found: dict[tuple[str, str], set[str]] = {}
+        members = [("gateway", one) for one in self.facts.gateways.values()]
+        members += [("dns", one) for one in self.facts.dns.values()]
+        for kind, one in members:
+            if one.reachable:
+                ends = one.document.endpoints if one.document else ()
+                found.setdefault((kind, one.group), set()).update(end.container for end in ends)
+        return {group: frozenset(ids) for group, ids in found.items()}
+
+    @cached_property
     def blind(self) -> frozenset[str]:
         things = {thing.key for key in self.failed for thing in self.facts.hosts[key].things}
         things |= {f"backup/{one.name}" for one in self.facts.targets if one.host in self.failed}
