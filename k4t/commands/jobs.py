@@ -48,7 +48,9 @@ def job_run(
         app = thing(run.tree.apps, "app", name)
         chosen, stopping = jobs.pick(app, job), threading.Event()
         try:
-            status = jobs.run_now(run, app, chosen, given.console.result, wait=given.wait, stopping=stopping)
+            status = jobs.run_now(
+                run, app, chosen, given.console.result, wait=given.wait, stopping=stopping, allows=given.allow
+            )
         except KeyboardInterrupt:
             given.console.note(f"what has begun runs on; k4t job list {name} tells how it ends")
             raise

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from k4t.errors import K4tError, Locked, ParticipantAway, Unreachable, Unsafe, Usage
+from k4t.master.lineage import require_newest
 from k4t.master.observe import observe
 from k4t.master.planning import serials
 from k4t.master.planning.derive import derived
@@ -64,6 +65,7 @@ def sync(
     with run.lock():
         told = run.publisher.recover(degraded=True)
         observed = observe(run.fleet)
+        require_newest(run, serials.newest(observed.heads), allows)
         found = compare(run, kind, names, observed)
         differing = [one for one in found if one.differs]
         for one in differing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from k4t.errors import Locked, StepError, Unreachable, Usage
 from k4t.master import record
 from k4t.master.fleet import Fleet
 from k4t.master.images import resolve_images
+from k4t.master.lineage import require_newest
 from k4t.master.observe import observe
 from k4t.master.planning import jobs as planning
 from k4t.master.planning.graph import Graph
@@ -89,15 +90,19 @@ def pick(app: App, name: str) -> Job:
     return found
 
 
-def run_now(run: Run, app: App, job: Job, say: acts.Say, *, wait: bool, stopping: threading.Event) -> int:
+def run_now(
+    run: Run, app: App, job: Job, say: acts.Say, *, wait: bool, stopping: threading.Event, allows: Collection[str] = ()
+) -> int:
     """Run it to its end; its exit status. The cluster's locks are held until it has begun: from then on its container
     says that it runs. One with a timer runs as that was last applied.
 
-    Raises Locked when it runs already (`wait`: it is waited for), Unreachable when it may, and what a step raises.
+    Raises Locked when it runs already (`wait`: it is waited for), Unreachable when it may, Unsafe from a tree that is
+    not the newest, and what a step raises.
     """
     with run.lock():
         observed = observe(run.fleet)
         scene = _scene(run, app, observed)
+        require_newest(run, scene.survey.head, allows)
         app = scene.desired.apps[app.name]
         there = scene.of(app.name, job.name)
         busy = next((one for one in there if one.running), None)

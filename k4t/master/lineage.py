@@ -6,13 +6,15 @@ The pure rule is `planning.lineage`; the old master finds it in the head at its 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from k4t.errors import K4tError
+from k4t.errors import K4tError, Unsafe
 from k4t.master.backup.targets import targets_of
 from k4t.master.fleet import Fleet, Host, at_once
 from k4t.master.planning import serials
+from k4t.master.planning.lineage import fenced
+from k4t.master.planning.safety import behind
 from k4t.model.events import Note
 from k4t.model.snapshot import Lineage
 from k4t.model.state import Head
@@ -52,6 +54,17 @@ def heads(fleet: Fleet, silent: Mapping[str, K4tError] | None = None) -> list[He
             return Heard(host.name, error=error)
 
     return at_once(ask, hosts_of(fleet))
+
+
+def require_newest(run: Run, head: Head | None, allows: Collection[str]) -> None:
+    """What changes hosts without a plan is for the master and the newest tree alone, as an apply is. Raises Unsafe."""
+    if "rewind" in allows:
+        return
+    tree = run.tree
+    words = fenced(run.copy.lineage(), head.lineage if head else None)
+    words = words or behind(tree.sha256, tree.app_sha256, head, run.copy.base_serial(), None)
+    if words:
+        raise Unsafe(f"unsafe: {words}", "do it from the newest tree; if that is meant, add --allow rewind")
 
 
 def announce(run: Run, lineage: Lineage) -> tuple[str, ...]:

@@ -289,7 +289,9 @@ def test_the_second_master_takes_over_and_the_first_one_is_fenced(master: Machin
     assert "Nothing to do" in done.stdout
     refused = master.k4t("apply", "--yes", status=4).stderr
     print(refused)
-    assert re.search(r"this working copy was replaced: root@vault took over at \S+ \(serial \d+\)", refused)
+    replaced = re.compile(r"this working copy was replaced: root@vault took over at \S+ \(serial \d+\)")
+    assert replaced.search(refused)
+    assert replaced.search(master.k4t("gateway", "sync", "--yes", status=4).stderr)
     edited = "k4t --db db scale web 3 --no-apply; k4t --db db backup"
     vault.exec(["sh", "-euc", f"cd /root; {edited}"], timeout_s=120)
     master.k4t("restore", "--from", f"root@{vault.address}", "--yes")
