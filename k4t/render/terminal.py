@@ -39,7 +39,8 @@ def raw() -> Iterator[None]:
 
 @contextlib.contextmanager
 def resizing(session: Session) -> Iterator[None]:
-    """Pass each new size on. The handler only takes a note: a call from inside it might wait for itself."""
+    """Pass each new size on, and the present one once more: it may have changed since the command was begun. The
+    handler only takes a note: a call from inside it might wait for itself."""
     changed, ended = threading.Event(), threading.Event()
 
     def follow() -> None:
@@ -48,6 +49,7 @@ def resizing(session: Session) -> Iterator[None]:
             session.resize(size())
 
     before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
+    changed.set()
     threading.Thread(target=follow, name="terminal size", daemon=True).start()
     try:
         yield
