@@ -98,7 +98,7 @@ def test_by_hand(zipapp: Path, tmp_path: Path) -> None:
     entry = ("--cname", "web", "--ip", "1.2.3.4", "--port", "80")
     status, _, err = run(zipapp, tmp_path, "add", *entry)
     assert status == 1, "it is in the file, and nobody answers"
-    assert "the hosts file is in place" in err
+    assert "its hosts file is in place" in err
     assert run(zipapp, tmp_path, "list")[1].split() == ["manual", "web", "1.2.3.4:80", "main"]
     run(zipapp, tmp_path, "remove", *entry)
     assert run(zipapp, tmp_path, "list")[1] == ""
