@@ -18,7 +18,7 @@ from k4t.node.flow import Channel, Flow
 from k4t.node.http import Broken
 
 STATUS_LOOKS = 100
-SIZE_TRIES = 10
+SIZE_TRIES = 100
 LOOK_EVERY_S = 0.05
 
 Size = tuple[int, int]
@@ -42,10 +42,11 @@ class Session:
         self._container = container
         self._tty = command.terminal is not None
         self._id = _create(engine, container, command)
+        self._size, self._telling, self._closed = command.terminal or (0, 0), threading.Lock(), False
         start = {"Detach": False, "Tty": self._tty}
         self._flow: Flow = engine.flow(Request("POST", f"/exec/{self._id}/start", start), upgrade=True)
         if command.terminal is not None:
-            threading.Thread(target=self.resize, args=(command.terminal,), name="terminal size", daemon=True).start()
+            threading.Thread(target=self._tell_size, name="first terminal size", daemon=True).start()
 
     def output(self) -> Iterator[tuple[Channel, bytes]]:
         yield from self._flow.frames(tty=self._tty)
@@ -62,15 +63,24 @@ class Session:
         self._flow.end_input()
 
     def resize(self, size: Size) -> None:
-        """Tell the command's terminal its size. One that hasn't quite started refuses it, one that has ended too."""
-        rows, columns = size
-        for _ in range(SIZE_TRIES):
-            try:
-                self._engine.call(Request("POST", f"/exec/{self._id}/resize?h={rows}&w={columns}"))
-            except K4tError:
-                time.sleep(LOOK_EVERY_S)
-            else:
-                return
+        """Tell the command's terminal its size. Of several at once the last one stays."""
+        self._size = size
+        self._tell_size()
+
+    def _tell_size(self) -> None:
+        """One after the other, each the newest there is. A command that hasn't quite started refuses it, one that has
+        ended too."""
+        with self._telling:
+            for _ in range(SIZE_TRIES):
+                rows, columns = self._size
+                try:
+                    self._engine.call(Request("POST", f"/exec/{self._id}/resize?h={rows}&w={columns}"))
+                except K4tError:
+                    if self._closed:
+                        return
+                    time.sleep(LOOK_EVERY_S)
+                else:
+                    return
 
     def exit_status(self) -> int:
         """After its output has ended. Raises StepError when Docker doesn't know it after 5 s."""
@@ -84,6 +94,7 @@ class Session:
         )
 
     def close(self) -> None:
+        self._closed = True
         self._flow.close()
 
 
