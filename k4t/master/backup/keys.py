@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from k4t.model.snapshot import Certificate, Recovery, RecoveryRecipient
 from k4t.model.spec import Tree
 from k4t.model.value import value
 from k4t.tree import age, recovery, signing
-from k4t.tree.edit import sync_directory
+from k4t.tree.edit import write_file
 from k4t.tree.read import read_recovery
 from k4t.tree.values import CLUSTER_ID
 
@@ -167,10 +166,11 @@ def _certified(
     private = _signing_key(directory)
     if private is None:
         private = signing.new_private()
-        _write(directory / SIGNING_KEY, f"ed25519-private:{base64.b64encode(private).decode()}\n".encode())
+        write_file(directory / SIGNING_KEY, f"ed25519-private:{base64.b64encode(private).decode()}\n".encode(), 0o600)
     text = envelope.certificate_text(Certificate(cluster_id, signing.public_of(private), uses, at))
     certified = envelope.certify(cluster_private, text)
-    _write(directory / CERTIFICATE, envelope.canonical({"certificate": text, "certified": certified}).encode() + b"\n")
+    line = envelope.canonical({"certificate": text, "certified": certified}).encode() + b"\n"
+    write_file(directory / CERTIFICATE, line, 0o600)
     return Keys(cluster_id, private, text, certified, found)
 
 
@@ -206,7 +206,7 @@ def _new(db: Path, name: str, directory: Path) -> tuple[Recovery, tuple[str, ...
     made = _read(path) is None
     if made:
         text, public = age.new_identity(f"recovery identity of cluster {name}")
-        _write(path, text.encode())
+        write_file(path, text.encode(), 0o600)
     else:
         public = age.recipient_of(path)
     private = signing.new_private()
@@ -232,7 +232,7 @@ def _theirs(db: Path) -> Recovery:
 def _remember(directory: Path, found: Recovery) -> None:
     data = recovery.encoded(found)
     if _read(directory / KNOWN) != data:
-        _write(directory / KNOWN, data)
+        write_file(directory / KNOWN, data, 0o600)
 
 
 def _with(tree: Tree, found: Recovery) -> Tree:
@@ -338,22 +338,3 @@ def _read(path: Path) -> bytes | None:
         return os.read(descriptor, _MAX_BYTES)
     finally:
         os.close(descriptor)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The old file or the new one, never a part, and never one that others could open."""
-    temporary = path.parent / f".k4t-{secrets.token_hex(6)}"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
-    except OSError as error:
-        raise K4tError(f"can't write {path}: {error.strerror}", "the old one is as it was") from error
