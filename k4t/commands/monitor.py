@@ -26,16 +26,18 @@ Hosts = Annotated[
     typer.Option("--host", help="Without a tree: look at this host; may be repeated.", metavar="USER@HOST:PORT"),
 ]
 
+ClusterId = Annotated[str, typer.Option("--cluster", help="--host only: of this cluster.", metavar="ID")]
+KnownHosts = Annotated[
+    Path | None, typer.Option("--known-hosts", help="--host only: trust the keys in this file alone.", metavar="FILE")
+]
+
 
 @monitor_app.command(epilog="Example: k4t monitor check -o json | jq '.findings[]'")
 def check(
     ctx: typer.Context,
     hosts: Hosts = None,
-    cluster: Annotated[str, typer.Option("--cluster", help="--host only: of this cluster.", metavar="ID")] = "",
-    known_hosts: Annotated[
-        Path | None,
-        typer.Option("--known-hosts", help="--host only: trust the keys in this file alone.", metavar="FILE"),
-    ] = None,
+    cluster: ClusterId = "",
+    known_hosts: KnownHosts = None,
     now: Annotated[bool, typer.Option("--now", help="What is seen counts at once; nothing is remembered.")] = False,
     nagios: Annotated[bool, typer.Option("--nagios", help="One line and the exit status of a Nagios plug-in.")] = False,
 ) -> None:
@@ -84,11 +86,8 @@ def page(
         str, typer.Option("--refresh", help="How often a browser looks for a newer one.", metavar="DURATION")
     ] = "30s",
     hosts: Hosts = None,
-    cluster: Annotated[str, typer.Option("--cluster", help="--host only: of this cluster.", metavar="ID")] = "",
-    known_hosts: Annotated[
-        Path | None,
-        typer.Option("--known-hosts", help="--host only: trust the keys in this file alone.", metavar="FILE"),
-    ] = None,
+    cluster: ClusterId = "",
+    known_hosts: KnownHosts = None,
 ) -> None:
     """Look at everything once, and write one HTML file that shows it in any browser, with no server and no request to
     anywhere. Exit status 0 when it is written, whatever it shows."""
