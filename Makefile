@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 # What the lab and the tests run for real. On a machine that has them, nothing is installed.
 PACKAGES := python3-venv docker.io docker-registry openssh-server openssh-client iproute2 iptables busybox-static \
             dnsmasq-base bind9 bind9-dnsutils haproxy \
-            nginx libnginx-mod-stream keepalived curl procps strace sudo tzdata util-linux
+            nginx libnginx-mod-stream keepalived curl procps strace sudo tzdata util-linux prometheus prometheus-node-exporter
 
 .PHONY: help
 help:
