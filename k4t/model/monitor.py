@@ -1,4 +1,5 @@
-"""monitor.xml: when a measured value is worth a warning, and when it is critical. Shares are in per cent."""
+"""monitor.xml: when a measured value is worth a warning, and when it is critical; what the monitor may do by itself;
+who is told. Shares are in per cent."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ Measure = Literal[
     "disk", "docker-disk", "memory", "cpu", "load", "clock-skew", "restarts", "backup-age", "lock-age",
     "certificate-expiry", "transaction-age", "state",
 ]  # fmt: skip
+When = Literal["node-gone", "node-back", "app-unhealthy", "disk-full", "nodes-short", "nodes-idle"]
 Unit = Literal["%", "s", ""]
 UNITS: Mapping[Measure, Unit] = {
     "disk": "%", "docker-disk": "%", "memory": "%", "cpu": "%", "load": "", "clock-skew": "s", "restarts": "",
@@ -69,14 +71,52 @@ BACKUP_SLACK_S = 60.0
 
 
 @value
+class Policy:
+    """What the monitor does by itself. `after`: so many checks in a row; `per_hour`: at most so often;
+    `max_nodes_percent`: of the nodes at once, but one may always be; `keep_nodes`: never fewer that serve."""
+
+    when: When
+    enabled: bool = False
+    dry_run: bool = False
+    after: int = 3
+    per_hour: int = 2
+    max_nodes_percent: float = 20.0
+    keep_nodes: int = 1
+    where: Where = NOWHERE
+
+
+@value
+class Alert:
+    """Who is told, by exactly one of `command` (an argument list), `webhook` (an address) and `mail`. `secret` names
+    one of the tree's; `level`: from which on. `smtp` is host:port."""
+
+    command: tuple[str, ...] = ()
+    webhook: str = ""
+    mail: str = ""
+    smtp: str = "localhost:25"
+    sender: str = ""
+    secret: str = ""
+    level: Literal["warning", "critical"] = "warning"
+    group_s: float = 30.0
+    repeat_s: float = 4 * HOUR
+    all_clear: bool = True
+    where: Where = NOWHERE
+
+
+@value
 class Monitor:
-    """`thresholds`: those of monitor.xml."""
+    """What monitor.xml says; a policy without a line is off."""
 
     interval_s: float = 10.0
     thresholds: Mapping[Measure, Threshold] = field(default_factory=dict)
+    policies: Mapping[When, Policy] = field(default_factory=dict)
+    alerts: tuple[Alert, ...] = ()
 
     def threshold(self, of: Measure) -> Threshold:
         return self.thresholds.get(of, DEFAULTS[of])
+
+    def policy(self, when: When) -> Policy:
+        return self.policies.get(when, Policy(when))
 
     def backup_age(self, every_s: float) -> Threshold:
         """Of a target with this period."""

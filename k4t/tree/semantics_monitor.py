@@ -1,4 +1,4 @@
-"""monitor.xml: its thresholds read by what they are of, and held against each other and the backups' periods. Pure."""
+"""monitor.xml: thresholds, policies, alerts; thresholds are held against each other and the backups' periods. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from k4t.errors import Finding
-from k4t.model.monitor import CHECKS_MAX, DEFAULTS, LOWER_IS_WORSE, UNITS, Measure, Monitor, Threshold
+from k4t.model.monitor import (
+    CHECKS_MAX,
+    DEFAULTS,
+    LOWER_IS_WORSE,
+    UNITS,
+    Alert,
+    Measure,
+    Monitor,
+    Policy,
+    Threshold,
+)
 from k4t.model.spec import Backup
 from k4t.tree import values as v
 from k4t.tree.check import Item, cut
 from k4t.tree.semantics_app import finding
 
 NEVER = "never"
+WAYS = ("command", "webhook", "mail")
 _TYPES = {"%": v.PERCENT, "s": v.PERIOD, "": v.DECIMAL}
 
 
@@ -20,7 +31,12 @@ def monitor(item: Item, findings: list[Finding]) -> Monitor:
     """What monitor.xml says, and what is wrong with it."""
     values: dict[str, Any] = item.values
     thresholds = [_threshold(one, findings) for one in item.all("threshold")]
-    return Monitor(values["interval"], {one.of: one for one in thresholds if one is not None})
+    return Monitor(
+        values["interval"],
+        {one.of: one for one in thresholds if one is not None},
+        {one.when: one for one in map(_policy, item.all("policy"))},
+        tuple(alert for one in item.all("alert") if (alert := _alert(one, findings)) is not None),
+    )
 
 
 def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding]:
@@ -36,6 +52,28 @@ def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding
                 f"a copy {limit_s:g} s old is too old, but {place} gets one every {backup.every_s:g} s ({backup.where})"
             )
             yield finding(age.where, "threshold", message, "give copies longer than their period")
+
+
+def _policy(item: Item) -> Policy:
+    values: dict[str, Any] = item.values
+    return Policy(
+        values["when"], values["enabled"], values["dry-run"], values["after"], values["per-hour"],
+        values["max-nodes"], values["keep-nodes"], item.where,
+    )  # fmt: skip
+
+
+def _alert(item: Item, findings: list[Finding]) -> Alert | None:
+    """None where it is wrong, which is then told."""
+    values: dict[str, Any] = item.values
+    ways = [way for way in WAYS if item.given.get(way)]
+    if len(ways) != 1:
+        message = f"<alert> names {' and '.join(ways) or 'nobody to tell'}, not exactly one way"
+        findings.append(finding(item.where, "alert", message, f"write one of {', '.join(WAYS)}; one <alert> for each"))
+        return None
+    return Alert(
+        values["command"] or (), values["webhook"] or "", values["mail"] or "", values["smtp"], values["from"] or "",
+        values["secret"] or "", values["level"], values["group"], values["repeat"], values["all-clear"], item.where,
+    )  # fmt: skip
 
 
 def _threshold(item: Item, findings: list[Finding]) -> Threshold | None:
