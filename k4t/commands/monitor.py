@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from k4t.commands.common import group
+from k4t.commands.eyes import ClusterId, Hosts, KnownHosts, eyes, look
 from k4t.errors import K4tError, Usage
 from k4t.options import Globals
 
-if TYPE_CHECKING:
-    from k4t.master.fleet import Fleet
-    from k4t.master.publication.redolog import LogPlace
-    from k4t.monitor.check import Looked
-
 monitor_app = group("The eyes of the cluster: master, nodes, gateways, DNS servers, apps.")
 REFRESH_LEAST_S, REFRESH_MOST_S = 1.0, 3600.0
-Hosts = Annotated[
-    list[str] | None,
-    typer.Option("--host", help="Without a tree: look at this host; may be repeated.", metavar="USER@HOST:PORT"),
-]
-
-ClusterId = Annotated[str, typer.Option("--cluster", help="--host only: of this cluster.", metavar="ID")]
-KnownHosts = Annotated[
-    Path | None, typer.Option("--known-hosts", help="--host only: trust the keys in this file alone.", metavar="FILE")
-]
 
 
 @monitor_app.command(epilog="Example: k4t monitor check -o json | jq '.findings[]'")
@@ -44,14 +29,12 @@ def check(
     """Look at everything once: what is wrong comes first. Changes nothing, takes no lock. Exit status 0 when all is
     well, 1 when something is found; with --nagios 0, 1, 2 or 3."""
     given: Globals = ctx.obj
-    if (cluster or known_hosts) and not hosts:
-        raise Usage("--cluster and --known-hosts are for hosts named by --host", "with a tree, it says both")
     from k4t.render import monitor as show
 
     if nagios:
         _as_plugin(given, hosts or [], cluster, known_hosts, now=now)
-    with _eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
-        looked, notes = _look(fleet, log, now=now, has_tree=not hosts)
+    with eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
+        looked, notes = look(fleet, log, now=now, has_tree=not hosts)
     if given.console.output == "table":
         given.console.result(show.lines(looked, given.console, notes))
     else:
@@ -66,8 +49,8 @@ def _as_plugin(given: Globals, hosts: list[str], cluster: str, known_hosts: Path
     from k4t.render import monitor as show
 
     try:
-        with _eyes(given, hosts, cluster, known_hosts) as (fleet, log):
-            looked, _ = _look(fleet, log, now=now, has_tree=not hosts)
+        with eyes(given, hosts, cluster, known_hosts) as (fleet, log):
+            looked, _ = look(fleet, log, now=now, has_tree=not hosts)
         text, status = show.nagios(looked)
     except K4tError as error:
         words = str(error).replace("\n", " ")
@@ -96,8 +79,8 @@ def page(
 
     given: Globals = ctx.obj
     refresh_s = _refresh_s(refresh)
-    with _eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
-        looked, notes = _look(fleet, log, now=False, has_tree=not hosts)
+    with eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
+        looked, notes = look(fleet, log, now=False, has_tree=not hosts)
     head = looked.facts.head
     text = made.page(looked, looked.tree, head.revisions if head else (), time.time(), refresh_s=refresh_s)
     for note in notes:
@@ -120,39 +103,3 @@ def _refresh_s(text: str) -> float:
     if not REFRESH_LEAST_S <= seconds <= REFRESH_MOST_S:
         raise Usage(f"--refresh {text} is no duration from 1s to 1h", "such as 30s")
     return seconds
-
-
-@contextmanager
-def _eyes(
-    given: Globals, hosts: list[str], cluster: str, known_hosts: Path | None
-) -> Iterator[tuple[Fleet, LogPlace | None]]:
-    """The tree's hosts, or those that were named."""
-    from k4t import wiring
-
-    if not hosts:
-        tree = wiring.read(given.db)
-        with wiring.watched(tree, given.db) as fleet:
-            yield fleet, wiring.redo_log(given.db, tree)
-        return
-    from k4t.monitor import blind
-
-    with wiring.watched(blind.tree_of(hosts), given.db, [known_hosts] if known_hosts else []) as fleet:
-        blind.turned(fleet, blind.find(fleet, cluster))
-        wiring.watch(fleet, given.db)
-        yield fleet, None
-
-
-def _look(fleet: Fleet, log: LogPlace | None, *, now: bool, has_tree: bool) -> tuple[Looked, tuple[str, ...]]:
-    """One check that remembers the ones before it; and what is to be said of that."""
-    from k4t.monitor import check, history
-
-    file = history.path(fleet.tree.cluster.id)
-    before = history.NONE if now else history.load(file)
-    looked = check.check(fleet, before, at_s=time.time(), log=log, has_tree=has_tree)
-    if now:
-        return looked, ()
-    try:
-        history.save(file, looked.judgement.history)
-    except K4tError as error:
-        return looked, (f"the next check can't build on this one: {error}",)
-    return looked, ()
