@@ -395,7 +395,7 @@ def test_a_working_copy_that_is_behind_does_not_pass_for_the_newest(world: World
 
 
 def test_a_host_without_a_head_lets_the_nodes_say_it(world: World, tmp_path: Path) -> None:
-    """A clone whose tree is what was applied last copies to a host that is no node, too."""
+    """A clone whose tree is what was applied last copies to a host that is no node, too, also where an old head is."""
     world.backups('<backup host="10.9.9.9"/>')
     world.serial(5)
     world.backup()
@@ -404,6 +404,8 @@ def test_a_host_without_a_head_lets_the_nodes_say_it(world: World, tmp_path: Pat
     assert clone.backup().exit_status == 4
     head = {"format": 1, "cluster": CLUSTER, "serial": 6, "tree": read_tree(clone.db).sha256, "revisions": []}
     clone.shell("n2").at.files[f"/var/lib/k4t/{CLUSTER}/head"] = json.dumps(head).encode()
+    old = head | {"serial": 1, "tree": "0" * 64}  # from the time when somebody took over
+    clone.shell("10.9.9.9").at.files[f"/var/lib/k4t/{CLUSTER}/head"] = json.dumps(old).encode()
     assert words(clone.backup()) == ["10.9.9.9 copied"]
     assert world.newest("10.9.9.9").serial == 6
 

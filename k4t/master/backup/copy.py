@@ -234,9 +234,10 @@ class _Run:
 
     def _catch_up(self, target: Target) -> None:
         """A tree that is what was applied last, from elsewhere (a clone, a pull), is at the head's serial. A host that
-        is none of the tree's has no head: then some that are say it."""
-        own = target.head()
-        head = own or serials.newest(self._heads())
+        is none of the tree's has no head, or the one of a time when it was: then some that are say it."""
+        head = target.head()
+        if head is None or head.tree != self._fleet.tree.sha256:
+            head = serials.newest([*self._heads(), *([head] if head else [])])
         if head is None or head.tree != self._fleet.tree.sha256:
             return
         with self._guard:
