@@ -1,8 +1,9 @@
 """Each fault is reported by its name within two checks, and nothing else is; a healthy cluster raises nothing.
 
-The machine is shared by all hosts of the lab, so its load says nothing of theirs: those thresholds are off. What can't
-be made real (an hour's wait, a wrong clock of one host, memory eaten) is put in the probe's way: its `date`,
-/proc/meminfo, or the time at which we look.
+The machine is shared by all hosts of the lab, so its load says nothing of theirs: those thresholds are off. Memory is
+really eaten, of what a cgroup gives to one host, and /proc/meminfo tells that host's share, as LXCFS has it. What can't
+be made real (an hour's wait, a wrong clock of one host) is put in the probe's way: its `date`, or the time at which we
+look.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.e2e.site import Site, containers
 from tests.lab import Host, Lab
 
 pytestmark = pytest.mark.integration
-HEALTHY_ROUNDS = 100 if "K4T_FULL" in os.environ else 3
+HEALTHY_ROUNDS = 100 if "K4T_FULL" in os.environ else 10
 MONITOR = """\
 <monitor>
   <threshold of="cpu" warning="never"/>
@@ -82,7 +83,8 @@ def everything(looked: Looked) -> list[str]:
 def scene(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     site = Site(lab, tmp_path_factory.mktemp("monitor"))
     cluster = site.db / "cluster.xml"
-    cluster.write_text(cluster.read_text().replace("</cluster>", '  <backup node="n1" every="1h"/>\n</cluster>'))
+    text = cluster.read_text().replace("</cluster>", '  <backup node="n1" every="1h"/>\n</cluster>')
+    cluster.write_text(text.replace('connect-timeout="4s"', 'connect-timeout="2s"'))
     for name in ("n1", "n2"):
         site.node(lab.host(name))
     site.gateway(lab.host("gw1"))
@@ -213,6 +215,14 @@ def way_cut(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
+def cable_pulled(scene: Scene) -> Iterator[None]:
+    """Nobody reaches it, so nobody can tell whether it is on."""
+    scene.n2.cut()
+    yield
+    scene.n2.restore()
+
+
+@contextmanager
 def docker_stopped(scene: Scene) -> Iterator[None]:
     scene.n1.stop_docker()
     yield
@@ -244,16 +254,38 @@ def disk_filled(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def memory_eaten(scene: Scene) -> Iterator[None]:
-    lie = "sed 's/^MemAvailable:.*/MemAvailable: 2048 kB/' /proc/meminfo >/run/meminfo"
-    scene.n1.exec(["sh", "-c", f"{lie} && mount --bind /run/meminfo /proc/meminfo"])
+    """A container that nobody asked for eats what its host has."""
+    host, size_bytes = scene.n1, 256 << 20
+    limits = ["--memory", str(size_bytes), "--memory-swap", str(size_bytes), "--tmpfs", "/eaten"]
+    host.docker(["run", "-d", "--name", "eater", *limits, scene.lab.image])
+    pid = host.docker(["inspect", "-f", "{{.State.Pid}}", "eater"]).stdout.strip()
+    left_bytes = _share(host, pid, size_bytes)
+    host.exec(["mount", "--bind", "/run/meminfo", "/proc/meminfo"])
+    assert said(scene.twice()) == set()
+    count = int(left_bytes - 0.015 * size_bytes) >> 16
+    host.docker(["exec", "eater", "dd", "if=/dev/zero", "of=/eaten/all", "bs=64k", f"count={count}"])
+    _share(host, pid, size_bytes)
     yield
-    scene.n1.exec(["umount", "/proc/meminfo"])
+    host.docker(["rm", "-f", "eater"])
+    host.exec(["umount", "/proc/meminfo"])
+
+
+def _share(host: Host, pid: str, size_bytes: int) -> int:
+    """The container's cgroup, version 1 or 2, as the host's /proc/meminfo tells of it; the bytes that are left."""
+    script = (
+        "g=$(sed -n 's/^[0-9]*:memory://p;s/^0:://p' \"/proc/$1/cgroup\" | head -n 1); cd /sys/fs/cgroup; "
+        'cat "./memory$g/memory.usage_in_bytes" 2>&- || cat ".$g/memory.current"'
+    )
+    left_bytes = size_bytes - int(host.exec(["sh", "-c", script, "sh", pid]).stdout)
+    words = (("MemTotal", size_bytes), ("MemFree", left_bytes), ("MemAvailable", left_bytes))
+    host.exec(["tee", "/run/meminfo"], input="".join(f"{word}: {number >> 10} kB\n" for word, number in words))
+    return left_bytes
 
 
 @contextmanager
 def clock_off(scene: Scene) -> Iterator[None]:
-    """The probe's `date` is an hour ahead."""
-    lie = '#!/bin/sh\nexec /usr/bin/date -d "1 hour" "$@"\n'
+    """The probe's `date` is an hour behind."""
+    lie = '#!/bin/sh\nexec /usr/bin/date -d "1 hour ago" "$@"\n'
     scene.n1.exec(["sh", "-c", 'printf %s "$1" >/usr/local/bin/date && chmod +x /usr/local/bin/date', "sh", lie])
     yield
     scene.n1.exec(["rm", "/usr/local/bin/date"])
@@ -302,6 +334,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "DNS wrong": (dns_wrong, "DNS names: out-of-step"),
 }
 MORE_FAULTS: dict[str, tuple[Fault, str]] = {
+    "cable pulled": (cable_pulled, "node n2: host-off"),
     "Docker hangs": (docker_hangs, "node n1: docker"),
     "sshd hangs": (sshd_hangs, "node n2: sshd"),
     "DNS stopped": (dns_stopped, "DNS names: dns-stopped"),
@@ -312,12 +345,16 @@ if "K4T_FULL" in os.environ:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_reported_by_its_name_and_nothing_else_is(scene: Scene, fault: str) -> None:
-    """Within two checks; and it is over once it is mended."""
+    """Within two checks; and it is over once it is mended, after as many that no longer see it."""
     make, expected = FAULTS[fault]
     with make(scene):
         looked = scene.twice()
     assert said(looked) == {expected}, everything(looked)
     scene.settle()
+    for left in (2, 1, 0):
+        assert said(looked) == {expected}, (left, everything(looked))
+        looked = scene.look(looked.judgement.history)
+    assert everything(looked) == []
 
 
 def test_a_copy_that_is_overdue_is_reported(scene: Scene) -> None:
