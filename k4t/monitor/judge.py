@@ -48,10 +48,12 @@ class Finding:
 
 @value
 class Judgement:
-    """`findings`: the worst first. `history` is the next check's."""
+    """`findings`: the worst first. `history` is the next check's. `blind`: keys of subjects, or of one finding, that
+    can't be known now; what is missing of them is not over."""
 
     findings: tuple[Finding, ...]
     history: History
+    blind: frozenset[str] = frozenset()
 
     @property
     def level(self) -> str:
@@ -68,7 +70,7 @@ def judge(signs: Signs, history: History, monitor: Monitor, now_s: float) -> Jud
     findings: list[Finding] = []
     for key in dict.fromkeys([*found, *before.entries]):
         sign, old = found.get(key), before.entries.get(key, Entry())
-        if sign is None and _blind(key, signs.blind):
+        if sign is None and is_blind(key, signs.blind):
             entries[key] = old
             continue
         threshold = _hysteresis(key, sign, monitor)
@@ -79,7 +81,7 @@ def judge(signs: Signs, history: History, monitor: Monitor, now_s: float) -> Jud
         if finding := _finding(key, sign, entry, threshold):
             findings.append(finding)
     rounds = (*before.rounds, now_s)[-CHECKS_MAX:]
-    return Judgement(tuple(sorted(findings, key=_order)), replace(before, rounds=rounds, entries=entries))
+    return Judgement(tuple(sorted(findings, key=_order)), replace(before, rounds=rounds, entries=entries), signs.blind)
 
 
 def step(old: Entry, severity: int, threshold: Threshold, now_s: float, *, rounds: int) -> Entry:
@@ -113,7 +115,8 @@ def _worst(signs: Iterable[Sign]) -> list[Sign]:
     return list(kept.values())
 
 
-def _blind(key: str, blind: frozenset[str]) -> bool:
+def is_blind(key: str, blind: frozenset[str]) -> bool:
+    """Whether a finding's key is one of, or of a subject of, those that can't be known."""
     return key in blind or key.rpartition(":")[0] in blind
 
 
