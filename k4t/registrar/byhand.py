@@ -20,6 +20,8 @@ MANUAL = "manual"
 VERBS = ("add", "remove", "withdraw", "restore")
 WORDS = 200
 """Characters of `by` and `why`: they are shown to people."""
+MANY = 2_000
+"""Endpoints in one request."""
 
 
 def change(store: Store, kind: str, held: List[Holding], request: Mapping[str, Any], only: str) -> None:
@@ -34,11 +36,35 @@ def change(store: Store, kind: str, held: List[Holding], request: Mapping[str, A
     elif verb == "remove":
         _remove(store, entry, only)
     elif verb == "withdraw":
-        _withdraw(store, held, entry, only, (by, why))
+        store.set_withdrawals(_withdrawn(list(store.withdrawals()), held, entry, only, (by, why)))
     elif verb == "restore":
-        _restore(store, entry, only)
+        store.set_withdrawals(_back(list(store.withdrawals()), entry, only, by))
     else:
         raise BadRequest("no such verb: %r" % verb[:40])
+
+
+def several(store: Store, held: List[Holding], request: Mapping[str, Any], only: str) -> Tuple[int, List[str]]:
+    """Withdraw or restore `entries` of cluster `only` in one go: how many of them changed, and what could not be done,
+    a sentence each. What is so already, or is no longer published, is no error. Given back is what `by` took out.
+
+    Raises BadRequest.
+    """
+    verb, entries = request.get("verb"), request.get("entries")
+    if verb not in ("withdraw", "restore"):
+        raise BadRequest("no such verb for several: %r" % str(verb)[:40])
+    if not isinstance(entries, list) or len(entries) > MANY or not all(isinstance(one, dict) for one in entries):
+        raise BadRequest("entries must be a list of at most %d" % MANY)
+    by, why = _said(request, "by"), _said(request, "why")
+    before = out = list(store.withdrawals())
+    left = []
+    for entry in [_endpoint(one) for one in entries]:
+        try:
+            out = _withdrawn(out, held, entry, only, (by, why)) if verb == "withdraw" else _back(out, entry, only, by)
+        except BadRequest as refusal:
+            left.append(str(refusal))
+    if out != before:
+        store.set_withdrawals(out)
+    return abs(len(out) - len(before)), left
 
 
 def rows(store: Store, held: List[Holding]) -> Tuple[List[Any], List[Any]]:
@@ -80,7 +106,10 @@ def _remove(store: Store, entry: Endpoint, only: str) -> None:
     store.set_entries([row for row in entries if row not in gone])
 
 
-def _withdraw(store: Store, held: List[Holding], entry: Endpoint, only: str, said: Tuple[str, str]) -> None:
+def _withdrawn(
+    out: List[Withdrawal], held: List[Holding], entry: Endpoint, only: str, said: Tuple[str, str]
+) -> List[Withdrawal]:
+    """With what is published of it taken out. Said again, it stays as it was said first."""
     found = [
         Withdrawal(holding.document.cluster, listed.ip, listed.port, listed.container, *said)
         for holding in held
@@ -90,18 +119,19 @@ def _withdraw(store: Store, held: List[Holding], entry: Endpoint, only: str, sai
     ]
     if not found:
         raise BadRequest("%s publishes no %s" % ("cluster %s" % only if only else "no cluster", _words(entry)))
-    out = store.withdrawals()
     known = {(old.cluster, old.ip, old.port, old.container) for old in out}
-    new = [row for row in found if (row.cluster, row.ip, row.port, row.container) not in known]
-    store.set_withdrawals([*out, *new])
+    return [*out, *(row for row in found if (row.cluster, row.ip, row.port, row.container) not in known)]
 
 
-def _restore(store: Store, entry: Endpoint, only: str) -> None:
-    out = store.withdrawals()
-    back = [row for row in out if (row.ip, row.port) == (entry.ip, entry.port) and only in ("", row.cluster)]
-    if not back:
+def _back(out: List[Withdrawal], entry: Endpoint, only: str, by: str) -> List[Withdrawal]:
+    """Without it. With a restricted key only what that took out: what a person took out, a person puts back."""
+    there = [row for row in out if (row.ip, row.port) == (entry.ip, entry.port) and only in ("", row.cluster)]
+    if not there:
         raise BadRequest("%s is not withdrawn" % _words(entry))
-    store.set_withdrawals([row for row in out if row not in back])
+    back = [row for row in there if not only or row.by == by]
+    if not back:
+        raise BadRequest("%s was withdrawn by %s, not by %s" % (_words(entry), there[0].by or "hand", by))
+    return [row for row in out if row not in back]
 
 
 def _place(entry: Endpoint) -> Tuple[str, str, int, str]:

@@ -204,6 +204,14 @@ class Service:
         byhand.change(self.store, self.vendor.kind, self._held(), request, self.only)
         return self._install()
 
+    def several(self, request: Request) -> Answer:
+        """Endpoints of one cluster taken out, or given back, in one go (byhand.several): one dead node has many."""
+        changed, left = byhand.several(self.store, self._held(), request, _cluster(request))
+        answer: Answer = {"rendered": True, "problem": "", "pending": ""}
+        if changed or self.store.problem():
+            answer = self._install()
+        return dict(answer, changed=changed, left=left)
+
     def list(self, _: Request) -> Answer:
         endpoints, withdrawals = byhand.rows(self.store, self._held())
         return {"endpoints": endpoints, "withdrawals": withdrawals}
@@ -246,6 +254,7 @@ OPERATIONS: Dict[str, Callable[[Service, Request], Answer]] = {
     "verify": Service.verify,
     "certificates": Service.certificates,
     "manual": Service.manual,
+    "several": Service.several,
     "list": Service.list,
     "check": Service.check,
     "install": Service.install,

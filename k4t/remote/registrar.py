@@ -11,15 +11,16 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from k4t import errors
 from k4t.errors import ConnectionLost, K4tError, ParticipantAway, RegistrarMismatch, StepError
 from k4t.model.participant import Capabilities, Kind
 from k4t.model.state import Head, ParticipantState, Withdrawn
+from k4t.model.value import value
 from k4t.registrar import protocol
 from k4t.registrar.document import BadDocument, Certificate, Document, Endpoint, Epoch, from_json, to_json
 
@@ -93,6 +94,32 @@ def source(name: str) -> str:
 
 def zipapp_path(sha256: str) -> str:
     return f"{BIN}/k4t-registrar-{sha256[:12]}.pyz"
+
+
+Place = tuple[str, str, int]
+"""App, address and port of an endpoint."""
+
+
+@value
+class Several:
+    """What became of endpoints that were withdrawn or given back. `changed`: how many; `left`: what could not be done;
+    `problem`: why the vendor would not take it; `pending`: what it has not done yet. Sentences."""
+
+    changed: int
+    left: tuple[str, ...] = ()
+    problem: str = ""
+    pending: str = ""
+
+
+def several_of(answer: Mapping[str, Any]) -> Several:
+    left = tuple(str(one) for one in answer["left"])
+    return Several(int(answer["changed"]), left, str(answer["problem"]), str(answer["pending"]))
+
+
+def refusal(kind: str, message: str, host: str, remedy_of: Mapping[str, str]) -> K4tError:
+    """The error that a registrar's answer stands for. `remedy_of`: the kind and name of the member."""
+    error, remedy = ERRORS.get(kind, (StepError, ""))
+    return error(message, remedy.format(**remedy_of), host=host)
 
 
 class RegistrarClient:
@@ -187,8 +214,7 @@ class RegistrarClient:
         return StepError(f"the registrar ended without an answer: {done.words()}", host=self._transport.host)
 
     def _error(self, kind: str, message: str) -> K4tError:
-        error, remedy = ERRORS.get(kind, (StepError, ""))
-        return error(message, remedy.format(kind=self._kind, name=self._name), host=self._transport.host)
+        return refusal(kind, message, self._transport.host, {"kind": self._kind, "name": self._name})
 
 
 Pairs = Callable[[Certificate], tuple[str, str]]
@@ -274,6 +300,11 @@ class RegistrarParticipant:
         found = tuple(self._call("verify", sha256=document.sha256)["differences"])
         pending, self._pending = self._pending, ""
         return found if not pending or pending in found else (pending, *found)
+
+    def several(self, verb: Literal["withdraw", "restore"], places: Sequence[Place], by: str, why: str) -> Several:
+        """Take published endpoints out at once, or give back what `by` took out. Can be done twice."""
+        entries = [{"cname": app, "ip": ip, "port": port} for app, ip, port in places]
+        return several_of(self._call("several", verb=verb, entries=entries, by=by, why=why))
 
     def close(self) -> None:
         if self._client is not None:
