@@ -6,10 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-# What the lab and the tests run for real. On a machine that has them, nothing is installed.
+# What the lab and the tests run for real. On a machine that has them, nothing is installed. php-cgi stands before the
+# frontend, which else brings Apache.
 PACKAGES := python3-venv docker.io docker-registry openssh-server openssh-client iproute2 iptables busybox-static \
             dnsmasq-base bind9 bind9-dnsutils haproxy \
-            nginx libnginx-mod-stream keepalived curl procps strace sudo tzdata util-linux prometheus prometheus-node-exporter
+            nginx libnginx-mod-stream keepalived curl procps strace sudo tzdata util-linux prometheus prometheus-node-exporter \
+            postgresql php-cgi zabbix-frontend-php zabbix-server-pgsql zabbix-agent
 
 .PHONY: help
 help:
