@@ -75,8 +75,8 @@ def _transactions(view: View) -> Iterator[Sign]:
     )
 
 
-def _certificates(view: View) -> Iterator[Sign]:
-    """What gateways serve, and what of the tree routes name; of one name, what ends first."""
+def certificate_ends(view: View) -> dict[str, str]:
+    """When what gateways serve, and what of the tree routes name, ends; of one name, what ends first."""
     ends: dict[str, str] = {}
     for member in view.facts.gateways.values():
         for served in member.document.certificates if member.document else ():
@@ -86,7 +86,11 @@ def _certificates(view: View) -> Iterator[Sign]:
     for name, certificate in view.tree.certificates.items():
         if name in used and certificate.expires:
             ends[name] = min(certificate.expires, ends.get(name, certificate.expires))
-    for name, expires in sorted(ends.items()):
+    return ends
+
+
+def _certificates(view: View) -> Iterator[Sign]:
+    for name, expires in sorted(certificate_ends(view).items()):
         end_s = unix_s(expires)
         if end_s is None:
             continue
