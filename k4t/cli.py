@@ -24,7 +24,7 @@ from k4t.commands import (
     jobs,
     kit,
     look,
-    monitor,
+    monitor_run,
     nodes,
     past,
     plans,
@@ -54,7 +54,7 @@ app.add_typer(past.past_app)
 app.add_typer(secrets.secret_app, name="secret")
 app.add_typer(jobs.job_app, name="job")
 app.add_typer(look.look_app)
-app.add_typer(monitor.monitor_app, name="monitor")
+app.add_typer(monitor_run.run_app, name="monitor")
 app.add_typer(updates.update_app)
 app.add_typer(txn.txn_app, name="txn")
 app.add_typer(power.power_app, name="power")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k4t.errors import K4tError, Usage
+from k4t.errors import Usage
 
 if TYPE_CHECKING:
     from k4t.master.fleet import Fleet
@@ -52,15 +52,11 @@ def eyes(
 
 def look(fleet: Fleet, log: LogPlace | None, *, now: bool, has_tree: bool) -> tuple[Looked, tuple[str, ...]]:
     """One check that remembers the ones before it; and what is to be said of that. With `now` it remembers nothing."""
-    from k4t.monitor import check, history
-
-    file = history.path(fleet.tree.cluster.id)
-    before = history.NONE if now else history.load(file)
-    looked = check.check(fleet, before, at_s=time.time(), log=log, has_tree=has_tree)
     if now:
-        return looked, ()
-    try:
-        history.save(file, looked.judgement.history)
-    except K4tError as error:
-        return looked, (f"the next check can't build on this one: {error}",)
-    return looked, ()
+        from k4t.monitor import check, history
+
+        return check.check(fleet, history.NONE, at_s=time.time(), log=log, has_tree=has_tree), ()
+    from k4t.monitor.round import course
+
+    looked, _, notes = course(fleet.tree.cluster.id).look(fleet, log, time.time(), has_tree=has_tree)
+    return looked, notes

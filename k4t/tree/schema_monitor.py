@@ -68,7 +68,7 @@ ALERT = element(
 MONITOR = element(
     "monitor",
     "Thresholds, policies, alerts.",
-    attribute("interval", v.PERIOD, "Between two checks.", "10s", effect=False),
+    attribute("interval", v.PERIOD, "Between two checks of `monitor run`.", "10s"),
     THRESHOLD,
     POLICY,
     ALERT,
