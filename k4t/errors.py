@@ -34,6 +34,7 @@ K4tError                     1   failed; what served before still serves
     ├── NameTaken            1   the container's name is held by one that is not ours
     ├── Unhealthy            1   it runs, and does not get healthy
     ├── HostFull             1   no space left
+    ├── AnswerTooLong        1   a command says more than anybody asked for, maybe without an end
     ├── RegistrarMismatch    1   missing, altered or newer than this k4t reads
     ├── Overtaken            1   a newer run has fenced this one off
     ├── NotPrepared          1   nothing of that transaction is staged or live there
@@ -231,6 +232,10 @@ class Unhealthy(StepError):
 
 
 class HostFull(StepError):
+    pass
+
+
+class AnswerTooLong(StepError):
     pass
 
 

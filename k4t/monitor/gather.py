@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from k4t import command
-from k4t.errors import ConnectionLost, HostRefused, HostUnreachable, K4tError
+from k4t.errors import AnswerTooLong, ConnectionLost, HostRefused, HostUnreachable, K4tError
 from k4t.master import fleet as fleets
 from k4t.master.backup.targets import targets_of
 from k4t.master.fleet import WITHOUT_SHELL, Fleet, Key, begun, merged
@@ -249,7 +249,7 @@ def failure_of(error: K4tError) -> Failure:
         "silent": "silent", "no-route": "no-route", "no-name": "no-name", "refused": "refused", "mute": "mute",
     }  # fmt: skip
     kind: FailureKind = "slow"
-    if isinstance(error, Garbage):
+    if isinstance(error, Garbage | AnswerTooLong):
         kind = "garbage"
     elif isinstance(error, HostRefused):
         kind = "login"

@@ -26,6 +26,9 @@ def end(transport: Any) -> None:
             transport.sock.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(Exception):
         transport.close()
+    with contextlib.suppress(Exception):
+        for event in list(transport.channel_events.values()):
+            event.set()  # who waits for a channel is told; paramiko does so only when it was the other side that ended
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from k4t.command import Completed
-from k4t.errors import ConnectionLost, DockerUnavailable, HostFull, StepError
+from k4t.errors import AnswerTooLong, ConnectionLost, DockerUnavailable, HostFull, StepError
 from k4t.remote.transport import Process, Stream
 
 FaultKind = Literal["cut", "lost-reply", "slow", "full"]
@@ -95,7 +95,7 @@ class FakeTransport:
         self._before(fault, argv[0], timeout_s)
         done = self._say(argv, input)
         if len(done.stdout) + len(done.stderr) > max_output_bytes:
-            raise StepError(f"{argv[0]} said more than {max_output_bytes} bytes", host=self.host)
+            raise AnswerTooLong(f"{argv[0]} said more than {max_output_bytes} bytes", host=self.host)
         return Completed(None, b"", b"") if fault == "lost-reply" else done
 
     def start(self, argv: Sequence[str]) -> Process:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from k4t.command import Completed
-from k4t.errors import ConnectionLost, StepError
+from k4t.errors import AnswerTooLong, ConnectionLost, StepError
 
 CHANNEL_TIMEOUT_S = 15.0
 AFTER_EXIT_S = 1.0
@@ -167,7 +167,7 @@ class SshProcess:
                 moved = True
                 if len(streams[0]) + len(streams[1]) > max_bytes:
                     self._stop()
-                    raise StepError(f"{self._program} said more than {max_bytes} bytes", host=self._host)
+                    raise AnswerTooLong(f"{self._program} said more than {max_bytes} bytes", host=self._host)
         return moved
 
     def _stop(self) -> None:
