@@ -164,6 +164,11 @@ class Fleet:
             self._open(host, future)
         return future.result()
 
+    def afresh(self, host: Host, ssh: Ssh) -> Transport:
+        """A connection of its own, by other settings than the tree's; who asks for it closes it. Raises what
+        connecting raises."""
+        return self._connect(host.name, ssh, host.address)
+
     def _open(self, host: Host, future: Future[Transport]) -> None:
         try:
             transport = self._connect(host.name, host.ssh, host.address)

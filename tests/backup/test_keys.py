@@ -359,7 +359,7 @@ def test_another_process_is_waited_for_and_named(machine: Machine, monkeypatch: 
     """In bounded time."""
     machine.ensure()
     monkeypatch.setattr(keys, "LOCK_WAIT_S", 0.1)
-    with keys._alone(machine.keys), pytest.raises(Locked, match="another k4t works on"):
+    with keys.alone(machine.keys), pytest.raises(Locked, match="another k4t works on"):
         machine.ensure()
 
 

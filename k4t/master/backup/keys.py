@@ -87,7 +87,7 @@ def load(tree: Tree, use: str = USES[0]) -> Keys | None:
     if tree.recovery is None:
         return None
     directory = keys_directory(tree.cluster.id)
-    private, certificate = _signing_key(directory), _read(directory / CERTIFICATE)
+    private, certificate = _signing_key(directory), read_private(directory / CERTIFICATE)
     if private is None or certificate is None:
         return None
     try:
@@ -107,7 +107,7 @@ def ensure(db: Path, tree: Tree, at: str) -> tuple[Keys, tuple[str, ...]]:
     `db` gets a recovery.xml if it has none. Of two at once, one makes them, and both use the same. Raises NotCertified
     with the remedy, K4tError when something can't be read or written, or others may read it."""
     directory = keys_directory(tree.cluster.id)
-    with _alone(directory):
+    with alone(directory):
         found, notes = _recovery(db, tree, directory)
         keys = load(_with(tree, found))
         if keys is None:
@@ -127,7 +127,7 @@ def certify(
     """Make this machine one that may sign: its key, if it has none, and a certificate by the cluster's key, which the
     identities open. Raises NoIdentity when they don't, BadCopy when what they open is not the cluster's key."""
     directory = keys_directory(cluster_id)
-    with _alone(directory):
+    with alone(directory):
         keys = _certified(cluster_id, found, identities, at, uses)
         _remember(directory, found)
     return keys
@@ -176,7 +176,7 @@ def _certified(
 
 def _signing_key(directory: Path) -> bytes | None:
     path = directory / SIGNING_KEY
-    data = _read(path)
+    data = read_private(path)
     if data is None:
         return None
     found = _PRIVATE.fullmatch(data.decode("ascii", "replace"))
@@ -203,7 +203,7 @@ def _recovery(db: Path, tree: Tree, directory: Path) -> tuple[Recovery, tuple[st
 def _new(db: Path, name: str, directory: Path) -> tuple[Recovery, tuple[str, ...]]:
     """The identity is on disk before anything is encrypted to it; one of an attempt that was cut off is taken up."""
     path = directory / IDENTITY
-    made = _read(path) is None
+    made = read_private(path) is None
     if made:
         text, public = age.new_identity(f"recovery identity of cluster {name}")
         write_file(path, text.encode(), 0o600)
@@ -231,7 +231,7 @@ def _theirs(db: Path) -> Recovery:
 
 def _remember(directory: Path, found: Recovery) -> None:
     data = recovery.encoded(found)
-    if _read(directory / KNOWN) != data:
+    if read_private(directory / KNOWN) != data:
         write_file(directory / KNOWN, data, 0o600)
 
 
@@ -278,7 +278,7 @@ def _own_identity(directory: Path, found: Recovery) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def alone(directory: Path) -> Iterator[None]:
     """The directory is there and private, and no other process works on it. Raises Locked after LOCK_WAIT_S."""
     _private_directory(directory)
     try:
@@ -322,7 +322,7 @@ def _only_ours(path: Path, status: os.stat_result) -> None:
         raise K4tError(f"{path} has mode {mode}: others may get at it", f"chmod {right} {path}")
 
 
-def _read(path: Path) -> bytes | None:
+def read_private(path: Path) -> bytes | None:
     """None when there is none. Raises K4tError when others may read it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
