@@ -3,11 +3,11 @@ the Nth time it comes by (the first, without N); `NAME=stall` makes it stand sti
 
 Places: `before:ACTION` and `after:ACTION` of every kind of step, `before:lock`, `after:lock`, `before:rollback`,
 `before:record`, `after:record`; of a publication `before:` and `after:` each of observe, fence, begin, prepare, decide,
-commit, verify, end, abort (see master.publication.twophase); `intent:begun`, `intent:done` of a wake; `power:announced`
-before the machine is switched off; of copies `backup:` begin, picture, sequence (it is given out), store, stored,
-confirm, confirmed, remembered, prune, pruned, part, part-stored; `restore:` made, unpacked, carried, synced, named,
-aside, swapped, kept, cleared, clearing (see master.backup.swap); `recover:` certified, placed, told. `NAME=stop` stops
-this process there (SIGSTOP).
+commit, verify, end, abort (see master.publication.twophase); `intent:begun`, `intent:done` of a wake, `wake:worked`
+when nothing more is queued; `power:announced`, `power:going` before the machine is switched off; of copies `backup:`
+begin, picture, sequence (it is given out), store, stored, confirm, confirmed, remembered, prune, pruned, part,
+part-stored; `restore:` made, unpacked, carried, synced, named, aside, swapped, kept, cleared, clearing (see
+master.backup.swap); `recover:` certified, placed, told. `NAME=stop` stops this process there (SIGSTOP).
 """
 
 from __future__ import annotations

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from k4t.master.backup.keys import Keys
     from k4t.master.fleet import Host
     from k4t.master.power.intents import Intent
-    from k4t.master.power.queue import Queue
-    from k4t.master.power.signed import Trust
     from k4t.master.run import Run
     from k4t.model.spec import Tree
     from k4t.options import Globals
@@ -75,13 +73,14 @@ def intent_stay(ctx: typer.Context, to: To = None, here: Here = False, note: Not
 @intent_app.command("list", epilog="Example: k4t intent list -o json")
 def intent_list(ctx: typer.Context) -> None:
     """What is queued, on hosts and here, and what became of what was."""
+    from k4t.master.power.intake import queued
     from k4t.master.power.memory import Memory
     from k4t.render import power as show
     from k4t.wiring import opened
 
     given: Globals = ctx.obj
     with opened(given.db) as run:
-        found = queued(run)
+        found = queued(run, _now(run))
     show.queue(found, Memory(given.db).entries(), given.console)
 
 
@@ -89,6 +88,7 @@ def intent_list(ctx: typer.Context) -> None:
 def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="Its id.", metavar="ID")]) -> None:
     """Take back what is queued, from wherever it lies."""
     from k4t.master.power import intents, queue
+    from k4t.master.power.intake import trust
     from k4t.master.power.places import places
     from k4t.wiring import opened
 
@@ -103,32 +103,6 @@ def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="It
     for failure in (*found.away, *failed):
         given.console.note(f"! {failure.name} may still have it: {failure.error.message}", "yellow")
     given.console.result(f"removed intent {id}")
-
-
-# --- what is shared with waking --------------------------------------------------------------------------------
-
-
-def trust(run: Run) -> Trust:
-    """Whose word counts for this tree, and since when: one that took over doesn't know what was done before."""
-    from k4t.master.power.signed import Trust
-
-    tree, lineage = run.tree, run.copy.lineage()
-    since = lineage.at if lineage is not None and lineage.generation > 1 else ""
-    return Trust(tree.cluster.id, tree.recovery.key if tree.recovery else "", since)
-
-
-def queued(run: Run) -> Queue:
-    """What is queued anywhere, without what this working copy has done already."""
-    import dataclasses
-
-    from k4t.master.power import queue
-    from k4t.master.power.memory import Memory, to_do
-    from k4t.master.power.places import places
-
-    found = queue.look(run.fleet, places(run.fleet), run.directory, trust(run), _now(run))
-    known = Memory(run.directory).entries()
-    left = tuple(one for one in found.found if to_do(known.get(one.intent.id)))
-    return dataclasses.replace(found, found=left)
 
 
 # --- queueing --------------------------------------------------------------------------------------------------

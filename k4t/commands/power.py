@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from k4t.errors import K4tError, Unreachable, Unsafe, Usage
 
 if TYPE_CHECKING:
     from k4t.master.fleet import Host
+    from k4t.master.power.turns import Turns
     from k4t.master.run import Run
     from k4t.model.hosts import Dns, Gateway, Node
     from k4t.model.spec import Tree
@@ -162,33 +164,71 @@ def refuse_elsewhere(given: Globals) -> None:
         raise K4tError(situation.not_this_machine(host, here.names(host)))
 
 
-def go_off(given: Globals, why: str, *, copying_wait_s: float = 0.0) -> None:
-    """Switch this machine off if nothing is open. Raises StaysOn, with all reasons; each is a line of its own."""
+def turns(given: Globals, why: str) -> Turns:
+    """Who does what is queued for this working copy."""
+    import os
+    import socket
+
+    from k4t.master.power.turns import Turns
+    from k4t.remote.lock import Holder
+    from k4t.wiring import now, who
+
+    return Turns(given.db, Holder(who(), socket.gethostname(), os.getpid(), now(), why, ""))
+
+
+def go_off(
+    given: Globals,
+    why: str,
+    *,
+    copying_wait_s: float = 0.0,
+    turn: Turns | None = None,
+    going: Callable[[], None] = lambda: None,
+) -> None:
+    """Switch this machine off if nothing is open; `going` is told just before. `turn`: of doing what is queued, where
+    it is held already; who holds it is told of what is found. Raises StaysOn, with all reasons; each is a line of its
+    own."""
     from k4t.master.backup import keys
     from k4t.master.power import copies, off
     from k4t.render import power as show
     from k4t.wiring import opened
 
-    with opened(given.db, wait=given.wait, ahead=True) as run:
-        from k4t.commands.intents import queued
+    def leaves(host: str) -> None:
+        given.console.note(f"{host} goes off: it is said where a monitor looks")
+        going()
 
-        own = keys.load(run.tree, "intents")
-        waiting = tuple(one.intent.words for one in queued(run).found)
+    with opened(given.db, wait=given.wait, ahead=True) as run:
         try:
             off.go_off(
-                run, own, copies=lambda run: copies.outdated(run.directory, run.tree), intents=waiting, why=why,
-                copying_wait_s=copying_wait_s,
-                say=lambda text: given.console.note(f"! {text}", "yellow"),
-                going=lambda host: given.console.note(f"{host} goes off: it is said where a monitor looks"),
+                run, keys.load(run.tree, "intents"), copies=lambda run: copies.outdated(run.directory, run.tree),
+                queued=_queued, turns=turn or turns(given, "power off"), has_turn=turn is not None, why=why,
+                copying_wait_s=copying_wait_s, say=lambda text: given.console.note(f"! {text}", "yellow"), going=leaves,
             )  # fmt: skip
         except off.StaysOn as stays:
+            if stays.queued and turn is not None:
+                turn.ask()
             show.stays_on(stays.reasons, given.console)
             raise
 
 
-def off_after(given: Globals, status: int, wanted: bool | None, *, copied: bool = False) -> int:
+def _queued(run: Run) -> tuple[str, ...]:
+    from datetime import UTC, datetime
+
+    from k4t.master.power.intake import queued
+
+    return tuple(one.intent.words for one in queued(run, datetime.now(UTC)).found)
+
+
+def off_after(
+    given: Globals,
+    status: int,
+    wanted: bool | None,
+    *,
+    copied: bool = False,
+    turn: Turns | None = None,
+    going: Callable[[], None] = lambda: None,
+) -> int:
     """After an apply that ended with `status`: go off where that is wanted and nothing is open; the exit status.
-    `copied`: copies were made since."""
+    `copied`: copies were made since. `turn`, `going`: as in `go_off`."""
     from k4t.master.power.off import StaysOn
 
     if wanted is False or (wanted is None and not goes_off_by_itself(given.db)):
@@ -199,7 +239,7 @@ def off_after(given: Globals, status: int, wanted: bool | None, *, copied: bool 
     if not copied:
         back_up(given, if_outdated=True)
     try:
-        go_off(given, given.message or "after apply", copying_wait_s=BACKUP_WAIT_S)
+        go_off(given, given.message or "after apply", copying_wait_s=BACKUP_WAIT_S, turn=turn, going=going)
     except StaysOn:
         return 3 if wanted else 0
     except K4tError as error:

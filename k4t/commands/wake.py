@@ -1,13 +1,11 @@
-"""What a machine does that boots: it is no longer off, does what was queued, applies, copies, and goes off again."""
+"""What a machine does that boots: it is no longer off, does what was queued, applies, copies, and goes off again. Or,
+on one that is on already (`do_queued`), what was queued alone."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,25 +16,21 @@ import typer
 from k4t import failpoints
 from k4t.commands import power as power_commands
 from k4t.commands.common import applied, group
-from k4t.commands.intents import trust
+from k4t.commands.perform import STAY, perform
 from k4t.commands.power import Power
-from k4t.errors import HostRefused, K4tError, Unreachable, Unsafe, gravest
+from k4t.errors import K4tError, gravest
 from k4t.options import Globals
 
 if TYPE_CHECKING:
-    from k4t.master.fleet import Host
     from k4t.master.power.intents import Intent
     from k4t.master.power.memory import Entry
-    from k4t.master.power.queue import Bad, Queue
-    from k4t.master.run import Run
+    from k4t.master.power.queue import Queue
+    from k4t.master.power.turns import Turns
 
 wake_app = group("Waking.")
 
-ROUNDS = 3
-"""What is queued while it works is taken up too; but it does not go on for ever."""
-PAUSE_S = 2.0
-STAY = "stay"
-"""The intent of a person who wants to work on this machine."""
+MAX_ROUNDS = 20
+"""What is queued while it works is taken up too, but it does not go on for ever."""
 Network = Annotated[float, typer.Option("--timeout", help="How long to wait for the network.", min=0, max=3600)]
 Install = Annotated[bool, typer.Option("--install-service", help="Have this machine run it at every boot.")]
 Remove = Annotated[bool, typer.Option("--remove-service", help="… and no more.")]
@@ -57,194 +51,116 @@ def wake(
         return
     if power:
         power_commands.refuse_elsewhere(given)
-    with _alone(given):
-        raise typer.Exit(_woken(given, timeout, power))
+    raise typer.Exit(_Waking(given, timeout, power).run())
 
 
-def _woken(given: Globals, timeout_s: float, wanted: bool | None) -> int:
-    """The exit status: 3 when an intent failed or it stays on though it was to go off, else the apply's."""
-    from k4t.render import power as show
+def do_queued(given: Globals) -> int:
+    """What is queued for this master is done, and the tree applied if there was anything: as `k4t wake` does it, but
+    this machine waits for no network and doesn't go off. The exit status; 75 where another one is at work, which then
+    does this too. Raises no K4tError."""
+    work = _Work(given)
+    try:
+        return gravest([_in_turn(given, lambda turns: work.all_of_it(turns, anyway=False)), *work.failed])
+    except K4tError as error:
+        given.console.error(str(error))
+        return error.exit_status
 
-    seen: list[Queue] = []
-    done: list[Entry] = []
-    with _out_of_the_way(given):
-        _arrive(given, timeout_s)
-        status = 0
-        for number in range(ROUNDS):
+
+class _Work:
+    """What was taken up, turn by turn, and what became of it."""
+
+    def __init__(self, given: Globals) -> None:
+        self.given = given
+        self.seen: Queue | None = None
+        self.done: list[Entry] = []
+
+    @property
+    def failed(self) -> list[int]:
+        return [3 for entry in self.done if entry.result != "done"]
+
+    def all_of_it(self, turns: Turns, *, anyway: bool) -> int:
+        """Round by round, until nothing is queued any more: each intent, then the tree. `anyway`: applied also where
+        nothing is queued. The exit status of the last apply."""
+        given, status = self.given, 0
+        for number in range(MAX_ROUNDS):
+            turns.answer()
             found, todo = _taken_up(given)
-            seen.append(found)
-            if number and not todo:
+            self.seen = self.seen or found
+            if not todo and (number or not anyway):
                 break
-            done += [_perform(given, intent) for intent in todo]
+            self.done += [perform(given, intent) for intent in todo]
             _forget(given, todo)
             status = _apply(given)
-        power_commands.back_up(given)
-    show.woken(done, seen[0], status=status, console=given.console)
-    failed = [3 for entry in done if entry.result != "done"]
-    if asked := next((entry for entry in done if entry.action == STAY), None):
-        given.console.note(f"this machine stays on, as {asked.who} asked; k4t power off ends that")
-        return gravest([status, *failed])
-    return gravest([power_commands.off_after(_patient(given), status, wanted, copied=True), *failed])
+        return status
 
 
-# --- arriving --------------------------------------------------------------------------------------------------
+class _Waking:
+    """One `k4t wake`; what it did is told once, before this machine goes off."""
+
+    def __init__(self, given: Globals, timeout_s: float, wanted: bool | None) -> None:
+        self.given, self.timeout_s, self.wanted = given, timeout_s, wanted
+        self.work = _Work(given)
+        self.told = False
+
+    def run(self) -> int:
+        """The exit status: 3 when an intent failed or it stays on though it was to go off, else the apply's."""
+        status = _in_turn(self.given, self._turn)
+        self._tell(status)
+        return gravest([status, *self.work.failed])
+
+    def _turn(self, turns: Turns) -> int:
+        given = self.given
+        with _out_of_the_way(given):
+            self._arrive()
+            status = self.work.all_of_it(turns, anyway=True)
+            failpoints.reach("wake:worked")
+            power_commands.back_up(given)
+        if asked := next((entry for entry in self.work.done if entry.action == STAY), None):
+            given.console.note(f"this machine stays on, as {asked.who} asked; k4t power off ends that")
+            return status
+        return power_commands.off_after(
+            _patient(given), status, self.wanted, copied=True, turn=turns, going=lambda: self._tell(status)
+        )
+
+    def _arrive(self) -> None:
+        from k4t.master.power.arrival import arrive
+        from k4t.wiring import opened
+
+        arrive(lambda: opened(self.given.db), self.timeout_s, lambda text: _warn(self.given, text))
+
+    def _tell(self, status: int) -> None:
+        from k4t.master.power.queue import Queue
+        from k4t.render import power as show
+
+        if not self.told:
+            show.woken(self.work.done, self.work.seen or Queue(), status=status, console=self.given.console)
+        self.told = True
 
 
-def _arrive(given: Globals, timeout_s: float) -> None:
-    """Wait for the network, and say that this machine is no longer off; nodes that were given up are not waited for.
-    Raises Unreachable when no host answers."""
-    from k4t.master.power import announce
-    from k4t.wiring import opened
+def _in_turn(given: Globals, work: Callable[[Turns], int]) -> int:
+    """The exit status of the last turn. Raises Locked where another one is at work, which has been told."""
+    from k4t.wiring import WAIT_S, read
 
-    deadline = time.monotonic() + timeout_s
-    answered = 0
-    while True:
-        with opened(given.db) as run:
-            gone = {run.fleet.host_of(one).key for one in run.tree.nodes.values() if one.availability == "dead"}
-            hosts = [host for host in run.fleet.hosts.values() if host.key not in gone]
-            before, answered = answered, _answering(run, hosts)
-            if answered == len(hosts) or (before and (answered == before or time.monotonic() >= deadline)):
-                for failure in announce.take_away(run.fleet):
-                    _warn(given, f"{failure.name} may still say that this machine is off: {failure.error.message}")
-                return
-        if time.monotonic() >= deadline and not answered:  # else it looks once more, and takes what there is
-            raise Unreachable(f"no host answers after {timeout_s:g} s: is the network up?", "run k4t wake when it is")
-        time.sleep(PAUSE_S)
-
-
-def _answering(run: Run, hosts: Iterable[Host]) -> int:
-    """How many do: one that refuses the key answers too."""
-    from k4t.master.fleet import at_once
-
-    def answers(host: Host) -> bool:
-        try:
-            run.fleet.connection(host)
-        except HostRefused:
-            return True
-        except K4tError:
-            return False
-        return True
-
-    return sum(at_once(answers, hosts))
-
-
-# --- what was queued -------------------------------------------------------------------------------------------
+    read(given.db)  # where there is no tree, none is begun
+    turns = power_commands.turns(given, "wake")
+    return [*turns.run(lambda: work(turns), wait_s=WAIT_S if given.wait else 0.0)][-1]
 
 
 def _taken_up(given: Globals) -> tuple[Queue, list[Intent]]:
-    """What is to be done, oldest first. What is no intent of this cluster's is named and put aside; what was done
-    already is taken away. Raises Unsafe where this tree is not the newest: the one that is shall do it."""
-    from k4t.master.power import queue
-    from k4t.master.power.memory import Memory, to_do
-    from k4t.master.power.places import places
+    from k4t.master.power.intake import take_up
     from k4t.wiring import opened
 
     with opened(given.db, ahead=True) as run:
-        hosts = places(run.fleet)
-        found = queue.look(run.fleet, hosts, given.db, trust(run), datetime.now(UTC))
-        if found.found or found.bad:
-            _refuse_old_tree(run)
-        known = Memory(given.db).entries()
-        todo = [one.intent for one in found.found if to_do(known.get(one.intent.id))]
-        again = [one for one in found.found if one.intent not in todo]
-        for one in again:
-            entry = known[one.intent.id]
-            _warn(given, f"intent {entry.id} ({entry.action}) on {', '.join(one.places)} is not done again: it was "
-                  f"{entry.result} at {entry.done_at or entry.at}")  # fmt: skip
-        failed = queue.remove(run.fleet, hosts, given.db, [one.intent.id for one in again])
-        failed += queue.set_aside(run.fleet, hosts, given.db, found.bad)
-        for bad in found.bad:
-            _refused(given, run, bad)
-        for failure in (*found.away, *failed):
-            _warn(given, f"{failure.name}: its intents can't be got at: {failure.error.message}")
-    return found, todo
-
-
-def _refuse_old_tree(run: Run) -> None:
-    from k4t.master import decide
-
-    for change in decide.plan(run, decide.Request()).plan.unsafe:
-        if change.kind == "rewind":
-            raise Unsafe(f"what is queued is left to the newest working copy: {change.detail}")
-
-
-def _refused(given: Globals, run: Run, bad: Bad) -> None:
-    _warn(given, f"{bad.name}.json on {bad.place} is refused and put aside: {bad.why}")
-    run.copy.prepare()
-    run.copy.audit({
-        "at": run.at, "who": run.who, "message": bad.why, "result": f"intent {bad.name} on {bad.place} refused",
-    })  # fmt: skip
-
-
-def _perform(given: Globals, intent: Intent) -> Entry:
-    """Do one as the command does that a person would give; what became of it. The next is done all the same."""
-    from k4t.master.history import WorkingCopy
-    from k4t.master.power.memory import DONE, FAILED, Memory
-    from k4t.wiring import now, who
-
-    memory = Memory(given.db)
-    begun = memory.begin(intent, datetime.now(UTC))
-    failpoints.reach("intent:begun")
-    given.console.note(f"intent {intent.id}: {intent.words}, queued at {intent.at} by {intent.who}")
-    about = f"intent {intent.id} of {intent.who}" + (f": {intent.note}" if intent.note else "")
-    status, error = _ended(
-        Globals(given.db, given.console, yes=True, allow=frozenset(), message=about, wait=True), intent
-    )
-    if error:
-        given.console.error(f"intent {intent.id}: {error}")
-    result = FAILED if status else DONE
-    entry = memory.end(begun, result, status, error, datetime.now(UTC))
-    failpoints.reach("intent:done")
-    said = f"intent {intent.id} ({intent.words}) {result}" + (f" ({status})" if status else "")
-    WorkingCopy(given.db).audit({"at": now(), "who": who(), "message": error or about, "result": said})
-    return entry
-
-
-def _ended(given: Globals, intent: Intent) -> tuple[int, str]:
-    """Exit status and error of the command that it stands for."""
-    try:
-        _act(given, intent)
-    except typer.Exit as left:
-        return left.exit_code, ""
-    except K4tError as error:
-        return error.exit_status, str(error)
-    return 0, ""
-
-
-def _act(given: Globals, intent: Intent) -> None:
-    from k4t.commands import apps, nodes
-    from k4t.master.decide import Request
-    from k4t.wiring import read, thing
-
-    if intent.action == STAY:
-        return
-    if intent.action == "apply":
-        raise typer.Exit(applied(given, Request(message=given.message)).exit_status)
-    if intent.action == "scale":
-        apps.scale_to(given, intent.name, intent.replicas)
-    elif intent.action == "drain":
-        nodes.drain(given, intent.name)
-    elif intent.action == "uncordon":
-        nodes.uncordon(given, intent.name)
-    else:
-        node = thing(read(given.db).nodes, "node", intent.name)
-        nodes.give_up(given, intent.name, fence=node.power is not None and bool(node.power.off))
+        return take_up(run, datetime.now(UTC), lambda text: _warn(given, text))
 
 
 def _forget(given: Globals, done: list[Intent]) -> None:
-    """Take them away from where they lay."""
-    from k4t.master.power import queue
-    from k4t.master.power.places import places
+    from k4t.master.power.intake import forget
     from k4t.wiring import opened
 
-    if not done:
-        return
-    with opened(given.db) as run:
-        for failure in queue.remove(run.fleet, places(run.fleet), given.db, [one.id for one in done]):
-            _warn(given, f"{failure.name} may still have an intent that is done: {failure.error.message}")
-
-
-# --- the rest --------------------------------------------------------------------------------------------------
+    if done:
+        with opened(given.db) as run:
+            forget(run, done, lambda text: _warn(given, text))
 
 
 def _apply(given: Globals) -> int:
@@ -262,18 +178,6 @@ def _apply(given: Globals) -> int:
 def _patient(given: Globals) -> Globals:
     """Nobody is there to be asked, or to try again when another run is done."""
     return Globals(given.db, given.console, yes=True, allow=given.allow, message=given.message, wait=True)
-
-
-@contextlib.contextmanager
-def _alone(given: Globals) -> Iterator[None]:
-    """Raises Locked while another wakes with this tree."""
-    from k4t.remote.lock import Holder, LocalLock
-    from k4t.wiring import WAIT_S, now, read, who
-
-    read(given.db)  # where there is no tree, none is begun
-    holder = Holder(who(), socket.gethostname(), os.getpid(), now(), "wake", "")
-    with LocalLock(given.db / ".k4t" / "wake.lock").take(holder, wait_s=WAIT_S if given.wait else 0.0):
-        yield
 
 
 def _out_of_the_way(given: Globals) -> AbstractContextManager[object]:

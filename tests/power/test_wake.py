@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 
+from k4t.commands.wake import do_queued
 from k4t.master.power import here
+from k4t.options import Globals
+from k4t.render.console import Console
 
 pytestmark = [
     pytest.mark.integration,
@@ -62,8 +65,13 @@ class Machine:
         """Its id."""
         return self.k4t("intent", *words, "--here")[0].split()[2]
 
+    def node(self, name: str, inside: str = "") -> bool:
+        (self.db / f"nodes/{name}.xml").write_text(f'<node address="127.0.0.9">{inside}</node>\n')
+        return True
+
     def went_off(self) -> bool:
-        """Since it was asked last."""
+        """Since it was asked last. Then it is on again, as after a boot."""
+        (self.db / ".k4t/going-off").unlink(missing_ok=True)
         there = (self.root / "off").exists()
         (self.root / "off").unlink(missing_ok=True)
         return there
@@ -137,24 +145,106 @@ def test_one_that_kills_every_wake_is_not_tried_for_ever(machine: Machine) -> No
     assert (machine.done[0]["result"], machine.queued) == ("begun", [])
 
 
-def test_of_two_wakes_one_works(machine: Machine) -> None:
-    """The other is told by whom."""
-    machine.queue("apply")
-    first = machine.start("wake", failpoint="intent:begun=stop")
-    deadline = time.monotonic() + 30
-    while not machine.done:
+@contextlib.contextmanager
+def stopped(machine: Machine, place: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """One that stands still there, and goes on afterwards."""
+    process = machine.start(*words, failpoint=f"{place}=stop")
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    _, err = machine.k4t("wake", status=75)
-    assert "for wake" in err
-    assert str(first.pid) in err
-    deadline = time.monotonic() + 30
-    while first.poll() is None:
-        os.kill(first.pid, signal.SIGCONT)
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert first.communicate()[1]
+    try:
+        yield process
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, (process.returncode, out, err)
+    return out, err
+
+
+def test_of_two_wakes_one_works(machine: Machine) -> None:
+    """The other is told by whom; and nobody switches the machine off in the middle of it."""
+    machine.queue("apply")
+    with stopped(machine, "intent:begun", "wake") as first:
+        _, err = machine.k4t("wake", status=75)
+        assert "for wake" in err
+        assert str(first.pid) in err
+        assert "looks at what is queued once more" in err
+        assert "for wake" in machine.k4t("power", "off", "--yes", status=75)[1]
+    ended(first)
     assert machine.done[0]["result"] == "done"
+    assert not machine.went_off()
+
+
+@pytest.mark.parametrize("words", [("wake",), ("wake", "--power-off")])
+def test_what_is_queued_while_a_wake_ends_is_done_by_it(machine: Machine, words: tuple[str, ...]) -> None:
+    """It had seen nothing more to do; the wake that was called meanwhile left word."""
+    with stopped(machine, "wake:worked", *words) as first:
+        id = machine.queue("apply")
+        assert "once more before it ends" in machine.k4t("wake", status=75)[1]
+    out, _ = ended(first)
+    assert [one["id"] for one in machine.done] == [id]
+    assert out.count(f"intent {id} (apply, queued by ") == 1
+    assert (machine.queued, machine.went_off()) == ([], len(words) > 1)
+
+
+def test_what_is_queued_while_the_machine_goes_off_keeps_it_on(machine: Machine) -> None:
+    """It looks at the queue when everybody can see that it is off: what came before that is done first."""
+    with stopped(machine, "power:announced", "wake", "--power-off") as first:
+        id = machine.queue("apply")
+    _, err = ended(first)
+    assert "  - 1 intent (apply) still queued" in err
+    assert [one["id"] for one in machine.done] == [id]
+    assert machine.went_off()
+    with stopped(machine, "power:announced", "apply", "--yes", "--power-off") as first:
+        id = machine.queue("apply")
+    assert "  - 1 intent (apply) still queued" in ended(first, 3)[1]
+    assert (machine.went_off(), machine.queued) == (False, [f"{id}.json"])
+    with stopped(machine, "power:announced", "wake", "--power-off") as first:
+        assert "for wake" in machine.k4t("wake", status=75)[1]
+    assert "whatever k4t wake was called for" in ended(first)[1]
+    assert machine.went_off()
+
+
+def test_what_comes_after_that_is_for_the_next_boot(machine: Machine) -> None:
+    """Nothing is begun on a machine that goes off; and it is not believed for ever that it does."""
+    with stopped(machine, "power:going", "wake", "--power-off") as first:
+        id = machine.queue("apply")
+        assert "this machine is going off" in machine.k4t("wake", status=75)[1]
+    ended(first)
+    assert "this machine is going off" in machine.k4t("wake", status=75)[1]
+    assert (machine.done, machine.queued) == ([], [f"{id}.json"])
+    assert machine.went_off()
+    machine.k4t("wake")
+    assert [one["id"] for one in machine.done] == [id]
+    (machine.db / ".k4t/going-off").write_text(json.dumps({"at": time.time() - 1000, "boot": here.boot()}))
+    machine.k4t("wake")
+    (machine.db / ".k4t/going-off").write_text(json.dumps({"at": time.time(), "boot": "another one"}))
+    machine.k4t("wake")
+
+
+def test_a_monitor_on_this_machine_has_it_done(machine: Machine) -> None:
+    """Under its own lock: what is queued, once, and no more; the machine stays on."""
+    machine.cluster(after="off")
+    given = Globals(machine.db, Console(), yes=True, allow=frozenset(), message="", wait=False)
+    with held(machine.db / ".k4t/monitor.lock"):
+        assert do_queued(given) == 0
+        assert machine.done == []
+        first, second = machine.queue("apply"), machine.queue("drain", "n1") if machine.node("n1") else ""
+        (machine.db / "nodes/n1.xml").unlink()
+        assert do_queued(given) == 3
+        assert [(one["id"], one["result"]) for one in machine.done] == [(first, "done"), (second, "failed")]
+        assert do_queued(given) == 0
+        with held(machine.db / ".k4t/wake.lock"):
+            assert do_queued(given) == 75
+            assert (machine.db / ".k4t/wake.again").exists()
+    (machine.db / "cluster.xml").write_text("<cluster")
+    assert do_queued(given) == 65
+    assert not machine.went_off()
 
 
 def test_a_person_may_want_it_to_stay_on(machine: Machine) -> None:

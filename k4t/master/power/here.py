@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 NOBODY = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "(none)"})
 """What machines are called that nobody has named: they may be any."""
@@ -37,6 +39,15 @@ def is_one_of(wanted: str, own: Sequence[str]) -> bool:
 def is_here(wanted: str) -> bool:
     """As `is_one_of`; an address is compared with this machine's own ones."""
     return _is_own_address(wanted) if _is_address(wanted) else is_one_of(wanted, names(wanted))
+
+
+def boot() -> str:
+    """This boot of this machine, and of this container or namespace on it: its kernel's id (random(4)), and when its
+    first process was started (proc(5), field 22 of stat). "" where that can't be known."""
+    with suppress(OSError, IndexError):
+        fields = Path("/proc/1/stat").read_text().rpartition(")")[2].split()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {fields[19]}"
+    return ""
 
 
 def _plain(name: str) -> str:

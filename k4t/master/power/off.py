@@ -1,15 +1,18 @@
-"""The story of going off: lock → look → refuse, or say so where a monitor looks → switch off, or take that back.
+"""The story of going off: lock → look → refuse, or say so where a monitor looks → look at the queue once more → switch
+off, or take that back.
 
-The locks are held to the end, so no run and no backup can begin in between; hosts let go of theirs when this machine is
-gone.
+The locks are held to the end, so no run, wake or backup can begin in between; hosts let go of theirs when this machine
+is gone. Whoever queues something looks whether this machine is off *after* that; it looks at the queue *after* it said
+that it is off: so either it sees what is queued, or is seen to be off, and is woken.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from k4t import failpoints
@@ -20,6 +23,7 @@ from k4t.master.power.announce import Off
 from k4t.master.power.look import look
 from k4t.master.power.places import places
 from k4t.master.power.situation import Situation, exit_status, reasons
+from k4t.master.power.turns import Turns
 from k4t.remote import lock
 
 if TYPE_CHECKING:
@@ -28,13 +32,15 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Copies = Callable[["Run"], tuple[tuple[str, str], ...]]
+Queued = Callable[["Run"], tuple[str, ...]]
 
 
 class StaysOn(K4tError):
-    """It may not go off; `reasons` are all of them, a sentence each."""
+    """It may not go off; `reasons` are all of them, a sentence each. `queued`: there is something to be done."""
 
     def __init__(self, found: Situation) -> None:
         listed = reasons(found)
+        self.queued = bool(found.intents)
         self.reasons = tuple(one.text for one in listed)
         number = len(listed)
         super().__init__(f"not switched off, for {number} reason{'' if number == 1 else 's'}: see above")
@@ -46,45 +52,58 @@ def go_off(
     keys: Keys | None,
     *,
     copies: Copies,
-    intents: tuple[str, ...],
+    queued: Queued,
+    turns: Turns,
+    has_turn: bool,
     why: str,
     say: Say,
     going: Say,
     copying_wait_s: float = 0.0,
 ) -> None:
-    """Switch this machine off, if nothing is open; `going` is told of that before. `copying_wait_s`: for a backup that
-    is under way. Raises StaysOn; K4tError when it could not be switched off."""
+    """Switch this machine off, if nothing is open; `going` is told of that before. `queued`: what is queued now, in
+    words. `has_turn`: of doing that, which else is taken here. `copying_wait_s`: for a backup that is under way. Raises
+    StaysOn; K4tError when it could not be switched off."""
     run.copy.prepare()
     holder = lock.Holder(run.who, socket.gethostname(), os.getpid(), run.at, "power off", "")
     with ExitStack() as held:
+        wanted: list[AbstractContextManager[object]] = [] if has_turn else [turns.taken()]
         locks = []
-        for one in (run.lock(), copy.alone(run.directory, holder, wait_s=copying_wait_s)):
+        for one in (*wanted, run.lock(), copy.alone(run.directory, holder, wait_s=copying_wait_s)):
             try:
                 held.enter_context(one)
             except Locked as error:
                 locks.append(f"{error.host}: {error.message}" if error.host else error.message)
-        found = look(run, copies=copies(run), intents=intents, locks=tuple(locks))
-        _prepare(run, keys, found, why, say)
-        going(found.host)
+        if not locks:
+            turns.answer()
+        found = look(run, copies=copies(run), intents=queued(run), locks=tuple(locks))
+        if reasons(found):
+            raise StaysOn(found)
+        if found.logins:
+            say(f"still logged in here: {', '.join(found.logins)}")
+        _announce(run, keys, found, why, say)
         failpoints.reach("power:announced")
-        _switch_off(run, found, say)
+        try:
+            _look_once_more(run, found, queued, turns)
+            going(found.host)
+            turns.go()
+            failpoints.reach("power:going")
+            switch.off(found.command, found.host)
+        except K4tError:
+            turns.stay()
+            _take_back(run, say)
+            raise
 
 
-def _prepare(run: Run, keys: Keys | None, found: Situation, why: str, say: Say) -> None:
-    if reasons(found):
-        raise StaysOn(found)
-    if found.logins:
-        say(f"still logged in here: {', '.join(found.logins)}")
-    _announce(run, keys, found, why, say)
+def _look_once_more(run: Run, found: Situation, queued: Queued, turns: Turns) -> None:
+    """At what came while it looked at everything else, and said that it goes off."""
+    intents = queued(run)
+    if intents or turns.asked:
+        raise StaysOn(dataclasses.replace(found, intents=intents or ("whatever k4t wake was called for",)))
 
 
-def _switch_off(run: Run, found: Situation, say: Say) -> None:
-    try:
-        switch.off(found.command, found.host)
-    except K4tError:
-        for failure in announce.take_away(run.fleet):
-            say(f"“off on purpose” still stands on {failure.name}: {failure.error.message}")
-        raise
+def _take_back(run: Run, say: Say) -> None:
+    for failure in announce.take_away(run.fleet):
+        say(f"“off on purpose” still stands on {failure.name}: {failure.error.message}")
 
 
 def _announce(run: Run, keys: Keys | None, found: Situation, why: str, say: Say) -> None:
