@@ -201,6 +201,8 @@ class Facts:
     """By “gateway/gw1”, “dns/names”: why nobody serves there; "" when somebody does. Not asked: missing."""
     probed: Mapping[str, Answer] = field(default_factory=dict)
     reached: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
+    alive: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that can't be asked and still take connections, each with a gateway from whose host one was made."""
     targets: tuple[Target, ...] = ()
     transactions: tuple[OpenTransaction, ...] = ()
     off: OffNotice | None = None

@@ -22,6 +22,8 @@ from k4t.remote.transport import Transport
 
 MAX_PROBES = 2000
 MAX_ENDPOINTS = 2000
+OF_AWAY = 3
+"""Endpoints on a node that can't be asked: so many are tried from each gateway, whether it serves all the same."""
 AT_ONCE = 64
 LIMIT_S = 10.0
 DIAL_S = 2.0
@@ -32,11 +34,12 @@ EndpointKey = tuple[str, int]
 @value
 class Reached:
     """`probed` by container id; `endpoints` by (container id, port), the worst that a gateway's host says; `serving` by
-    “gateway/gw1”: why nobody takes connections there, "" when somebody does."""
+    “gateway/gw1”: why nobody takes connections there, "" when somebody does; `alive` as in Facts."""
 
     probed: Mapping[str, Answer]
     endpoints: Mapping[EndpointKey, Answer]
     serving: Mapping[str, str]
+    alive: Mapping[str, str]
 
 
 @value
@@ -52,10 +55,12 @@ def reach(fleet: Fleet, asked: Asked) -> Reached:
     containers = list(_containers(fleet, asked))[:MAX_PROBES]
     gateways = list(_gateways(fleet, asked))
     dials = [dial for gateway, transport, state in gateways for dial in _dials(asked, gateway, transport, state)]
+    doubted = [dial for gateway, transport, state in gateways for dial in _of_away(asked, gateway, transport, state)]
     probes = begun(lambda one: _probe(fleet, one), containers, most=AT_ONCE)
     answers = begun(_dialed, dials[:MAX_ENDPOINTS], most=AT_ONCE)
+    signs = begun(_dialed, doubted[:MAX_ENDPOINTS], most=AT_ONCE)
     doors = begun(lambda one: _door(*one), gateways, most=AT_ONCE)
-    futures: list[Future[Any]] = [*probes, *answers, *doors]
+    futures: list[Future[Any]] = [*probes, *answers, *signs, *doors]
     wait(futures, timeout=max(0.0, deadline_s - time.monotonic()))
     return Reached(
         probed={one.id: _answer(future, one.node) for one, future in zip(containers, probes, strict=True)},
@@ -64,6 +69,11 @@ def reach(fleet: Fleet, asked: Asked) -> Reached:
             f"gateway/{gateway.name}": future.result()
             for (gateway, _, _), future in zip(gateways, doors, strict=True)
             if future.done() and future.exception() is None
+        },
+        alive={
+            dial.endpoint.node: dial.gateway
+            for dial, future in zip(doubted, signs, strict=False)
+            if _answer(future, dial.gateway).problem == ""
         },
     )
 
@@ -92,6 +102,17 @@ def _dials(asked: Asked, gateway: Gateway, transport: Transport, state: Particip
     for endpoint in state.document.endpoints if state.document else ():
         if endpoint.port and endpoint.protocol == "tcp" and endpoint.node not in away:
             yield _Dial(gateway.name, transport, endpoint)
+
+
+def _of_away(asked: Asked, gateway: Gateway, transport: Transport, state: ParticipantState) -> Iterator[_Dial]:
+    """A few on each node that can't be asked. They are nobody's findings: what answers proves that it is not off."""
+    tried: dict[str, int] = {}
+    away = {name for name, node in asked.nodes.items() if not node.state.reachable}
+    for endpoint in state.document.endpoints if state.document else ():
+        if endpoint.port and endpoint.protocol == "tcp" and endpoint.node in away:
+            tried[endpoint.node] = tried.get(endpoint.node, 0) + 1
+            if tried[endpoint.node] <= OF_AWAY:
+                yield _Dial(gateway.name, transport, endpoint)
 
 
 def _probe(fleet: Fleet, container: Container) -> Answer:
