@@ -17,7 +17,7 @@ from k4t.model.value import value
 from k4t.monitor.action import Action, Outcome
 from k4t.monitor.facts import Kind, Subject
 from k4t.monitor.history import Entry, History
-from k4t.monitor.judge import LEVELS, Judgement
+from k4t.monitor.judge import LEVELS, Judgement, is_blind
 
 MAX_WORDS = 600
 KINDS = frozenset(get_args(Kind))
@@ -46,7 +46,7 @@ def changes(before: History, judgement: Judgement, at_s: float) -> Iterator[Even
     said = {finding.key: finding.sentence for finding in judgement.findings if finding.present}
     for key in dict.fromkeys([*(one.key for one in judgement.findings), *before.entries]):
         old, new = before.entries.get(key, Entry()), after.get(key, Entry())
-        if old.level == new.level:
+        if old.level == new.level or (key not in after and is_blind(key, judgement.blind)):
             continue
         subject, what = _split(key)
         kind = (

@@ -42,22 +42,25 @@ def signs(view: View) -> Iterator[Sign]:
 
 
 def _app(view: View, name: str) -> Iterator[Sign]:
+    judged = replicas(view, name)
+    troubles = [trouble for trouble in judged.values() if trouble is not None and trouble.what]
+    yield from _told(view, name, troubles, sum(trouble is None for trouble in judged.values()), len(judged))
+
+
+def replicas(view: View, name: str) -> dict[str, Trouble | None]:
+    """What is the matter with each that should be there; None: it is well, `what` "": it is not known. Nothing of an
+    app that should have none, or that is just being changed."""
     app = view.tree.apps.get(name)
     containers = [one for one in view.by_app.get(name, ()) if not view.given_up(one.node)]
     wanted = view.facts.desired.get(name)
     if wanted is None:
         wanted = tuple(sorted({one.replica for one in (*containers, *view.published.get(name, ()))}))
-    elif not wanted:
-        return
     if view.running:
-        return  # it is just being changed
-    troubles, well = [], 0
-    for replica in wanted:
-        trouble = _trouble(view, app, [one for one in containers if one.replica == replica], name, replica)
-        well += trouble is None
-        if trouble is not None and trouble.what:
-            troubles.append(trouble)
-    yield from _told(view, name, troubles, well, len(wanted))
+        return {}
+    return {
+        replica: _trouble(view, app, [one for one in containers if one.replica == replica], name, replica)
+        for replica in wanted
+    }
 
 
 def _told(view: View, name: str, troubles: list[Trouble], well: int, wanted: int) -> Iterator[Sign]:
