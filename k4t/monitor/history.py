@@ -30,6 +30,7 @@ BACK_S = 60.0
 """So much may our own clock go back between two checks."""
 MAX_ENTRIES = 5000
 MAX_BYTES = 8 * 1024 * 1024
+YEAR_10000_S = 253_402_300_800.0
 
 
 @value
@@ -114,16 +115,33 @@ def decode(found: Mapping[str, Any]) -> History:
     if found["format"] != FORMAT:
         return NONE
     return History(
-        rounds=tuple(float(at) for at in found["rounds"])[-CHECKS_MAX:],
-        entries={str(key): _entry(entry) for key, entry in found["entries"].items()},
+        rounds=tuple(_time(at) for at in found["rounds"])[-CHECKS_MAX:],
+        entries={_key(key): _entry(entry) for key, entry in found["entries"].items()},
         ticks={str(key): Ticks(int(total), int(idle)) for key, (total, idle) in found["ticks"].items()},
-        firsts={str(key): float(at) for key, at in found["firsts"].items()},
+        firsts={str(key): _time(at) for key, at in found["firsts"].items()},
     )  # fmt: skip
 
 
 def _entry(found: Mapping[str, Any]) -> Entry:
     samples = tuple(_severity(one) for one in found["samples"])[-CHECKS_MAX:]
-    return Entry(samples, _severity(found["level"]), float(found["since"]), str(found["said"])[:MAX_SAID])
+    return Entry(samples, _severity(found["level"]), _time(found["since"]), str(found["said"])[:MAX_SAID])
+
+
+def _key(found: str) -> str:
+    """KIND/NAME:WHAT, where a name may have colons of its own."""
+    place, _, what = found.rpartition(":")
+    kind, _, name = place.partition("/")
+    if not (kind and name and what):
+        raise ValueError(found)
+    return found
+
+
+def _time(found: Any) -> float:
+    """Unix seconds that have a date."""
+    at_s = float(found)
+    if not 0.0 <= at_s < YEAR_10000_S:
+        raise ValueError(found)
+    return at_s
 
 
 def _severity(found: Any) -> int:

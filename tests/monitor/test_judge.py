@@ -194,17 +194,27 @@ def test_the_file_keeps_it_all(tmp_path: Path) -> None:
     assert [one.name for one in file.parent.iterdir()] == ["c1.json"]
 
 
+GOOD = (
+    '{"format":1,"rounds":[1795000000],"entries":{"node/n1:disk":{"samples":[2],"level":2,"since":1795000000,'
+    '"said":""}},"ticks":{},"firsts":{"t":1795000000}}'
+)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "", "null", "[]", "{}", '{"format":2}', '{"format":1,"rounds":"x","entries":{},"ticks":{},"firsts":{}}',
         '{"format":1,"rounds":[],"entries":{"a":{"samples":[9],"level":0,"since":0,"said":""}},"ticks":{},"firsts":{}}',
         '{"format":1,"rounds":[],"entries":{"a":1},"ticks":{},"firsts":{}}', "[" * 100_000, "\0\xff",
+        *(GOOD.replace("1795000000", wrong) for wrong in ("NaN", "Infinity", "-1", "1e300", '"x"', "null", "[]")),
+        *(GOOD.replace("node/n1:disk", wrong) for wrong in ("", ":", "/:", "node/:disk", "node/n1", "node/n1:")),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_believed_is_none(tmp_path: Path, text: str) -> None:
-    """Damaged, cut, of another format: as if there had been no check before."""
+    """Damaged, cut, of another format, of no time that there is: as if there had been no check before."""
     file = tmp_path / "c1.json"
+    file.write_text(GOOD)
+    assert load(file).entries["node/n1:disk"].level == 2
     file.write_text(text)
     assert load(file) == NONE
     assert load(tmp_path / "none.json") == NONE
