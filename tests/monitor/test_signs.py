@@ -52,6 +52,14 @@ def held(since_s: float) -> Holder:
     return Holder("ops@laptop", "laptop", 4711, at, "apply", "r1")
 
 
+def skewed(*skews_s: float) -> Facts:
+    """Of n1, n2 and gw1, as far as given."""
+    found = facts()
+    for key, skew_s in zip(found.hosts, skews_s, strict=False):
+        found = with_reading(found, key, skew_s=skew_s)
+    return found
+
+
 def members(**fields: Any) -> Facts:
     return facts(gateways={"gw1": member("gateway", "gw1", **fields)})
 
@@ -132,6 +140,14 @@ CASES: dict[str, tuple[Callable[[], Facts], dict[str, int]]] = {
     "busy": (lambda: world.with_host(facts(), "node/n1", cpu_percent=99.0), {"node n1: cpu": WARNING}),
     "load": (lambda: with_reading(facts(), "node/n1", load=(50.0, 1.0, 1.0)), {"node n1: load": CRITICAL}),
     "clock behind": (lambda: with_reading(facts(), "node/n1", skew_s=-3600.0), {"node n1: clock-skew": CRITICAL}),
+    "two clocks of three": (
+        lambda: skewed(-3600.0, -3600.5), {"node n1: clock-skew": CRITICAL, "node n2: clock-skew": CRITICAL}
+    ),
+    "our own clock": (lambda: skewed(-3600.0, -3600.5, -3599.2), {"cluster prod: clock-skew": CRITICAL}),
+    "all clocks differ": (
+        lambda: skewed(-3600.0, 3600.0, 9.0),
+        {"node n1: clock-skew": CRITICAL, "node n2: clock-skew": CRITICAL, "gateway gw1: clock-skew": WARNING},
+    ),
     "clock in doubt": (lambda: with_reading(facts(), "node/n1", skew_s=9.0, skew_doubt_s=8.0), {}),
     "Docker away": (
         lambda: facts(nodes={**facts().nodes, "n2": Docker(NodeState("n2", False, problem="does not run"))}),
@@ -246,6 +262,13 @@ def test_a_host_that_is_off_stands_for_all_that_is_on_it() -> None:
     node = dataclasses.replace(node, targets=(Target("n1", 60.0, "node/n2", state="none"),))
     differs = member("gateway", "gw1", differences=("Envoy says that 10.0.0.12:8080 is unhealthy",))
     assert told(dataclasses.replace(node, gateways={"gw1": differs})) == {"node n2: host-off": CRITICAL}
+
+
+def test_ages_are_told_by_the_clock_that_can_be_believed() -> None:
+    """Ours jumped ahead by a day: the copies are no older for that."""
+    late = dataclasses.replace(skewed(-86400.0, -86400.0, -86400.0), at_s=NOW_S + 86400)
+    assert told(late) == {"cluster prod: clock-skew": CRITICAL}
+    assert "backup n1: backup-age" in told(dataclasses.replace(facts(), at_s=NOW_S + 86400))
 
 
 def test_it_is_said_when_nothing_else_serves_an_app() -> None:

@@ -121,7 +121,7 @@ def _age_s(view: View, one: Container) -> float:
     """By its node's own clock."""
     host = view.on(f"node/{one.node}")
     clock_s = host.reading.clock_s if host and host.reading else None
-    return (clock_s if clock_s is not None else view.facts.at_s) - one.created_s
+    return (clock_s if clock_s is not None else view.now_s) - one.created_s
 
 
 def _unpublished(view: View, app: App | None, containers: list[Container], replica: str) -> Trouble | None:

@@ -22,7 +22,7 @@ def signs(view: View) -> Iterator[Sign]:
 def _copies(view: View, target: Target) -> Iterator[Sign]:
     subject, threshold = Subject("backup", target.name), view.tree.monitor.backup_age(target.every_s)
     if target.confirmed_s is not None:
-        age_s = max(0.0, view.facts.at_s - target.confirmed_s)
+        age_s = max(0.0, view.now_s - target.confirmed_s)
         sentence = f"the newest copy is {ago(age_s)} old; one is due every {ago(target.every_s)}"
         sign = Sign(subject, "backup-age", OK, sentence, "k4t backup", age_s)
         yield from judged(sign, threshold)
@@ -56,7 +56,7 @@ def _transactions(view: View) -> Iterator[Sign]:
     ages = {}
     for one in view.facts.transactions:
         since_s = one.since_s if one.since_s is not None else view.firsts.get(one.id)
-        ages[one.id] = max(0.0, view.facts.at_s - since_s) if since_s is not None else 0.0
+        ages[one.id] = max(0.0, view.now_s - since_s) if since_s is not None else 0.0
     if not ages:
         return
     oldest = max(view.facts.transactions, key=lambda one: ages[one.id])
@@ -94,7 +94,7 @@ def _certificates(view: View) -> Iterator[Sign]:
         end_s = unix_s(expires)
         if end_s is None:
             continue
-        left_s = end_s - view.facts.at_s
+        left_s = end_s - view.now_s
         words = (
             f"ends in {ago(left_s)}, on {expires[:10]}" if left_s > 0 else f"ended on {expires[:10]}: clients refuse it"
         )

@@ -25,6 +25,8 @@ def signs(view: View) -> Iterator[Sign]:
         )
         asked = [host for host in asked if host.failure is None]
         hosts = {host.subject.key: host for host in asked}
+    if view.ahead_s:
+        yield from _own_clock(view)
     for host in hosts.values():
         if host.failure is not None:
             yield _failed(view, host, host.failure)
@@ -165,12 +167,20 @@ def _full(disk: Disk) -> str:
 
 def _clock(view: View, host: Host, reading: Reading) -> Iterator[Sign]:
     """What may be our own doubt is not held against it."""
-    if reading.skew_s is None:
+    if reading.skew_s is None or view.ahead_s:
         return
     sure_s = max(0.0, abs(reading.skew_s) - reading.skew_doubt_s)
     way = "ahead of" if reading.skew_s > 0 else "behind"
     sentence = f"its clock is {ago(abs(reading.skew_s))} {way} ours, give or take {reading.skew_doubt_s:.2f} s"
     sign = Sign(host.subject, "clock-skew", OK, sentence, "let it keep time: chrony, systemd-timesyncd", sure_s)
+    yield from judged(sign, view.tree.monitor.threshold("clock-skew"))
+
+
+def _own_clock(view: View) -> Iterator[Sign]:
+    way = "ahead of" if view.ahead_s > 0 else "behind"
+    sentence = f"this machine's clock is {ago(abs(view.ahead_s))} {way} those of all hosts; ages are told by theirs"
+    subject, remedy = Subject("cluster", view.facts.cluster), "let it keep time: chrony, systemd-timesyncd"
+    sign = Sign(subject, "clock-skew", OK, sentence, remedy, abs(view.ahead_s))
     yield from judged(sign, view.tree.monitor.threshold("clock-skew"))
 
 

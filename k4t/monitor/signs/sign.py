@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import median
 
 from k4t.model.monitor import Threshold
 from k4t.model.spec import Tree
@@ -66,13 +67,34 @@ class View:
         ages = [self.lock_age_s(host) for host in self.facts.hosts.values()]
         return any(age_s is not None and age_s < RUN_GRACE_S for age_s in ages)
 
+    @cached_property
+    def ahead_s(self) -> float:
+        """How far our own clock is ahead: when those of all others (two at least) differ from it, and not from each
+        other, it is ours that is wrong. 0 when it isn't, or can't be told."""
+        threshold = self.tree.monitor.threshold("clock-skew")
+        readings = [
+            host.reading for host in self.facts.hosts.values() if host.reading and host.subject.kind != "master"
+        ]
+        skews = [(one.skew_s, one.skew_doubt_s) for one in readings if one.skew_s is not None]
+        if len(skews) < 2 or not all(threshold.severity(abs(skew_s) - doubt_s) for skew_s, doubt_s in skews):
+            return 0.0
+        apart_s = max(skew_s for skew_s, _ in skews) - min(skew_s for skew_s, _ in skews)
+        if threshold.severity(apart_s - 2 * max(doubt_s for _, doubt_s in skews)):
+            return 0.0
+        return -median(skew_s for skew_s, _ in skews)
+
+    @property
+    def now_s(self) -> float:
+        """Unix seconds, by the clock that can be believed."""
+        return self.facts.at_s - self.ahead_s
+
     def lock_age_s(self, host: Host) -> float | None:
         """How long the cluster's lock has been held there; None when it is free, or nobody says since when."""
         reading = host.reading
         if reading is None or not reading.lock_held or reading.lock is None:
             return None
         since_s = unix_s(reading.lock.since)
-        return None if since_s is None else max(0.0, self.facts.at_s - since_s)
+        return None if since_s is None else max(0.0, self.now_s - since_s)
 
     @cached_property
     def failed(self) -> frozenset[str]:
