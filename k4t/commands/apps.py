@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from k4t.commands.common import agree, group, run_change, run_list
+from k4t.commands.common import agree, applied, group, run_change, run_list
 from k4t.options import AppName, Globals, NoApply
 
 if TYPE_CHECKING:
@@ -41,16 +41,37 @@ def scale(
     replicas: Annotated[int, typer.Argument(min=0, help="How many.")],
     no_apply: NoApply = False,
 ) -> None:
-    """Set an app's number of replicas."""
+    """Set an app's number of replicas. Of one with <scale> this number is asked for once, and the tree stays as it is:
+    the monitor may ask for another one."""
     scale_to(ctx.obj, name, replicas, no_apply=no_apply)
 
 
 def scale_to(given: Globals, name: str, replicas: int, *, no_apply: bool = False) -> None:
     """`k4t scale`, whoever asks for it; leaves with the exit status."""
     from k4t.tree import changes
+    from k4t.wiring import read, thing
 
+    app = thing(read(given.db).apps, "app", name)
+    if app.scale is not None:
+        _ask_for(given, app, replicas, no_apply=no_apply)
     named = [f"empty-app:{name}"] if replicas == 0 else []
     _change(given, name, lambda edit, app: changes.scale(edit, app, replicas), named, no_apply=no_apply)
+
+
+def _ask_for(given: Globals, app: App, replicas: int, *, no_apply: bool) -> NoReturn:
+    """Of an app with `<scale>`: its size is in no file. Leaves with the exit status."""
+    from k4t.errors import Usage
+    from k4t.master.decide import Request
+    from k4t.tree import changes
+
+    changes.check_count(app, replicas)
+    if no_apply:
+        raise Usage(f"{app.name} has its size from what is asked for, not from the tree", "leave out --no-apply")
+    allowed = frozenset(_withdrawals(app)) | ({f"empty-app:{app.name}"} if replicas == 0 else set())
+    message = given.message or f"scale {app.name} {replicas}"
+    request = Request((app.name,), given.allow, allowed, message=message, sizes={app.name: replicas})
+    given.console.note(f"{app.name} has <scale>: it is asked for {replicas} replicas now; the monitor may change that")
+    raise typer.Exit(applied(given, request).exit_status)
 
 
 @change_app.command("image", epilog="Example: k4t image web :1.5")

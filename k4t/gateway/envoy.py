@@ -19,7 +19,7 @@ class Envoy(RegistrarParticipant):
 
     kind = "gateway"
     driver = "envoy"
-    capabilities = Capabilities()
+    capabilities = Capabilities(counts=True)
 
     def __init__(self, gateway: Gateway, cluster: Cluster, connect: Callable[[], Transport]) -> None:
         super().__init__(gateway.name, gateway.group, cluster.id, connect)

@@ -19,7 +19,7 @@ class HAProxy(RegistrarParticipant):
 
     kind = "gateway"
     driver = "haproxy"
-    capabilities = Capabilities(routes_udp=False)
+    capabilities = Capabilities(routes_udp=False, counts=True)
 
     def __init__(self, gateway: Gateway, cluster: Cluster, connect: Callable[[], Transport]) -> None:
         super().__init__(gateway.name, gateway.group, cluster.id, connect)

@@ -12,7 +12,7 @@ from k4t.errors import InvalidTree, Unreachable, Usage, gravest
 from k4t.master.effective import effective
 from k4t.master.images import Resolved, resolve_images
 from k4t.master.observe import observe
-from k4t.master.planning import away, serials
+from k4t.master.planning import away, serials, sizes
 from k4t.master.planning.capable import caveats, inexpressible
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.lineage import changes_hands
@@ -20,7 +20,7 @@ from k4t.master.planning.plan import SPEC, Options, Plan
 from k4t.master.planning.reconcile import reconcile
 from k4t.master.planning.safety import REWIND
 from k4t.model.spec import Tree
-from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState
+from k4t.model.state import Dead, Head, NodeState, Observed, ParticipantState, Size
 from k4t.model.value import value
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class Request:
     `named`: unsafe changes that the command itself is about (`app remove web` names `remove-app:web`). `fenced`: nodes
     that were just switched off. `digests`: what image references stood for, to go back to. `retry`: also what is held.
     `proceed`: beyond the canary, for `apps`, or for every
-    app that is paused. `recycle`: the oldest replica of these apps is replaced. `rebalance`: replicas may move.
+    app that is paused. `recycle`: the oldest replica of these apps is replaced; `restart`: these, (app, replica).
+    `rebalance`: replicas may move.
     `hurried`: nobody is asked, so work may begin before every node has answered. `before`: hashes of apps as the tree
-    had them before this command edited them."""
+    had them before this command edited them. `sizes`: of apps with `<scale>`, as many replicas are asked for."""
 
     apps: tuple[str, ...] = ()
     allow: frozenset[str] = frozenset()
@@ -49,21 +50,23 @@ class Request:
     retry: bool = False
     proceed: bool = False
     recycle: frozenset[str] = frozenset()
+    restart: frozenset[tuple[str, str]] = frozenset()
     rebalance: bool = False
     hurried: bool = False
     before: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def may_hurry(self) -> bool:
         """Not where what is done depends on all that is there."""
-        return self.hurried and not (self.node or self.proceed or self.recycle or self.rebalance)
+        return self.hurried and not (self.node or self.proceed or self.recycle or self.restart or self.rebalance)
 
 
 @value
 class Decision:
     """One look at the world and what follows from it. `statuses`: exit statuses of what is left undone, and why.
-    `dead`: given up nodes, as the next head has them. `news`: to be recorded even when there is nothing to do. `tree`:
-    as it was decided by, with what is known of secrets."""
+    `dead`: given up nodes, as the next head has them; `sizes`: of apps with `<scale>`, likewise. `news`: to be recorded
+    even when there is nothing to do. `tree`: as it was decided by, with what is known of secrets, and with sizes."""
 
     plan: Plan
     observed: Observed
@@ -74,6 +77,7 @@ class Decision:
     news: bool = False
     tree: Tree | None = None
     proceed: frozenset[str] = frozenset()
+    sizes: Mapping[str, Size] = field(default_factory=dict)
 
     @property
     def late(self) -> frozenset[str]:
@@ -94,13 +98,14 @@ def plan(
     head = serials.newest(observed.heads)
     scope: Collection[str] | None = request.apps or None
     if request.node:
-        scope = away.concerned(run.tree, observed, request.node)
+        scope = away.concerned(sizes.sized(run.tree, observed, head), observed, request.node)
     names = tuple(run.tree.apps if scope is None else scope)
     resolved = resolved or _images(run, request, observed, head, names)
     _need_known(run.tree, request, observed)
     options = _options(run, request, observed, head, resolved)
     options = dataclasses.replace(options, without=options.without.union(without))
     tree, unknown = run.vault.digested(names)
+    tree = sizes.sized(tree, observed, head, request.sizes)
     tree, returning = away.not_yet_back(tree, observed, head)
     if request.proceed:
         paused = reconcile(tree, observed, images=resolved.images, scope=scope, options=options).paused
@@ -116,10 +121,13 @@ def plan(
 
         decided = dataclasses.replace(decided, changed=changed.of_apps(run.copy, head, sorted(alike)))
     dead = away.dead_nodes(run.tree, observed, head, fenced=request.fenced)
+    wish = Size(0, run.who, run.at, request.message)
     found = Decision(
-        decided, observed, head, resolved, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed
+        decided, observed, head, resolved, _statuses(decided, observed), dead, tree=tree, proceed=options.proceed,
+        sizes=sizes.remembered(tree, observed, head, asked=request.sizes, scope=decided.scope, wish=wish),
     )  # fmt: skip
-    news = _is_news(found) or changes_hands(run.copy.lineage(), head.lineage if head else None)
+    asked = sizes.is_new(head, request.sizes)
+    news = asked or _is_news(found) or changes_hands(run.copy.lineage(), head.lineage if head else None)
     return dataclasses.replace(found, news=news)
 
 
@@ -141,10 +149,12 @@ def _options(run: Run, request: Request, observed: Observed, head: Head | None, 
         fenced=request.fenced | away.off(run.tree, observed, head),
         retry=request.retry,
         recycle=request.recycle,
+        restart=request.restart,
         rebalance=request.rebalance,
         without=frozenset(resolved.problems),
         now_s=datetime.fromisoformat(run.at).timestamp(),
         before=request.before,
+        sizes=request.sizes,
         lineage=None if REWIND in request.allow else run.copy.lineage(),
     )
 

@@ -128,8 +128,8 @@ def _left_at_once(run: Run) -> Iterator[None]:
 
 
 def _declare(run: Run, decision: Decision) -> Decision:
-    """Which nodes are dead, and fenced, which apps go on beyond their canary, where jobs are begun, and what a failed
-    update goes back to, is known everywhere before anything is started for it."""
+    """Which nodes are dead, and fenced, which apps go on beyond their canary, where jobs are begun, what a failed
+    update goes back to, and how many replicas were asked for, is known everywhere before anything is started for it."""
     from k4t.master import record
 
     if decision.head is None:
@@ -138,7 +138,9 @@ def _declare(run: Run, decision: Decision) -> Decision:
     continued = {**decision.head.continued, **going_on}
     jobs = {**decision.head.jobs, **placed(decision.plan.steps)}
     before = former.begun(decision.head, decision.plan, decision.observed)
-    head = dataclasses.replace(decision.head, dead=decision.dead, continued=continued, jobs=jobs, former=before)
+    head = dataclasses.replace(
+        decision.head, dead=decision.dead, continued=continued, jobs=jobs, former=before, sizes=decision.sizes
+    )  # fmt: skip
     if head == decision.head:
         return decision
     head = dataclasses.replace(head, who=run.who, at=run.at)
@@ -193,7 +195,8 @@ def _roll_back(run: Run, request: Request, decision: Decision, executed: Execute
     held = hold.remembered(before, decision.plan, failed=failed, serial=decision.plan.serial)
     record.write_heads(run.fleet, dataclasses.replace(held, who=run.who, at=run.at), run.emit)
     failpoints.reach("before:rollback")
-    options = Options(degraded=request.degraded, failed=failed, former=former.documents(decision.observed))
+    before_it = former.documents(decision.observed)
+    options = Options(degraded=request.degraded, failed=failed, former=before_it, sizes=request.sizes)
     plan = reconcile(
         decision.tree or run.tree, observed, images=decision.images.images, scope=failed, options=options
     )  # fmt: skip
@@ -246,7 +249,8 @@ def _record(
     unfinished = {*failed, *(one.step.app for one in executed.failed), *(step.app for step, _ in executed.skipped)}
     left = former.ended(head.former, plan, unfinished)
     head = dataclasses.replace(
-        head, jobs={**head.jobs, **placed(plan.steps)}, former=left, members=_ids(run, head, decision.observed),
+        head, jobs={**head.jobs, **placed(plan.steps)}, former=left, sizes=decision.sizes,
+        members=_ids(run, head, decision.observed),
         lineage=record.lineage(
             run.copy, decision.head, serial=outcome.serial, who=run.who, at=run.at, emit=run.emit
         ),

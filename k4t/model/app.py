@@ -195,12 +195,20 @@ class Job:
 
 @value
 class Scale:
+    """How many replicas there are follows what is measured. `cpu_percent`, `memory_percent`: of `<resources>`, the mean
+    of all replicas; `requests`: a second and replica; `command` prints a number of replicas. The size that each of them
+    wants is held against the one that is, and changes nothing within `tolerance_percent` of it."""
+
     min: int
     max: int
     cpu_percent: float | None = None
     memory_percent: float | None = None
     requests: float | None = None
     command: str = ""
+    tolerance_percent: float = 10.0
+    up_after_s: float = 30.0
+    down_after_s: float = 300.0
+    where: Where = NOWHERE
 
 
 @value

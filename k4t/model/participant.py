@@ -18,6 +18,7 @@ class Capabilities:
     `addresses_per_name`: records of one name and type. `update_bytes`: all records of a group, 0 for any size. `ttl_s`:
     of all names where it isn't per record, 0 when it isn't known. `hosts_and_paths`: of routes; without it they are the
     operator's to set. `reads_back`: it can be asked what it serves; without that, what was last done counts.
+    `counts`: requests, for each endpoint.
     """
 
     srv: bool = True
@@ -34,6 +35,7 @@ class Capabilities:
     strip_prefix: bool = True
     hosts_and_paths: bool = True
     reads_back: bool = True
+    counts: bool = False
     addresses_per_name: int = 10_000
     update_bytes: int = 0
     ttl_s: int = 0

@@ -148,6 +148,17 @@ class Former:
 
 
 @value
+class Size:
+    """How many replicas of an app with `<scale>` were asked for last. `who` "": nobody, that many there were when it
+    was first applied. `at` is RFC 3339 UTC."""
+
+    replicas: int
+    who: str = ""
+    at: str = ""
+    why: str = ""
+
+
+@value
 class Head:
     """The cluster's newest serial and what goes with it, as one host keeps it. `at` is RFC 3339 UTC. `dead`: nodes
     that were given up and are not known to be clean since.
@@ -174,6 +185,8 @@ class Head:
     former: Mapping[str, Former] = field(default_factory=dict)
     lineage: Lineage | None = None
     """Who is the master of this history; None where no k4t said so yet."""
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    """Of apps with `<scale>`; what a k4t that knows of none leaves out is what runs then."""
 
 
 @value

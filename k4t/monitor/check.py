@@ -4,19 +4,21 @@ on any host and takes no lock, so it may run beside an apply. Whatever looks goe
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from k4t.errors import BadCopy, K4tError
 from k4t.master.fleet import Fleet
+from k4t.master.planning import sizes
 from k4t.master.planning.assess import wanted
 from k4t.master.planning.placement import Board
 from k4t.master.planning.survey import survey
 from k4t.master.power import announce
 from k4t.master.power.signed import Refused, Trust
 from k4t.model.spec import Tree
-from k4t.model.state import Observed
+from k4t.model.state import Head, Observed
 from k4t.model.value import value
 from k4t.monitor import gather, reach
 from k4t.monitor.blind import named
@@ -59,7 +61,7 @@ def look(fleet: Fleet, history: History, *, at_s: float, log: LogPlace | None = 
     asked = gather.gather(fleet, gather.Before(history.ticks, short.warning), with_master=has_tree)
     reached = reach.reach(fleet, asked)
     observed = Observed({name: one.state for name, one in asked.nodes.items()}, asked.gateways, asked.dns)
-    return Facts(
+    facts = Facts(
         at_s=at_s,
         took_s=time.monotonic() - began_s,
         cluster=tree.cluster.name,
@@ -72,17 +74,21 @@ def look(fleet: Fleet, history: History, *, at_s: float, log: LogPlace | None = 
         serving=reached.serving,
         probed=reached.probed,
         reached=reached.endpoints,
+        alive=reached.alive,
         targets=tuple(_targets(fleet, asked.hosts, asked.host_of)),
         transactions=tuple(_transactions(observed, log)),
         off=_off(tree, asked.hosts),
         master=asked.master,
-        desired=_desired(tree, observed) if has_tree else {},
     )
+    desired = _desired(tree, observed, facts.head) if has_tree else {}
+    return dataclasses.replace(facts, desired=desired)
 
 
-def _desired(tree: Tree, observed: Observed) -> dict[str, tuple[str, ...]]:
-    """As an apply would see it now; of a `per-node` app those of the nodes that may have it."""
+def _desired(tree: Tree, observed: Observed, head: Head | None) -> dict[str, tuple[str, ...]]:
+    """As an apply would see it now; of a `per-node` app those of the nodes that may have it, of one with `<scale>` as
+    many as its size is."""
     seen = survey(tree, observed)
+    tree = sizes.sized(tree, observed, head)
     board = Board(tree, observed, seen)
     return {
         app.name: () if app.stopped else tuple(wanted(app, None, board, seen.replicas(app.name)))
@@ -105,8 +111,6 @@ def _targets(fleet: Fleet, hosts: Mapping[str, Host], host_of: Mapping[str, str]
 
 
 def _target(target: Target, tree: Tree, host: Host) -> Target:
-    import dataclasses
-
     from k4t.master.backup.snapshot import check, check_confirmation, digest
 
     reading = host.reading

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from k4t.errors import K4tError
 from k4t.model.snapshot import Lineage
-from k4t.model.state import Dead, Former, Head, Revision
+from k4t.model.state import Dead, Former, Head, Revision, Size
 from k4t.registrar.document import Document, from_json, to_json
 from k4t.remote.transport import Transport
 
@@ -47,6 +47,8 @@ def encode(head: Head) -> bytes:
             app: {"spec": one.spec, "documents": [to_json(document) for document in one.documents]}
             for app, one in head.former.items()
         }
+    if head.sizes:
+        content["sizes"] = {app: _size(one) for app, one in head.sizes.items()}
     if head.lineage is not None:
         content["lineage"] = lineage_to_json(head.lineage)
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
@@ -57,6 +59,11 @@ def _written(revision: Revision) -> dict[str, object]:
     remarks = {"who": revision.who, "at": revision.at, "message": revision.message[:MAX_MESSAGE]}
     found: dict[str, object] = {"serial": revision.serial, "tree": revision.tree, "apps": dict(revision.apps)}
     return found | {key: text for key, text in remarks.items() if text}
+
+
+def _size(size: Size) -> dict[str, object]:
+    remarks = {"who": size.who, "at": size.at, "why": size.why[:MAX_MESSAGE]}
+    return {"replicas": size.replicas, **{key: text for key, text in remarks.items() if text}}
 
 
 def parse(data: bytes) -> Head | None:
@@ -91,6 +98,7 @@ def _head(found: Mapping[str, object]) -> Head:
         members=_texts(found.get("members", {})),
         former=_former(found.get("former", {})),
         lineage=lineage_from_json(found.get("lineage")),
+        sizes=_sizes(found.get("sizes", {})),
     )
 
 
@@ -147,6 +155,18 @@ def _former(value: object) -> dict[str, Former]:
         with suppress(ValueError, KeyError, TypeError):
             documents: tuple[Document, ...] = tuple(from_json(item) for item in _list(one["documents"]))
             found[_text(app)] = Former(_text(one["spec"]), documents)
+    return found
+
+
+def _sizes(value: object) -> dict[str, Size]:
+    """Without those that are none: what runs counts then."""
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    found = {}
+    for app, one in value.items():
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            remarks = (_text(one.get(key, "")) for key in ("who", "at", "why"))
+            found[_text(app)] = Size(_number(one["replicas"]), *remarks)
     return found
 
 

@@ -17,6 +17,8 @@ def lines(found: Explained, console: Console) -> Iterator[str]:
     good = found.healthy >= found.wanted
     counts = f"{found.wanted} wanted{state}, {found.running} running, {found.healthy} healthy"
     yield console.style(counts, "green" if good else "red")
+    if found.size:
+        yield f"size: {found.size}"
     if found.held:
         yield console.style(f"! held: {found.held[:19]} did not get healthy and is not tried again", "yellow")
     for one in found.replicas:

@@ -44,6 +44,8 @@ def _row(thing: Node | Gateway | Dns | App) -> dict[str, Any]:
         }  # fmt: skip
     if isinstance(thing, App):
         replicas = "per-node" if thing.replicas is None else thing.replicas
+        if thing.scale is not None:
+            replicas = f"{thing.scale.min}-{thing.scale.max}"
         return {
             "name": thing.name, "image": thing.image.reference, "replicas": replicas, "stopped": thing.stopped,
             "domains": sorted({domain for route in thing.routes for domain in route.domains}),

@@ -73,7 +73,8 @@ def lines(plan: Plan, console: Console, name: str) -> Iterator[str]:
         yield "Nothing to do: what runs is what the tree says."
     changes = _changes(plan)
     for app in sorted({step.app for step in plan.steps if step.app}):
-        yield console.style(app, "bold")
+        size = f"  {plan.sizes[app]}" if app in plan.sizes else ""
+        yield console.style(app, "bold") + size
         yield from _app_lines(plan, app, changes, console)
         yield ""
     yield from _heals(plan, console)

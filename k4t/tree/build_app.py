@@ -76,7 +76,7 @@ def _get(item: Item, name: str) -> Any:
 
 
 def _replicas(item: Item) -> int | None:
-    """With `<scale>` its `min` stands until a monitor observes more."""
+    """With `<scale>` its `min`: the number that holds is not in the tree, and counted when a plan is made."""
     if scale := item.one("scale"):
         return int(_get(scale, "min"))
     replicas = _get(item, "replicas")
@@ -247,8 +247,9 @@ def _job(item: Item) -> Job:
 def _scale(item: Item) -> Scale:
     values: dict[str, Any] = item.values
     return Scale(
-        values["min"], values["max"], values["cpu"], values["memory"], values["requests"], values["command"] or ""
-    )
+        values["min"], values["max"], values["cpu"], values["memory"], values["requests"], values["command"] or "",
+        values["tolerance"], values["stabilize-up"], values["stabilize-down"], item.where,
+    )  # fmt: skip
 
 
 def _route(item: Item) -> Route:

@@ -129,12 +129,22 @@ def read(path: Path) -> File | None:
 # --- apps --------------------------------------------------------------------------------------------------
 
 
-def scale(edit: Edit, app: App, count: int) -> None:
-    """Raises Usage for an app that has no number of replicas to set."""
+def check_count(app: App, count: int) -> None:
+    """Raises Usage for an app that can't have this number of replicas."""
     if app.per_node:
         raise Usage(f"{app.where}: {app.name} runs once on each node", 'write replicas="N" to give it a number')
+    if app.scale is not None and not app.scale.min <= count <= app.scale.max:
+        raise Usage(
+            f"{app.scale.where}: {app.name} has {app.scale.min} to {app.scale.max} replicas, not {count}",
+            "name a number between them, or change min and max of its <scale>",
+        )
+
+
+def scale(edit: Edit, app: App, count: int) -> None:
+    """The number of replicas of an app that has one in the tree. Raises Usage where it can't be set there."""
+    check_count(app, count)
     if app.scale is not None:
-        raise Usage(f"{app.where}: {app.name} is scaled by what is observed", "set <scale min= max=>")
+        raise Usage(f"{app.scale.where}: how many replicas {app.name} has is not in the tree", "set <scale min= max=>")
     edit.attribute(_path(app), "app", "replicas", str(count))
 
 

@@ -255,14 +255,17 @@ JOB = element(
 
 SCALE = element(
     "scale",
-    "The number of replicas follows the load; not with `replicas`.",
-    attribute("min", v.COUNT, "At least so many.", required=True),
+    "The number of replicas follows the load, as the monitor measures it (docs/scaling.md); not with `replicas`. The "
+    "number itself never stands in the tree. Of several measures, the one that wants most replicas decides.",
+    attribute("min", v.COUNT, "At least so many; 0 only with `command` alone.", required=True),
     attribute("max", v.POSITIVE, "At most so many.", required=True),
-    attribute("cpu", v.PERCENT, "The share of its CPUs to aim at."),
-    attribute("memory", v.PERCENT, "The share of its memory to aim at."),
-    attribute("requests", v.DECIMAL, "Requests per second and replica to aim at."),
-    attribute("command", v.COMMAND, "A command that prints the number wanted."),
-    effect=False,
+    attribute("cpu", v.PERCENT, "The share of `<resources cpus>` to aim at, as the mean of all replicas."),
+    attribute("memory", v.PERCENT, "The share of `<resources memory>` to aim at, likewise."),
+    attribute("requests", v.DECIMAL, "Requests a second to aim at for each replica, as Envoy and HAProxy count them."),
+    attribute("command", v.COMMAND, "Run by the monitor; prints the number of replicas wanted."),
+    attribute("tolerance", v.PERCENT, "What is measured may be so far off the aim before anything is done.", "10%"),
+    attribute("stabilize-up", v.DURATION, "So long more replicas must be wanted before there are more.", "30s"),
+    attribute("stabilize-down", v.DURATION, "So long fewer must be wanted before there are fewer.", "5m"),
 )
 
 DOCKER = element(

@@ -12,6 +12,9 @@ from k4t.tree.check import Item, Reference
 from k4t.tree.nearest import did_you_mean
 
 Findings = Iterator[Finding]
+MEASURES = ("cpu", "memory", "requests", "command")
+STABILIZE_MAX_S = 3600
+"""For longer than that the monitor does not remember what was wanted."""
 
 
 def check_app(app: App, item: Item, references: Sequence[Reference]) -> Findings:
@@ -168,6 +171,9 @@ def _pin(app: App, pin: Item) -> Findings:
     elif app.scale is None and int(str(values["replica"])) >= (app.replicas or 0):
         message = f"there is no replica {values['replica']}: {app.replicas} of them are numbered from 0"
         yield finding(where, "pin", message, "name one that is there, or raise replicas")
+    elif app.scale is not None and int(str(values["replica"])) >= app.scale.max:
+        message = f"there is never a replica {values['replica']}: at most {app.scale.max} of them, numbered from 0"
+        yield finding(where, "pin", message, "name one that may be there, or raise max")
     if values["address"] and app.network.mode not in ("macvlan", "ipvlan"):
         message = f'network mode="{app.network.mode}": a replica has no address of its own'
         yield finding(where, "pin", message, "pin its node instead")
@@ -197,8 +203,39 @@ def _scale(app: App, item: Item) -> Findings:
     if app.scale.min > app.scale.max:
         message = f"min {app.scale.min} is more than max {app.scale.max}"
         yield finding(found.where, "scale", message, "swap them")
-    if not any(found.values[key] for key in ("cpu", "memory", "requests", "command")):
+    if all(found.values[key] is None for key in MEASURES):
         yield finding(found.where, "scale", "<scale> has nothing to go by", "write cpu, memory, requests or command")
+    if app.scale.min == 0 and any(found.values[key] is not None for key in ("cpu", "memory", "requests")):
+        message = "min is 0, and of no replica nothing can be measured: there would never be one again"
+        yield finding(found.where, "scale", message, 'write min="1"; or command alone, which can want the first one')
+    yield from _measured(app, found)
+    for name in ("stabilize-up", "stabilize-down"):
+        if float(str(found.values[name])) > STABILIZE_MAX_S:
+            message = f"{name}={found.given[name]} is longer than is remembered"
+            yield finding(found.where, "scale", message, f"write at most {STABILIZE_MAX_S // 3600}h")
+    if any(volume.binds_to_node for volume in app.volumes):
+        message = f"{app.name} has data on its nodes, which a replica too many would leave behind"
+        yield finding(found.where, "scale", message, 'scale it by hand (replicas), or write scope="shared"')
+
+
+def _measured(app: App, found: Item) -> Findings:
+    """What a share is of, and what can be counted."""
+    for name, limit in (("cpu", app.resources.cpus), ("memory", app.resources.memory_bytes)):
+        if found.values[name] == 0:
+            yield finding(found.where, "scale", f'{name}="0%" is nothing to aim at', 'write for example "60%"')
+        if found.values[name] is not None and limit is None:
+            of = "cpus" if name == "cpu" else "memory"
+            message = f"{name} is a share of <resources {of}>, and {app.name} has none"
+            yield finding(found.where, "scale", message, f"write <resources {of}=>")
+    if found.values["requests"] is None:
+        return
+    if not app.routes:
+        message = f"requests are counted where they are routed, and {app.name} has no route"
+        yield finding(found.where, "scale", message, "add a <route>, or scale by something else")
+    udp = [route for route in app.routes if (port := app.port(route.port)) is not None and port.protocol == "udp"]
+    for route in udp:
+        message = "requests over udp are not counted"
+        yield finding(route.where, "scale", message, "scale by something else")
 
 
 def _jobs(_app: App, item: Item) -> Findings:

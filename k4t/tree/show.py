@@ -195,7 +195,10 @@ def _scale(scale: Scale) -> _Shown:
     attributes: dict[str, Value] = {"min": scale.min, "max": scale.max}
     for name, percent in (("cpu", scale.cpu_percent), ("memory", scale.memory_percent)):
         attributes[name] = None if percent is None else f"{_text(percent)}%"
-    return _Shown("scale", {**attributes, "requests": scale.requests, "command": scale.command})
+    attributes |= {"requests": scale.requests, "command": scale.command}
+    attributes["tolerance"] = f"{_text(scale.tolerance_percent)}%"
+    attributes |= {"stabilize-up": duration(scale.up_after_s), "stabilize-down": duration(scale.down_after_s)}
+    return _Shown("scale", attributes)
 
 
 def _published(app: App) -> Iterator[_Shown]:

@@ -29,7 +29,18 @@ from k4t.model.hosts import Dns, Gateway, Node
 from k4t.model.publish import Certificate
 from k4t.model.shared import Share
 from k4t.model.spec import Cluster, Tree
-from k4t.model.state import BoundPort, Container, Facts, Head, JobRun, NodeState, Observed, ParticipantState, Revision
+from k4t.model.state import (
+    BoundPort,
+    Container,
+    Facts,
+    Head,
+    JobRun,
+    NodeState,
+    Observed,
+    ParticipantState,
+    Revision,
+    Size,
+)
 from k4t.registrar.document import Document, Endpoint, Epoch
 
 CLUSTER = Cluster(name="prod", id="k7f3q2m9")
@@ -322,7 +333,8 @@ def at_rest(desired: Tree, observed: Observed | None = None, scope: Iterable[str
 
 def head(data: Mapping[str, Any]) -> Head:
     revisions = tuple(Revision(r["serial"], r.get("tree", ""), r.get("apps", {})) for r in data.get("revisions", []))
-    return Head(CLUSTER.id, data.get("serial", 0), data.get("tree", ""), revisions)
+    sizes = {app: Size(number, "anna", "2026-01-01T00:00:00Z") for app, number in data.get("sizes", {}).items()}
+    return Head(CLUSTER.id, data.get("serial", 0), data.get("tree", ""), revisions, sizes=sizes)
 
 
 def document(kind: Any, group: str, endpoints: Iterable[Endpoint], **fields: Any) -> Document:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from k4t.errors import InvalidTree, Usage
-from k4t.model.app import App, Env, Health, HttpProbe, Image, Log, Port, TcpProbe
+from k4t.model.app import App, Env, Health, HttpProbe, Image, Log, Port, Scale, TcpProbe
 from k4t.model.hosts import AddressPool, Capacity, Node, Ssh
 from k4t.model.publish import Record, Route
 from k4t.model.shared import Share, Where
@@ -56,7 +56,7 @@ def test_what_is_not_written_is_the_models_default(tmp_path: Path) -> None:
     """The table's defaults and those of the model are the same ones."""
     empty = (
         "<app><image>web:1</image><container/><network/><resources/><log/><stop/><placement/><update/>"
-        "<port host='auto'/><health><http/></health><route/><record type='srv'/><scale min='1' max='2' cpu='5%'/></app>"
+        "<port host='auto'/><health><http/></health><route/><record type='srv'/><scale min='1' max='2' command='x'/></app>"
     )
     write_tree(tmp_path, {"apps/web/app.xml": empty, "apps/bare/app.xml": "<app><image>web:1</image></app>"})
     tree = read_tree(tmp_path)
@@ -64,6 +64,7 @@ def test_what_is_not_written_is_the_models_default(tmp_path: Path) -> None:
     assert bare == App("bare", Image("web:1"), where=bare.where)
     for name in ("container", "network", "resources", "log", "stop", "placement", "update"):
         assert getattr(web, name) == getattr(bare, name)
+    assert web.scale == Scale(1, 2, command="x", where=Where("apps/web/app.xml", 1))
     assert web.health == Health(HttpProbe())
     assert web.ports == (Port(host="auto", where=web.ports[0].where),)
     assert web.routes == (Route(where=web.routes[0].where),)

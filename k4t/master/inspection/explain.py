@@ -11,7 +11,7 @@ from k4t.errors import K4tError, Usage
 from k4t.master import decide
 from k4t.master.fleet import Fleet, at_once
 from k4t.master.observe import observe
-from k4t.master.planning import serials
+from k4t.master.planning import serials, sizes
 from k4t.master.planning.capacity import Host, demand, pin_of
 from k4t.master.planning.placement import Board, Picker, closed, forbids
 from k4t.master.planning.plan import Plan, ResolvedImage
@@ -90,6 +90,8 @@ class Explained:
     steps: tuple[str, ...]
     obstacles: tuple[str, ...]
     helps: tuple[str, ...]
+    size: str = ""
+    """Of an app with `<scale>`: why it has as many replicas as it has."""
 
     @property
     def running(self) -> int:
@@ -103,12 +105,13 @@ class Explained:
 def explain(run: Run, name: str) -> Explained:
     """Raises Usage when there is no such app in the tree or on a node."""
     plan, problem, observed, resolved = planned(run, (name,))
-    app = run.tree.apps.get(name)
+    head = serials.newest(observed.heads)
+    tree = sizes.sized(run.tree, observed, head)
+    app = tree.apps.get(name)
     containers = sorted(_of(observed, name), key=lambda one: (replica_key(one.replica), one.generation))
     if app is None and not containers:
         raise Usage(f"there is no app {name!r}", f"the tree has: {', '.join(sorted(run.tree.apps)) or 'none'}")
-    head = serials.newest(observed.heads)
-    board = Board(run.tree, observed, survey(run.tree, observed))
+    board = Board(tree, observed, survey(tree, observed))
     image = resolved.get(name, NO_IMAGE)
 
     def look(one: Container) -> Replica:
@@ -121,12 +124,13 @@ def explain(run: Run, name: str) -> Explained:
     obstacles = tuple(_obstacles(plan, problem, observed))
     places = tuple(_places(app, board, image)) if app is not None else ()
     found = Explained(
-        app=name, image=app.image.reference if app else "", digest=image.digest, wanted=_wanted(app, run.tree),
+        app=name, image=app.image.reference if app else "", digest=image.digest, wanted=_wanted(app, tree),
         stopped=app.stopped if app else False, held=_held(plan, head, name), replicas=replicas, places=places,
         members=members, steps=tuple(f"{step.id}  {step.cause}" for step in plan.steps) if plan else (),
         obstacles=obstacles, helps=(f"k4t continue {name}",) if plan and name in plan.paused else (),
+        size=sizes.why(app, head) if app else "",
     )  # fmt: skip
-    return _with_helps(found, app, run.tree)
+    return _with_helps(found, app, tree)
 
 
 def planned(run: Run, apps: tuple[str, ...]) -> tuple[Plan | None, str, Observed, Mapping[str, ResolvedImage]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from k4t.errors import K4tError, LogRefused
 from k4t.master.fleet import Fleet
 from k4t.master.observe import observe
-from k4t.master.planning import serials
+from k4t.master.planning import serials, sizes
 from k4t.master.planning.assess import wanted
 from k4t.master.planning.lag import ahead, lag, replaced
 from k4t.master.planning.placement import Board
@@ -115,10 +115,11 @@ def _app(app: App, observed: Observed, head: Head | None, answering: frozenset[s
 
 
 def _desired(fleet: Fleet, observed: Observed) -> dict[str, int]:
-    """By app; of a `per-node` app as many as there are nodes that may have it."""
+    """By app; of a `per-node` app as many as there are nodes that may have it, of one with `<scale>` its size now."""
     seen = survey(fleet.tree, observed)
-    board = Board(fleet.tree, observed, seen)
-    apps = fleet.tree.apps.values()
+    tree = sizes.sized(fleet.tree, observed, seen.head)
+    board = Board(tree, observed, seen)
+    apps = tree.apps.values()
     return {app.name: 0 if app.stopped else len(wanted(app, None, board, seen.replicas(app.name))) for app in apps}
 
 

@@ -16,7 +16,21 @@ from k4t.model.spec import Tree
 def inexpressible(tree: Tree, participants: Iterable[Participant]) -> tuple[Finding, ...]:
     """One finding for each thing and member. Which drivers can do what stands in their Capabilities."""
     members = list(participants)
-    return (*inexpressible_records(tree, members), *inexpressible_routes(tree, members))
+    return (*inexpressible_records(tree, members), *inexpressible_routes(tree, members), *_uncounted(tree, members))
+
+
+def _uncounted(tree: Tree, members: Iterable[Participant]) -> Iterator[Finding]:
+    """Gateways that don't count the requests by which an app is scaled."""
+    gateways = [member for member in members if member.kind == "gateway"]
+    for app in tree.apps.values():
+        if app.scale is None or app.scale.requests is None:
+            continue
+        where, groups = app.scale.where, {route.group for route in app.routes}
+        for gateway in gateways:
+            if gateway.group in groups and not gateway.capabilities.counts:
+                message = f"{app.name} is scaled by requests, which {gateway.name} ({gateway.driver}) does not count"
+                remedy = "scale by something else, or route by Envoy or HAProxy"
+                yield Finding(where.file, where.line, "inexpressible", message, remedy)
 
 
 def caveats(tree: Tree, participants: Iterable[Participant], at: str) -> tuple[str, ...]:

@@ -230,7 +230,8 @@ class Plan:
     because a node is unreachable (exit 3); `refused`, apps left alone because a group can't be published to (69).
 
     By app: `specs`, what it is to become; `held`, a spec that is not tried again; `paused`, one that waits; `changed`,
-    what is meant by the cause “spec changed”, where this working copy knows.
+    what is meant by the cause “spec changed”, where this working copy knows; `sizes`, another number of replicas than
+    before, and why (`<scale>`).
     """
 
     cluster: str
@@ -248,6 +249,7 @@ class Plan:
     held: Mapping[str, str] = field(default_factory=dict)
     paused: Mapping[str, str] = field(default_factory=dict)
     changed: Mapping[str, str] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
 
     def cause(self, step: Step) -> str:
         """In the words that people are shown."""
@@ -268,11 +270,12 @@ class Options:
     `base_serial`: the newest serial that this working copy applied or started from; None without `.k4t/`.
     `fenced`: nodes declared dead that are known to be off. `failed`: specs that did not get healthy in this run, by
     app: held, with those that the head holds. `retry`: what the head holds is tried again. `proceed`: apps that go on
-    beyond their canary. `recycle`: apps whose oldest replica is replaced. `rebalance`: replicas may move.
+    beyond their canary. `recycle`: apps whose oldest replica is replaced; `restart`: (app, replica) that are.
+    `rebalance`: replicas may move.
     `former`: what groups held when this run began, for what is put back where no head tells it.
     `without`: apps left as they are. `now_s`: seconds since 1970; 0: not known. `before`: hashes of apps before this
     very command edited them. `lineage`: this working copy's; None
-    where nobody may fence it off (`--allow rewind`).
+    where nobody may fence it off (`--allow rewind`). `sizes`: replicas that this very run asks for, by app.
     """
 
     named: frozenset[str] = frozenset()
@@ -283,9 +286,11 @@ class Options:
     retry: bool = False
     proceed: frozenset[str] = frozenset()
     recycle: frozenset[str] = frozenset()
+    restart: frozenset[tuple[str, str]] = frozenset()
     rebalance: bool = False
     former: Mapping[tuple[Kind, str], Document] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
     now_s: float = 0.0
     before: Mapping[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import dataclasses
 import gc
 from collections.abc import Collection, Iterable, Mapping
 
-from k4t.master.planning import jobs
+from k4t.master.planning import jobs, sizes
 from k4t.master.planning.assess import Assessment, assess
 from k4t.master.planning.capacity import Demand, Freed
 from k4t.master.planning.closed import ANSWERED, closed_groups, silent_member
@@ -22,9 +22,9 @@ from k4t.master.planning.hold import held_spec, hold, is_held, pause
 from k4t.master.planning.placement import Board, Picker
 from k4t.master.planning.plan import Options, Plan, Publish, ResolvedImage, Unschedulable
 from k4t.master.planning.refresh import RESTART
-from k4t.master.planning.renew import rebalance, recycle
+from k4t.master.planning.renew import rebalance, recycle, restart
 from k4t.master.planning.safety import unsafe_changes
-from k4t.master.planning.serials import next_serial
+from k4t.master.planning.serials import newest, next_serial
 from k4t.master.planning.standing import GroupKey, Standing, standing
 from k4t.master.planning.survey import Group, replica_key, survey
 from k4t.master.planning.unprobed import unprobed
@@ -52,7 +52,8 @@ def reconcile(
     # A plan is many small values and no cycle: looking for garbage among them takes a third of the time.
     gc.disable()
     try:
-        return _Run(desired, observed, images, scope, options).plan()
+        counted = sizes.sized(desired, observed, newest(observed.heads), options.sizes)
+        return _Run(counted, observed, images, scope, options).plan()
     finally:
         if collecting:
             gc.enable()
@@ -129,6 +130,7 @@ class _Run:
             held=self.held,
             paused=self.paused,
             refused=tuple(_refusal(names, reason) for reason, names in self.refused.items()),
+            sizes=sizes.told(self.desired, self.observed, self.survey.head, self.options.sizes, self.apps),
         )
 
     def _scope(self) -> Iterable[str]:
@@ -162,6 +164,8 @@ class _Run:
         self._say_waiting(found)
         if why := recycle(found, self.options):
             self.not_done.append(why)
+        if self.options.restart:
+            self.not_done += restart(found, self.options)
         return found
 
     def _count_once(self, found: Assessment) -> None:

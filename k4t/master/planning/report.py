@@ -28,6 +28,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "refused": list(plan.refused),
         "held": dict(plan.held),
         "paused": dict(plan.paused),
+        "sizes": dict(plan.sizes),
     }
 
 
@@ -52,6 +53,7 @@ def publications(plan: Plan) -> list[dict[str, object]]:
 def as_text(plan: Plan) -> str:
     """Every step with its cause and what it follows; then what is unsafe, can't be placed, is not done."""
     lines = [f"serial {plan.serial}" if plan.steps else "nothing to do"]
+    lines += [f"size {app}: {sentence}" for app, sentence in plan.sizes.items()]
     lines += [_line(step) for step in plan.steps]
     lines += [f"unsafe {change.allow}: {change.detail}" for change in plan.unsafe]
     lines += [f"unschedulable {one.app}.{one.replica}: {'; '.join(one.reasons)}" for one in plan.unschedulable]

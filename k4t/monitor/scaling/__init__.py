@@ -2,6 +2,6 @@
 of the master for it (`step`, the story of one round)."""
 
 from k4t.monitor.scaling.memory import NONE, Memory, decode, encode
-from k4t.monitor.scaling.step import round, words
+from k4t.monitor.scaling.step import round, words  # noqa: A004 - whoever calls it says scaling.round
 
 __all__ = ["NONE", "Memory", "decode", "encode", "round", "words"]
