@@ -146,6 +146,7 @@ def _options(desired: Tree, case: Mapping[str, Any]) -> Options:
     sets: dict[str, Any] = {
         name: frozenset(given.pop(name)) for name in ("named", "fenced", "proceed", "recycle") if name in given
     }
+    sets["restart"] = frozenset(tuple(name.split(".")) for name in given.pop("restart", ()))
     failed = {app: _spec(desired, app, image) for app, image in given.pop("failed", {}).items()}
     former = documents(world.at_rest(world.tree(case["before"]))) if given.pop("former", False) else {}
     return dataclasses.replace(Options(**given), **sets, failed=failed, former=former)
@@ -163,7 +164,7 @@ def test_case(path: Path) -> None:
     if case.get("converges", True):
         model = world.Model(desired, observed, case.get("options", {}).get("now_s", 0.0))
         model.apply(made)
-        options = dataclasses.replace(_options(desired, case), named=frozenset(), recycle=frozenset())
+        options = dataclasses.replace(_options(desired, case), named=frozenset(), recycle=frozenset(), restart=frozenset())
         again = reconcile(
             desired,
             model.observe(),

@@ -40,7 +40,8 @@ class Need:
     """A replica that wants a new container, in the place of `old` if there is one.
 
     `extra`: other generations, which go first, so that there are never three. `bound_to`: the node with its data. `to`:
-    the node that it moves to, if it can.
+    the node that it moves to, if it can. `may_stop`: where there is no second place, the old one stops first, whatever
+    else is out of service.
     """
 
     replica: str
@@ -50,6 +51,7 @@ class Need:
     extra: tuple[Container, ...] = ()
     bound_to: str = ""
     to: str = ""
+    may_stop: bool = False
 
 
 @dataclass(slots=True)

@@ -1,4 +1,5 @@
-"""Replicas that are replaced though nothing is wrong with them: for their age, or to spread them anew."""
+"""Replicas that are replaced though the tree is as it was: for their age, to spread them anew, or since somebody wants
+that one restarted."""
 
 from __future__ import annotations
 
@@ -33,26 +34,55 @@ def recycle(found: Assessment, options: Options) -> str:
     return ""
 
 
+def restart(found: Assessment, options: Options) -> list[str]:
+    """Replace the replicas that were named by new ones of the same spec: beside them where there is a place, else in
+    theirs. Returns why what was asked for can't be done."""
+    wanted = sorted(replica for app, replica in options.restart if app == found.name)
+    reasons = [(replica, _not_restarted(found, replica)) for replica in wanted]
+    return [f"{found.name}.{replica} is not restarted: {why}" for replica, why in reasons if why]
+
+
+def _not_restarted(found: Assessment, replica: str) -> str:
+    if why := _not_of_the_same_spec(found):
+        return why
+    keep = next((keep for keep in found.keeps if keep.container.replica == replica), None)
+    if keep is not None:
+        if keep.action != "start":  # else that is what the plan does anyway
+            _replace(found, keep, "is to be restarted", may_stop=True)
+        return ""
+    if any(need.replica == replica for need in found.needs):
+        return ""
+    nodes = [node for one, node in found.unknown if one == replica]
+    return f"it is on {nodes[0] or 'a node'} that can't be asked" if nodes else "there is no such replica"
+
+
 def _why_not(found: Assessment) -> str:
+    if found.exclusive:
+        return "its replacement would be an outage (recreate)"
+    return _not_of_the_same_spec(found) or ("it is about to change anyway" if found.needs else "")
+
+
+def _not_of_the_same_spec(found: Assessment) -> str:
+    """Why a new container would not be what the old one is."""
     if found.held:
         return "its spec is held"
     if found.paused is not None:
         return "its update is paused"
-    if found.exclusive:
-        return "its replacement would be an outage (recreate)"
     if found.app.stopped or found.image is None:
         return "it is stopped" if found.app.stopped else "its image is not resolved"
-    return "it is about to change anyway" if found.needs else ""
+    return ""
 
 
 def _serves(keep: Keep) -> bool:
     return keep.container.running and not keep.action and not keep.leftovers
 
 
-def _replace(found: Assessment, keep: Keep, cause: str, to: str = "") -> None:
+def _replace(found: Assessment, keep: Keep, cause: str, to: str = "", *, may_stop: bool = False) -> None:
     old = keep.container
     found.keeps.remove(keep)
-    found.needs.append(Need(old.replica, cause, old.generation + 1, old, to=to))
+    newest = max(one.generation for one in (old, *keep.leftovers))
+    bound = old.node if any(volume.binds_to_node for volume in found.app.volumes) else ""
+    found.needs.append(Need(old.replica, cause, newest + 1, old, keep.leftovers, bound, to, may_stop))
 
 
 def rebalance(apps: Iterable[Assessment], board: Board) -> None:

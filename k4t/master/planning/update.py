@@ -155,8 +155,10 @@ def _replace(found: Assessment, placer: _Placer, serving: list[Pair], *, availab
     if budget > 0:
         _stop_first(placer, rest, budget)
         return
+    _stop_first(placer, [pair for pair in rest if pair[0].may_stop], 1)
     for need, _ in rest:
-        placer.give_up(need, allowed)
+        if not need.may_stop:
+            placer.give_up(need, allowed)
 
 
 def _budget(found: Assessment, available: int) -> int:
