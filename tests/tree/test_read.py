@@ -56,7 +56,8 @@ def test_what_is_not_written_is_the_models_default(tmp_path: Path) -> None:
     """The table's defaults and those of the model are the same ones."""
     empty = (
         "<app><image>web:1</image><container/><network/><resources/><log/><stop/><placement/><update/>"
-        "<port host='auto'/><health><http/></health><route/><record type='srv'/><scale min='1' max='2' command='x'/></app>"
+        "<port host='auto'/><health><http/></health><route/><record type='srv'/>"
+        "<scale min='1' max='2' command='x'/></app>"
     )
     write_tree(tmp_path, {"apps/web/app.xml": empty, "apps/bare/app.xml": "<app><image>web:1</image></app>"})
     tree = read_tree(tmp_path)
