@@ -27,10 +27,13 @@ class Ssh:
 
 @value
 class Power:
+    """`spare` (of a node): it may be switched on and off as it is needed."""
+
     host: str = ""
     on: str = ""
     off: str = ""
     after_apply: Literal["stay", "off"] = "stay"
+    spare: bool = False
 
 
 @value

@@ -4,6 +4,7 @@ who is told. Shares are in per cent."""
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
@@ -73,7 +74,9 @@ BACKUP_SLACK_S = 60.0
 @value
 class Policy:
     """What the monitor does by itself. `after`: so many checks in a row; `per_hour`: at most so often;
-    `max_nodes_percent`: of the nodes at once, but one may always be; `keep_nodes`: never fewer that serve."""
+    `max_nodes_percent`: of the nodes at once, but one may always be; `keep_nodes`: never fewer that serve. Of CPU and
+    memory that replicas have reserved, the share `above_percent` of all is too much (nodes-short), and no more than
+    `below_percent` of what would be left is little (nodes-idle), when it was so for `idle_s`."""
 
     when: When
     enabled: bool = False
@@ -83,6 +86,17 @@ class Policy:
     max_nodes_percent: float = 20.0
     keep_nodes: int = 1
     where: Where = NOWHERE
+    above_percent: float = 90.0
+    below_percent: float = 60.0
+    idle_s: float = 30 * MINUTE
+
+
+def smtp_place(text: str) -> tuple[str, int]:
+    """Host and port of “mail.example.com:587”, “mail”, “[2001:db8::25]”. Raises ValueError."""
+    found = re.fullmatch(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", text)
+    if not found or not 1 <= int(found[2] or 25) <= 65535:
+        raise ValueError(text)
+    return found[1].strip("[]"), int(found[2] or 25)
 
 
 @value

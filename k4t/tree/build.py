@@ -69,7 +69,8 @@ def _power(item: Item | None, after_apply: Any = "stay") -> Power | None:
     if item is None:
         return None
     values: dict[str, Any] = item.values
-    return Power(values.get("host") or "", values["on"] or "", values["off"] or "", after_apply)
+    spare = bool(values.get("spare"))
+    return Power(values.get("host") or "", values["on"] or "", values["off"] or "", after_apply, spare)
 
 
 def ssh(item: Item | None, address: str = "") -> Ssh:

@@ -43,6 +43,9 @@ POLICY = element(
     attribute("per-hour", v.POSITIVE, "At most so often an hour.", "2"),
     attribute("max-nodes", v.PERCENT, "Never more than this share of the nodes at once.", "20%"),
     attribute("keep-nodes", v.COUNT, "Never fewer nodes than this.", "1"),
+    attribute("above", v.PERCENT, "`nodes-short`: also when so much of CPU or memory is reserved.", "90%"),
+    attribute("below", v.PERCENT, "`nodes-idle`: no more than this may be reserved of what would be left …", "60%"),
+    attribute("for", v.PERIOD, "… for so long.", "30m"),
     many=True,
     key="when",
     effect=False,
@@ -50,19 +53,23 @@ POLICY = element(
 
 ALERT = element(
     "alert",
-    "Who is told; exactly one of the three ways.",
-    attribute("command", v.COMMAND, "A program that reads the alert on its standard input."),
-    attribute("webhook", v.URL, "An address that gets it as JSON."),
+    "Who is told; exactly one of the three ways. docs/alerts.md has what is told, and how.",
+    attribute("command", v.COMMAND, "A program that reads the alert, as JSON, on its standard input."),
+    attribute("webhook", v.URL, "An address that gets it as JSON, by POST."),
     attribute("mail", v.EMAIL, "An e-mail address."),
     attribute("smtp", v.JUMP, "`mail` only: the mail server.", "localhost:25"),
-    attribute("from", v.EMAIL, "`mail` only: the sender."),
-    attribute("secret", v.NAMED, "The secret for the webhook or the mail server.", refers="secrets"),
+    attribute("from", v.EMAIL, "`mail` only: the sender; else k4t at this machine."),
+    attribute(
+        "secret",
+        v.NAMED,
+        "Of a webhook: sent as `Authorization: Bearer`, or the whole address. Of a mail server: `user:password`.",
+        refers="secrets",
+    ),
     attribute("level", v.choice("warning", "critical"), "From which level on.", "warning"),
     attribute("group", v.DURATION, "How long to wait for more, to tell it together.", "30s"),
     attribute("repeat", v.PERIOD, "How often it is told again while it lasts.", "4h"),
     attribute("all-clear", v.BOOLEAN, "Whether the end is told too.", "true"),
     many=True,
-    effect=False,
 )
 
 MONITOR = element(

@@ -32,6 +32,13 @@ def power(meaning: str) -> Element:
         meaning,
         attribute("on", v.POWER_COMMAND, "Switches it on; `wol MAC [BROADCAST]` is built in."),
         attribute("off", v.COMMAND, "Switches it off; it is also the fence."),
+        attribute(
+            "spare",
+            v.BOOLEAN,
+            "A spare node: switched on when it is needed (it is drained until then), and off again when it is not. Not"
+            " one that somebody repairs: take this away first.",
+            "false",
+        ),
     )
 
 

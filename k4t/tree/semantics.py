@@ -48,6 +48,7 @@ def check_tree(reading: Reading) -> Findings:
     yield from _node_addresses(reading.nodes)
     yield from _pools(reading.nodes)
     yield from _node_labels(reading.nodes)
+    yield from _spares(reading.nodes)
     yield from _participants(reading)
     yield from _scripts(reading)
     yield from _cluster(reading.cluster)
@@ -132,6 +133,13 @@ def _pools(nodes: Mapping[str, Node]) -> Findings:
         if version == version2 and first2 <= last_number:
             message = f"{node2.name}'s addresses overlap {node.name}'s ({node.where})"
             yield finding(node2.where, "pool", message, "give each node a range of its own")
+
+
+def _spares(nodes: Mapping[str, Node]) -> Findings:
+    for node in nodes.values():
+        if node.power is not None and node.power.spare and not (node.power.on and node.power.off):
+            message = f"{node.name} is a spare node, and nothing says how to switch it on and off"
+            yield finding(node.where, "power", message, "write on= and off=")
 
 
 def _node_labels(nodes: Mapping[str, Node]) -> Findings:

@@ -11,7 +11,6 @@ from k4t.model.monitor import (
     DEFAULTS,
     LOWER_IS_WORSE,
     UNITS,
-    Alert,
     Measure,
     Monitor,
     Policy,
@@ -20,10 +19,11 @@ from k4t.model.monitor import (
 from k4t.model.spec import Backup
 from k4t.tree import values as v
 from k4t.tree.check import Item, cut
+from k4t.tree.semantics_alerts import alert, check_alerts
 from k4t.tree.semantics_app import finding
 
 NEVER = "never"
-WAYS = ("command", "webhook", "mail")
+OF_ONE_POLICY = {"above": "nodes-short", "below": "nodes-idle", "for": "nodes-idle"}
 _TYPES = {"%": v.PERCENT, "s": v.PERIOD, "": v.DECIMAL}
 
 
@@ -34,13 +34,21 @@ def monitor(item: Item, findings: list[Finding]) -> Monitor:
     return Monitor(
         values["interval"],
         {one.of: one for one in thresholds if one is not None},
-        {one.when: one for one in map(_policy, item.all("policy"))},
-        tuple(alert for one in item.all("alert") if (alert := _alert(one, findings)) is not None),
+        {one.when: one for one in (_policy(one, findings) for one in item.all("policy"))},
+        tuple(made for one in item.all("alert") if (made := alert(one, findings)) is not None),
     )
 
 
 def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding]:
-    """What contradicts the rest of the tree."""
+    """What contradicts the rest of the tree, or itself."""
+    short, idle = found.policy("nodes-short"), found.policy("nodes-idle")
+    if idle.below_percent >= short.above_percent:
+        message = (
+            f"nodes would be switched off and on again: up to {idle.below_percent:g}% is little, and "
+            f"{short.above_percent:g}% too much"
+        )
+        where = (idle if "nodes-idle" in found.policies else short).where
+        yield finding(where, "policy", message, "write a smaller below=")
     age = found.thresholds.get("backup-age")
     for backup in backups:
         place = backup.node or backup.host
@@ -54,25 +62,15 @@ def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding
             yield finding(age.where, "threshold", message, "give copies longer than their period")
 
 
-def _policy(item: Item) -> Policy:
+def _policy(item: Item, findings: list[Finding]) -> Policy:
     values: dict[str, Any] = item.values
+    for name, when in OF_ONE_POLICY.items():
+        if item.given.get(name) and values["when"] != when:
+            message = f'{name}= is of <policy when="{when}"> alone'
+            findings.append(finding(item.where, "policy", message, f"write it there, or take {name}= away"))
     return Policy(
         values["when"], values["enabled"], values["dry-run"], values["after"], values["per-hour"],
-        values["max-nodes"], values["keep-nodes"], item.where,
-    )  # fmt: skip
-
-
-def _alert(item: Item, findings: list[Finding]) -> Alert | None:
-    """None where it is wrong, which is then told."""
-    values: dict[str, Any] = item.values
-    ways = [way for way in WAYS if item.given.get(way)]
-    if len(ways) != 1:
-        message = f"<alert> names {' and '.join(ways) or 'nobody to tell'}, not exactly one way"
-        findings.append(finding(item.where, "alert", message, f"write one of {', '.join(WAYS)}; one <alert> for each"))
-        return None
-    return Alert(
-        values["command"] or (), values["webhook"] or "", values["mail"] or "", values["smtp"], values["from"] or "",
-        values["secret"] or "", values["level"], values["group"], values["repeat"], values["all-clear"], item.where,
+        values["max-nodes"], values["keep-nodes"], item.where, values["above"], values["below"], values["for"],
     )  # fmt: skip
 
 
