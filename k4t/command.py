@@ -17,6 +17,7 @@ from k4t.errors import StepError
 from k4t.model.value import value
 
 MAX_LINE_BYTES = 16 * 1024
+GRACE_S = 2.0
 
 
 @value
@@ -82,6 +83,19 @@ def connect(
     return ours, process
 
 
+def begun(argv: Sequence[str], log: Path) -> None:
+    """Start a program on this machine that goes on by itself, in a session of its own, whatever becomes of this
+    one; what it says is added to `log`, which is made (0600). Raises StepError."""
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "ab") as out:
+            subprocess.Popen(
+                list(argv), cwd="/", stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )  # fmt: skip
+    except OSError as error:
+        raise StepError(f"can't run {argv[0]}: {error.strerror} ({error.filename})") from error
+
+
 def attended(argv: Sequence[str]) -> int:
     """Run a program on this terminal, for as long as the person at it likes; its exit status.
 
@@ -119,6 +133,82 @@ def followed(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def fed(
+    argv: Sequence[str],
+    input: bytes,
+    *,
+    env: Mapping[str, str],
+    directory: Path,
+    timeout_s: float,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Completed:
+    """Run a program here that is given `input`, whether it reads it or not. Of what it says only the last
+    MAX_LINE_BYTES are kept, as its standard output. It has a process group of its own, which ends with it: at the end
+    of time, or as soon as `is_over`, it is asked to end (SIGTERM), and after GRACE_S it is.
+
+    Raises StepError when it isn't there or takes too long.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), env=dict(env), cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise StepError(f"can't run {argv[0]}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        said = _feed(process, input, time.monotonic() + timeout_s, is_over)
+        return Completed(process.wait(timeout=GRACE_S), said, b"")
+    except (TimeoutError, subprocess.TimeoutExpired):
+        _end(process)
+        raise StepError(f"{argv[0]} took longer than {timeout_s:g} s") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes, deadline_s: float, is_over: Callable[[], bool]) -> bytes:
+    """Until it has ended; the end of what it said. Raises TimeoutError."""
+    if process.stdin is None or process.stdout is None:
+        return b""
+    to, out = process.stdin.fileno(), process.stdout.fileno()
+    os.set_blocking(to, False)
+    os.set_blocking(out, False)
+    rest, said, closed = memoryview(data), b"", False
+    while time.monotonic() < deadline_s and not is_over():
+        ended = process.poll() is not None
+        readable, writable, _ = select.select([] if closed else [out], [to] if rest else [], [], 0.0 if ended else 0.1)
+        rest = _given(to, rest) if writable else rest
+        if not rest and not process.stdin.closed:
+            process.stdin.close()
+        heard = os.read(out, 4 * MAX_LINE_BYTES) if readable else b""
+        closed = closed or (bool(readable) and not heard)
+        said = (said + heard)[-MAX_LINE_BYTES:]
+        if ended:  # what it left behind may go on talking; nobody listens
+            return said
+        if closed and not rest:
+            time.sleep(0.02)
+    raise TimeoutError
+
+
+def _given(to: int, rest: memoryview) -> memoryview:
+    try:
+        return rest[os.write(to, rest[:MAX_LINE_BYTES]) :]
+    except BlockingIOError:
+        return rest
+    except OSError:  # it closed its input: it has read what it wants
+        return rest[len(rest) :]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=GRACE_S)
 
 
 def _pass_on(process: subprocess.Popen[bytes], deadline_s: float, say: Callable[[str], None]) -> None:

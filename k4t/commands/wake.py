@@ -34,6 +34,7 @@ MAX_ROUNDS = 20
 Network = Annotated[float, typer.Option("--timeout", help="How long to wait for the network.", min=0, max=3600)]
 Install = Annotated[bool, typer.Option("--install-service", help="Have this machine run it at every boot.")]
 Remove = Annotated[bool, typer.Option("--remove-service", help="… and no more.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Begin, and don't wait: it says the rest in .k4t/wake.log.")]
 
 
 @wake_app.command("wake", epilog="Example: k4t wake --stay-on")
@@ -43,11 +44,15 @@ def wake(
     timeout: Network = 120.0,
     install_service: Install = False,
     remove_service: Remove = False,
+    detach: Detach = False,
 ) -> None:
     """What the master runs when it boots: do what was queued meanwhile, apply, copy, and go off again."""
     given: Globals = ctx.obj
     if install_service or remove_service:
         _service(given, install=install_service)
+        return
+    if detach:
+        _detached(given, power)
         return
     if power:
         power_commands.refuse_elsewhere(given)
@@ -183,6 +188,15 @@ def _patient(given: Globals) -> Globals:
 def _out_of_the_way(given: Globals) -> AbstractContextManager[object]:
     """Where one result for programs is wanted, what the steps print goes to standard error."""
     return contextlib.nullcontext() if given.console.output == "table" else contextlib.redirect_stdout(sys.stderr)
+
+
+def _detached(given: Globals, power: bool | None) -> None:
+    from k4t.master.power import detached
+    from k4t.wiring import read
+
+    read(given.db)  # where there is no tree, none is begun
+    said = detached.begin(given.db, [] if power is None else ["--power-off" if power else "--stay-on"])
+    given.console.result(said)
 
 
 def _service(given: Globals, *, install: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -54,6 +55,12 @@ def public_key(text: str) -> str:
     if found is None or not blob.startswith(_TYPE) or len(blob) != len(_TYPE) + 32:
         raise Usage("that is no public key of a monitor: one line, ssh-ed25519 …", "k4t monitor key prints it")
     return f"ssh-ed25519 {found[1]}"
+
+
+def fingerprint(key: str) -> str:
+    """As ssh-keygen -l shows it."""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def forced_line(key: str, cluster_id: str, argv: Sequence[str], *, sudo: bool = False) -> str:
@@ -124,5 +131,7 @@ def editing(cluster_id: str, line: str, *, user: str = "", needed: str = "") -> 
 def told(done: Completed, host: str) -> str:
     if not done.ok:
         remedy = "install python3 (3.8 or newer) there" if done.exit_status == 127 else ""
+        if COMMAND in done.words():
+            remedy = "run k4t gateway install and k4t dns install first"
         raise StepError(f"authorized_keys is as it was: {done.words()}", remedy, host=host)
     return done.stdout.decode("utf-8", "replace").strip()
