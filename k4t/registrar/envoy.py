@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from . import envoy_admin, envoy_compare, envoy_listen, envoy_render, envoy_taken, files
 from .checks import POLL_S, SLOWEST_POLL_S, failing, patience_s
@@ -307,6 +307,9 @@ class Envoy(Vendor):
 
     def _verify_files(self, rendering: Rendering) -> List[str]:
         return files.edited(rendering, self.files.on_disk())
+
+    def counters(self, apps: Sequence[str]) -> Dict[Tuple[str, str], int]:
+        return envoy_admin.requests(self.admin, apps)
 
 
 def _warming_s(clusters: Sequence[Any]) -> float:

@@ -81,6 +81,21 @@ def failing(address: Address, clusters: Sequence[str]) -> Set[str]:
     return failed
 
 
+def requests(address: Address, apps: Sequence[str]) -> Dict[Tuple[str, str], int]:
+    """By (app, ip:port): rq_total of the host, in all clusters of the app (“web.main”, “web.main.tcp” …). On a port of
+    its own it counts connections. https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--clusters"""
+    totals: Dict[Tuple[str, str], int] = {}
+    found = json.loads(get(address, "/clusters?format=json&filter=^(%s)[.]" % "|".join(apps)))
+    for cluster in found.get("cluster_statuses", ()):
+        app = str(cluster["name"]).split(".", 1)[0]
+        for host in cluster.get("host_statuses", ()) if app in apps else ():
+            place = host.get("address", {}).get("socket_address", {})
+            key = (app, "%s:%d" % (place.get("address"), place.get("port_value", 0)))
+            counted = [one for one in host.get("stats", ()) if one.get("name") == "rq_total"]
+            totals[key] = totals.get(key, 0) + sum(int(one.get("value", 0)) for one in counted)
+    return totals
+
+
 class Dump:
     """What Envoy serves: resources by name, endpoints by cluster name; `errors`: why it refused listeners."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from . import files, haproxy_checker, haproxy_members, haproxy_socket
 from .checks import POLL_S, SLOWEST_POLL_S, failing, patience_s
@@ -320,6 +320,9 @@ class HAProxy(Vendor):
     def _verify_files(self, rendering: Rendering, old: Rendering) -> List[str]:
         return files.edited({path: _text(value) for path, value in rendering.items()}, old)
 
+    def counters(self, apps: Sequence[str]) -> Dict[Tuple[str, str], int]:
+        return _added_up(haproxy_socket.sessions(self.place.socket), apps)
+
     def _verify_structure(self, rendering: Rendering) -> List[str]:
         """What the process has loaded. Raises VendorSilent."""
         path = self.place.socket
@@ -349,6 +352,16 @@ class HAProxy(Vendor):
             if name in wanted.members and server not in wanted.members[name].servers and one.ready:
                 found.append("%s: %s is served but not published" % (name, one.address))
         return found
+
+
+def _added_up(found: Mapping[Tuple[str, str], int], apps: Sequence[str]) -> Dict[Tuple[str, str], int]:
+    """Over all backends of an app: our servers are called by their address (haproxy_render)."""
+    totals: Dict[Tuple[str, str], int] = {}
+    for (backend, server), number in found.items():
+        app = backend.split(".", 1)[0]
+        if app in apps and "." in backend:
+            totals[app, server] = totals.get((app, server), 0) + number
+    return totals
 
 
 def _mode(path: str) -> int:

@@ -96,6 +96,21 @@ def _server(found: Dict[str, str]) -> Server:
     )
 
 
+def sessions(path: str) -> Dict[Tuple[str, str], int]:
+    """By (backend, server): how often a request (of tcp: a connection) was sent there. Source: HAProxy 2.6 management
+    guide, “Statistics and monitoring”, column stot; of all proxies (-1) the servers (4)."""
+    lines = ask(path, "show stat -1 4 -1").splitlines()
+    if not lines or not lines[0].startswith("# pxname,svname,"):
+        raise VendorSilent("%s answers no statistics: %r" % (path, "\n".join(lines)[:80]))
+    columns = lines[0].lstrip("# ").split(",")
+    found: Dict[Tuple[str, str], int] = {}
+    for line in lines[1:]:
+        row = dict(zip(columns, line.split(",")))  # noqa: B905 - Python 3.8
+        if row.get("stot", "").isdigit():
+            found[row["pxname"], row["svname"]] = int(row["stot"])
+    return found
+
+
 def environment(path: str, name: str) -> str:
     """A variable of the running process; "" when it has none of that name."""
     answer = ask(path, "show env %s" % name).strip()

@@ -20,6 +20,7 @@ from .vendor import Rendering, Vendor
 Request = Mapping[str, Any]
 Answer = Dict[str, Any]
 HEAD_MAX_BYTES = 4 * 1024 * 1024
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 
 
 class Service:
@@ -193,6 +194,18 @@ class Service:
         lost = certificates.wrong(self.root, mine.cluster, mine.certificates) if mine else []
         return lost + self.vendor.verify(self._rendering())
 
+    def counters(self, request: Request) -> Answer:
+        """`apps`: names. Rows [app, ip:port, number] of this cluster's own endpoints: an app that several clusters
+        share has others too."""
+        asked = request.get("apps")
+        if not isinstance(asked, list) or not all(isinstance(app, str) and NAME.match(app) for app in asked):
+            raise BadRequest("apps must be a list of names")
+        live = self.store.live(_cluster(request))
+        listed = live.document.endpoints if live else ()
+        mine = {(one.app, "%s:%d" % (one.ip, one.port)) for one in listed if one.app in asked}
+        found = self.vendor.counters(sorted({app for app, _ in mine})) if mine else {}
+        return {"counters": [[app, place, found[app, place]] for app, place in sorted(mine & set(found))]}
+
     def certificates(self, request: Request) -> Answer:
         """`put`: [{"sha256", "chain", "key"}] (PEM); `want`: hashes. Those of `want` that are missing afterwards."""
         return {"missing": certificates.answer(self.root, _cluster(request), self.store.home, request)}
@@ -252,6 +265,7 @@ OPERATIONS: Dict[str, Callable[[Service, Request], Answer]] = {
     "commit": Service.commit,
     "abort": Service.abort,
     "verify": Service.verify,
+    "counters": Service.counters,
     "certificates": Service.certificates,
     "manual": Service.manual,
     "several": Service.several,

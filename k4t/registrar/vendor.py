@@ -7,9 +7,10 @@ running vendor what it serves.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from .document import Document
+from .errors import BadRequest
 from .store import Holding
 from .union import Union
 
@@ -53,3 +54,8 @@ class Vendor:
     def verify(self, rendering: Rendering) -> List[str]:
         """What the vendor serves otherwise, one sentence each."""
         raise NotImplementedError
+
+    def counters(self, apps: Sequence[str]) -> Dict[Tuple[str, str], int]:  # noqa: ARG002
+        """By (app, ip:port): the requests (on ports of their own, the connections) that were sent there since the
+        vendor's process knows the endpoint. Raises BadRequest where it doesn't count."""
+        raise BadRequest("this driver counts no requests")

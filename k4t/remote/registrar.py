@@ -306,6 +306,12 @@ class RegistrarParticipant:
         entries = [{"cname": app, "ip": ip, "port": port} for app, ip, port in places]
         return several_of(self._call("several", verb=verb, entries=entries, by=by, why=why))
 
+    def counters(self, apps: Sequence[str]) -> dict[tuple[str, str], int]:
+        """By (app, ip:port): how many requests were ever sent to this cluster's endpoints. Numbers begin anew when the
+        vendor's process does. Raises as the others, and StepError where the driver doesn't count."""
+        answer = self._call("counters", apps=sorted(apps))
+        return {(str(app), str(place)): int(number) for app, place, number in answer["counters"]}
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
