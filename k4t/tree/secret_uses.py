@@ -18,6 +18,7 @@ def uses(tree: Tree) -> dict[str, list[str]]:
     named += [(one.secret, f"registry {one.host}") for one in tree.cluster.registries]
     named += [(one.secret, f"dns {one.name}") for one in tree.dns.values()]
     named += [(one.key_secret, f"certificate {one.name}") for one in tree.certificates.values()]
+    named += [(one.secret, f"alert {one.where}") for one in tree.monitor.alerts]
     for secret, user in named:
         if secret:
             found.setdefault(secret, []).append(user)

@@ -41,6 +41,7 @@ def monitor(item: Item, findings: list[Finding]) -> Monitor:
 
 def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding]:
     """What contradicts the rest of the tree, or itself."""
+    yield from check_alerts(found.alerts)
     short, idle = found.policy("nodes-short"), found.policy("nodes-idle")
     if idle.below_percent >= short.above_percent:
         message = (

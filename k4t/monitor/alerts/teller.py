@@ -1,0 +1,234 @@
+"""What the monitor's loop calls after each check: it tells people, and returns at once.
+
+What is to be told is on disk before it is sent, and taken away when it was taken: killed in between, it is sent again,
+with the same id. One process at a time tells for a cluster: whoever holds the lock beside the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k4t import failpoints
+from k4t.errors import K4tError
+from k4t.model.monitor import Alert
+from k4t.monitor.action import Outcome
+from k4t.monitor.alerts import box, memory
+from k4t.monitor.alerts.deliver import Delivery, SecretOf, label
+from k4t.monitor.alerts.memory import Desk
+from k4t.monitor.alerts.message import Message, Sender, identity, lasting, subject
+from k4t.monitor.alerts.step import step
+
+if TYPE_CHECKING:
+    from k4t.monitor.check import Looked
+
+END_S = 3.0
+"""For deliveries that are cut short when the monitor ends."""
+
+
+def path(cluster_id: str) -> Path:
+    """XDG_STATE_HOME/k4t/monitor/CLUSTERID.alerts.json"""
+    from k4t.monitor import history
+
+    return history.path(cluster_id).with_name(f"{cluster_id}.alerts.json")
+
+
+class Teller:
+    """`secret_of` gives a secret's value or raises K4tError; it is called in a delivery's own thread. `clock`: Unix
+    seconds."""
+
+    def __init__(
+        self,
+        file: Path,
+        cluster: str,
+        alerts: Sequence[Alert],
+        secret_of: SecretOf,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._file = file
+        self._cluster = cluster
+        self._alerts = {identity(alert): alert for alert in alerts}
+        self._secret_of = secret_of
+        self._clock = clock
+        self._sender = Sender(cluster, "")
+        self._guard = threading.Lock()
+        self._under_way: dict[str, Delivery] = {}
+        self._desks: dict[str, Desk] | None = None
+        self._notes: list[str] = []
+        self._said = ""
+        self._lock: int | None = None
+        self._is_closed = False
+
+    def round(self, looked: Looked, outcomes: Sequence[Outcome], now_s: float) -> tuple[str, ...]:
+        """What of this check is to be told is on its way; lines for a log. Raises nothing, waits for nobody."""
+        if not self._alerts:
+            return ()
+        with self._guard:
+            if self._is_closed or not self._is_ours():
+                return self._noted()
+            self._sender = Sender(self._cluster, looked.facts.cluster_id)
+            if self._desks is None:
+                found, note = memory.load(self._file)
+                self._desks = {name: found.get(name, Desk()) for name in self._alerts}
+                self._notes += [note] * bool(note)
+            before = dict(self._desks)
+            for name in self._alerts:
+                self._desks[name] = self._turn(name, looked, outcomes, now_s)
+            if self._desks != before:
+                self._save()
+            for name in self._alerts:
+                self._send(name, now_s)
+            return self._noted()
+
+    def close(self, patience_s: float) -> tuple[str, ...]:
+        """Wait so long for what is under way, and then end it: it is tried again by whoever comes next."""
+        until_s = time.monotonic() + patience_s
+        with self._guard:
+            self._is_closed = True
+            under_way = list(self._under_way.values())
+        for one in under_way:
+            if not one.wait(until_s - time.monotonic()):
+                one.end()
+        until_s = time.monotonic() + END_S
+        are_over = [one.wait(until_s - time.monotonic()) for one in under_way]
+        with self._guard:
+            if all(are_over):
+                self._let_go()
+            return self._noted()
+
+    def _noted(self) -> tuple[str, ...]:
+        notes, self._notes = tuple(self._notes), []
+        return notes
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def _turn(self, name: str, looked: Looked, outcomes: Sequence[Outcome], now_s: float) -> Desk:
+        desk = self._desk(name)
+        judgement = looked.judgement
+        rounds = judgement.history.rounds
+        state, messages = step(
+            desk.state,
+            judgement.findings,
+            outcomes,
+            self._alerts[name],
+            now_s,
+            blind=judgement.blind,
+            interval_s=rounds[-1] - rounds[-2] if len(rounds) > 1 else None,
+        )
+        kept = desk.box
+        for message in messages:
+            kept = box.put(kept, message, now_s, under_way=name in self._under_way)
+        return Desk(state, kept)
+
+    def _desk(self, name: str) -> Desk:
+        return (self._desks or {}).get(name, Desk())
+
+    def _keep(self, name: str, desk: Desk) -> None:
+        if self._desks is not None:
+            self._desks[name] = desk
+
+    def _save(self) -> None:
+        """On a disk that is full alerts go on, from memory."""
+        if self._desks is None:
+            return
+        try:
+            memory.save(self._file, self._desks)
+        except K4tError as error:
+            self._trouble(f"what alerts have told can't be kept: {error}")
+        else:
+            self._said = ""
+
+    def _trouble(self, words: str) -> None:
+        """Said when it begins, not at every check."""
+        self._notes += [words] * (words != self._said)
+        self._said = words
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _send(self, name: str, now_s: float) -> None:
+        desk = self._desk(name)
+        waiting = desk.box.first
+        if waiting is None or name in self._under_way or self._is_closed or now_s < desk.box.next_s - 0.001:
+            return
+        message = waiting if waiting.at_s == now_s else box.fresh(waiting, desk.state, now_s)
+        if not (message.items or message.outcomes):
+            state = replace(desk.state, dropped=desk.state.dropped + message.dropped)
+            self._keep(name, Desk(state, box.delivered(desk.box, now_s)))
+            return
+        failpoints.reach("alert:sending")
+        self._under_way[name] = one = Delivery(
+            message, self._sender, self._alerts[name], self._secret_of, lambda done: self._sent(name, done)
+        )
+        try:
+            one.start()
+        except RuntimeError as error:
+            del self._under_way[name]
+            self._notes.append(f"{label(one.alert)}: not told yet: {error}")
+
+    def _sent(self, name: str, one: Delivery) -> None:
+        """In the delivery's thread."""
+        failpoints.reach("alert:sent")
+        with self._guard:
+            self._under_way.pop(name, None)
+            desk, now_s = self._desk(name), self._clock()
+            if one.error:
+                kept = box.failed(desk.box, one.error, now_s)
+                self._notes.append(_failure(one, kept, now_s))
+            else:
+                kept = box.delivered(desk.box, now_s)
+                self._notes.append(f"{label(one.alert)}: told: {subject(one.message, self._sender)}")
+            self._keep(name, Desk(desk.state, kept))
+            self._save()
+            if self._is_closed and not self._under_way:
+                self._let_go()
+            elif not one.error:
+                self._send(name, now_s)
+
+    # --- one at a time -----------------------------------------------------------------------------------------------
+
+    def _is_ours(self) -> bool:
+        if self._lock is not None:
+            return True
+        lock = self._file.with_suffix(".lock")
+        handle = -1
+        try:
+            lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            self._trouble("another monitor on this machine tells the alerts of this cluster")
+            return False
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.close(handle)
+            self._trouble(f"can't lock {lock}: {error.strerror}: alerts are told without")
+            return True
+        self._lock = handle
+        return True
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self._desks = None
+
+
+def _failure(one: Delivery, kept: box.Box, now_s: float) -> str:
+    tries = kept.first.tries if kept.first else 1
+    return f"{label(one.alert)}: not told (try {tries}, again in {lasting(kept.next_s - now_s)}): {one.error}"
+
+
+def waiting(file: Path, alerts: Sequence[Alert]) -> dict[str, tuple[Message | None, str]]:
+    """By identity: what is not delivered yet, and why the last try failed."""
+    found, _ = memory.load(file)
+    desks = {identity(alert): found.get(identity(alert), Desk()) for alert in alerts}
+    return {name: (desk.box.first, desk.box.error) for name, desk in desks.items()}
