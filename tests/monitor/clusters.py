@@ -5,12 +5,23 @@ from __future__ import annotations
 
 import dataclasses
 
-from k4t.model.app import App, Image, Port
+from k4t.model.app import App, Image, Port, Scale
 from k4t.model.hosts import Dns, Gateway, Node
+from k4t.model.monitor import Monitor, Policy
 from k4t.model.publish import Record, Route
 from k4t.model.spec import Backup, Cluster, Tree
-from k4t.model.state import BoundPort, Container, Head, NodeState, ParticipantState, Revision
+from k4t.model.state import (
+    BoundPort,
+    Container,
+    Head,
+    NodeState,
+    ParticipantState,
+    Revision,
+    Size,
+    Withdrawn,
+)  # fmt: skip
 from k4t.monitor.check import Looked
+from k4t.monitor.events import Event
 from k4t.monitor.facts import Answer, Disk, Docker, Facts, Failure, Host, Memory, Reading, Subject, Target, Ticks
 from k4t.monitor.history import NONE, Entry, History
 from k4t.monitor.judge import judge
@@ -22,6 +33,7 @@ from tests.monitor.world import GIB, NOW_S
 
 ID = "k7f3q2m9"
 APPS = {"web": 6, "api": 4, "cart": 3, "search": 2, "mail": 1}
+SIZES = {"search": Size(2, "monitor@watch", "2026-11-18T10:20:00Z", "requests 40 of 100 a second for 300 s")}
 HOSTILE = "</style></script><img src=x onerror=alert(1)>\"'&\x00\u202e\ud800<!--"
 
 
@@ -49,6 +61,28 @@ def revisions(*, hostile: bool = False) -> tuple[Revision, ...]:
     )
 
 
+def events(*, hostile: bool = False) -> tuple[Event, ...]:
+    """What the monitor saw and did in the last day, the oldest first."""
+    node, app = Subject("node", "node3"), Subject("app", "api")
+    rows = (
+        (80000.0, "raised", app, "unhealthy", "warning", "1 of 4: replica 2 on node4: GET /health answered 503"),
+        (79950.0, "queued", app, "app-unhealthy", "", "restart api 2: app api: unhealthy for 3 checks"),
+        (79900.0, "over", app, "unhealthy", "warning", "was: 1 of 4: replica 2 on node4: GET /health answered 503"),
+        (260.0, "raised", node, "host-off", "critical", "off, or cut off: 10.88.0.13:22 does not answer within 10 s"),
+        (255.0, "done", node, "node-gone", "", "withdraw node3: 3 withdrawn from gateway gw1, 3 from DNS server ns1"),
+        (230.0, "refused", Subject("node", "node2"), "disk-full", "warning", "prune node2: 2 in this hour already"),
+        (225.0, "dry-run", app, "app-unhealthy", "", "restart api 1: would be asked for"),
+        (220.0, "queued", node, "node-gone", "", "dead node3: host-off for 3 checks: queued on gw1; master was called"),
+        (90.0, "failed", Subject("app", "search"), "scale", "critical", "scale search 3: no host took the intent"),
+    )  # fmt: skip
+    found = tuple(Event(NOW_S - age_s, kind, of, what, level, words) for age_s, kind, of, what, level, words in rows)
+    return tuple(dataclasses.replace(one, what=HOSTILE, words=HOSTILE) for one in found) if hostile else found
+
+
+def sizing(*, hostile: bool = False) -> dict[str, str]:
+    return {"search": HOSTILE if hostile else "CPU 81 % of 60 %: 3 replicas would do; wants it for 12 s of 30 s"}
+
+
 def _at(age_s: float) -> str:
     from datetime import UTC, datetime
 
@@ -65,7 +99,8 @@ def tree(nodes: int = 4, apps: dict[str, int] | None = None) -> Tree:
         {f"node{number}": Node(f"node{number}", f"10.88.0.{10 + number}") for number in range(1, nodes + 1)},
         {
             name: App(name, Image(f"registry.lab:5000/{name}:1.4"), replicas=count, ports=(Port("http", host="auto"),),
-                      routes=(Route(domains=(f"{name}.example.com",)),), records=(Record(name),))
+                      routes=(Route(domains=(f"{name}.example.com",)),), records=(Record(name),),
+                      scale=Scale(2, 8, cpu_percent=60.0) if name == "search" else None)
             for name, count in wanted.items()
         },
         {"gw1": Gateway("gw1", "envoy", "10.88.0.3"), "gw2": Gateway("gw2", "haproxy", "10.88.0.4")},
@@ -137,7 +172,7 @@ def _reading(place: int) -> Reading:
     processes = {"sshd": 1, "dockerd": 1, "envoy": 1, "haproxy": 1, "dnsmasq": 1, "named": 1}
     return Reading(
         NOW_S, 0.01, 0.02, 999999.0, (0.5, 0.5, 0.5), 4, Ticks(1000, 900), Memory(16 * GIB, (9 - place % 4) * GIB),
-        disks=disks, processes=processes, head=Head(ID, 46, revisions=revisions()), clusters=(ID,),
+        disks=disks, processes=processes, head=Head(ID, 46, revisions=revisions(), sizes=SIZES), clusters=(ID,),
     )  # fmt: skip
 
 
@@ -176,7 +211,8 @@ def healthy() -> Looked:
 def bad() -> Looked:
     """A node is off, a disk is full, a replica ends again and again, one hangs, a gateway is stopped, a copy is late,
     and two things have just been seen."""
-    wanted = tree()
+    policies = {"node-gone": Policy("node-gone", True), "app-unhealthy": Policy("app-unhealthy", True, dry_run=True)}
+    wanted = dataclasses.replace(tree(), monitor=Monitor(policies=policies))  # type: ignore[arg-type]
     found = facts(wanted)
     silent = Failure("silent", "10.88.0.13:22 does not answer within 10 s", "k4t node check node3")
     hosts, nodes, probed = dict(found.hosts), dict(found.nodes), dict(found.probed)
@@ -192,8 +228,9 @@ def bad() -> Looked:
     targets = (dataclasses.replace(found.targets[0], confirmed_s=NOW_S - 5200), *found.targets[1:])
     serving = {**found.serving, "gateway/gw2": "10.88.0.4:80: connection refused"}
     found = dataclasses.replace(
-        found, hosts=hosts, nodes=nodes, probed=probed, targets=targets, serving=serving, transactions=()
-    )
+        found, hosts=hosts, nodes=nodes, probed=probed, targets=targets, serving=serving, transactions=(),
+        gateways={**found.gateways, "gw1": _withdrawn(found.gateways["gw1"], "monitor", "node3: host-off")},
+    )  # fmt: skip
     ages_s = {
         "node/node3:host-off": 260.0, "node/node2:disk": 7300.0, "gateway/gw2:gateway-stopped": 90.0,
         "backup/node1:backup-age": 1500.0, "app/web:restarting": 660.0,
@@ -201,6 +238,13 @@ def bad() -> Looked:
     entries = {key: Entry((3, 3), 3, NOW_S - age_s) for key, age_s in ages_s.items()}
     since = History((NOW_S - 20, NOW_S - 10), entries)
     return looked(found, wanted, since)
+
+
+def _withdrawn(member: ParticipantState, by: str, why: str) -> ParticipantState:
+    """Without what it had on node3."""
+    ends = member.document.endpoints if member.document else ()
+    out = tuple(Withdrawn(ID, end.ip, end.port, end.container, by, why) for end in ends if end.node == "node3")
+    return dataclasses.replace(member, withdrawn=out)
 
 
 def large() -> Looked:
@@ -230,7 +274,7 @@ def hostile() -> Looked:
     nodes["node1"] = Docker(NodeState("node1", True, (one, *ours[1:])))
     probed[ours[1].id] = Answer(HOSTILE, HOSTILE)
     gateways = {
-        **found.gateways,
+        "gw1": _withdrawn(found.gateways["gw1"], HOSTILE, HOSTILE),
         "gw2": dataclasses.replace(
             found.gateways["gw2"], reachable=False, document=None, problem=HOSTILE, driver=HOSTILE
         ),

@@ -34,7 +34,10 @@ STATES: dict[str, Callable[[], Looked]] = {
 
 
 def written(looked: Looked, *, hostile: bool = False, refresh_s: float = 30.0) -> str:
-    return page(looked, looked.tree, clusters.revisions(hostile=hostile), NOW_S + 4, refresh_s=refresh_s)
+    return page(
+        looked, looked.tree, clusters.revisions(hostile=hostile), NOW_S + 4, refresh_s=refresh_s,
+        events=clusters.events(hostile=hostile), sizing=clusters.sizing(hostile=hostile),
+    )  # fmt: skip
 
 
 def parsed(source: str) -> Element:
@@ -93,6 +96,10 @@ prod
       vault
   Apps (5)
     5 rows of App | State | Image | Wanted | Running | Well | Published
+  Sizes that follow the load
+    1 findings
+  What happened lately
+    9 findings
   Copies of the tree
     4 lanes
   What changed last

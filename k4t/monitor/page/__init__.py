@@ -10,19 +10,21 @@ import base64
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from k4t.model.spec import Tree
 from k4t.model.state import Revision
 from k4t.monitor.check import Looked
+from k4t.monitor.events import Event
 from k4t.monitor.facts import Facts
-from k4t.monitor.page import apps, cluster_map, past, style, wrong
+from k4t.monitor.page import apps, cluster_map, lately, past, sizes, style, wrong
 from k4t.monitor.page.markup import Html, element
 from k4t.monitor.page.view import Page, badge, named, time
 from k4t.monitor.signs.sign import ago
 
 REFRESH_S = 30.0
+NOTHING: Mapping[str, str] = {}
 STALE_REFRESHES = 4
 STALE_LEAST_S = 120.0
 """Cron writes once a minute at most."""
@@ -30,10 +32,18 @@ OLD = "Nobody has written this page for too long. What follows is old."
 
 
 def page(
-    looked: Looked, tree: Tree, revisions: tuple[Revision, ...], now_s: float, *, refresh_s: float = REFRESH_S
+    looked: Looked,
+    tree: Tree,
+    revisions: tuple[Revision, ...],
+    now_s: float,
+    *,
+    refresh_s: float = REFRESH_S,
+    events: Sequence[Event] = (),
+    sizing: Mapping[str, str] = NOTHING,
 ) -> str:
-    """The whole file. `now_s`: Unix seconds; `revisions`: what was applied, in any order."""
-    shown = Page(looked, tree, revisions, now_s, refresh_s)
+    """The whole file. `now_s`: Unix seconds; `revisions`: what was applied; `events`: what the monitor saw and did;
+    both in any order. `sizing`: by app with `<scale>`, what the monitor makes of its load."""
+    shown = Page(looked, tree, revisions, now_s, refresh_s, tuple(events), sizing)
     body = element(
         "body",
         element("a", "Skip to what is wrong", href="#wrong", class_="skip"),
@@ -48,7 +58,9 @@ def page(
 
 
 def _sections(shown: Page) -> tuple[Html, ...]:
-    parts = (wrong.section, cluster_map.section, apps.section, past.copies, past.changes)
+    parts = (
+        wrong.section, cluster_map.section, apps.section, sizes.section, lately.section, past.copies, past.changes
+    )  # fmt: skip
     return tuple(part(shown) for part in parts)
 
 
@@ -120,7 +132,7 @@ def _notes(facts: Facts) -> Iterator[str]:
 def _footer(shown: Page) -> Html:
     old = ago(stale_s(shown.refresh_s))
     words = (
-        f"Written by k4t monitor page; your browser looks for a newer one every {ago(shown.refresh_s)}. When it is "
+        f"Written by k4t monitor; your browser looks for a newer one every {ago(shown.refresh_s)}. When it is "
         f"older than {old}, nobody keeps it up any more: see whether the monitor still runs. All times are UTC."
     )
     return element("footer", element("p", words))

@@ -16,6 +16,7 @@ DENSE = 24
 """With more nodes than this, and of a node with more containers, apps are counted."""
 CHIPS_SHOWN = 40
 APPS_SHOWN = 12
+CAUSES_SHOWN = 4
 
 
 def section(page: Page) -> Html:
@@ -52,11 +53,20 @@ def _member(page: Page, one: ParticipantState) -> Html:
     elif one.document is not None:
         apps = Counter(end.app for end in one.document.endpoints)
         parts.append(_facts(_sends(one)))
+        parts += _withdrawn(page, one)
         parts += [element("ul", *_apps(apps), class_="chips plain")] if apps else []
     machine = page.facts.host_of.get(key, "")
     if machine == key and machine in page.facts.hosts:
         parts += _meters(page, page.facts.hosts[machine])
     return _card(page, key, parts, machine)
+
+
+def _withdrawn(page: Page, one: ParticipantState) -> Iterator[Html]:
+    """By whom and why, each once."""
+    causes = Counter((out.by or "somebody", out.why) for out in one.withdrawn if out.cluster == page.facts.cluster_id)
+    for (by, why), number in causes.most_common(CAUSES_SHOWN):
+        words = f"{number} taken out by {by}" + (f": {why}" if why else "")
+        yield element("p", named(words), class_="why")
 
 
 def _sends(one: ParticipantState) -> str:
@@ -90,6 +100,8 @@ def _node(page: Page, docker: Docker, *, dense: bool) -> Html:
     parts.append(_facts(" · ".join(filter(None, (node.address if node else "", count if state.reachable else "")))))
     if not state.reachable:
         parts.append(element("p", named(state.problem or "it can't be asked"), class_="why"))
+    if number := page.withdrawn.get(state.name, 0):
+        parts.append(element("p", f"taken out of service: {number} endpoint{'' if number == 1 else 's'}", class_="why"))
     host = page.facts.hosts.get(machine)
     if host is not None:
         parts += _meters(page, host)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from k4t.model.monitor import Measure
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Revision
 from k4t.monitor.check import Looked
+from k4t.monitor.events import Event
 from k4t.monitor.facts import Facts
 from k4t.monitor.judge import Finding
 from k4t.monitor.page.markup import Html, element, text
@@ -28,13 +30,16 @@ MEASURED = ("ok", "unknown", "warning", "critical")
 
 @dataclass(frozen=True)
 class Page:
-    """`now_s`: when the page is written, Unix seconds. `revisions`: what was applied, in any order."""
+    """`now_s`: when the page is written, Unix seconds. `revisions`: what was applied; `events`: what the monitor saw
+    and did; both in any order. `sizing`: why an app with `<scale>` has its size, as the monitor sees it."""
 
     looked: Looked
     tree: Tree
     revisions: tuple[Revision, ...]
     now_s: float
     refresh_s: float
+    events: tuple[Event, ...] = ()
+    sizing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def facts(self) -> Facts:
@@ -67,6 +72,28 @@ class Page:
         if machine != key:
             found += [one for one in self._numbered.get(machine, ()) if one[1].what not in OF_ONE_THING]
         return min(found, key=lambda one: one[0], default=None)
+
+    @cached_property
+    def _actions(self) -> dict[str, Event]:
+        """By subject, the newest of what was done about it."""
+        done = sorted((one for one in self.events if one.kind in ACTED), key=lambda one: one.at_s)
+        return {one.subject.key: one for one in done}
+
+    def action(self, finding: Finding) -> Event | None:
+        """What was done about it since it was seen first."""
+        found = self._actions.get(finding.subject.key)
+        return found if found is not None and found.at_s >= finding.since_s else None
+
+    @cached_property
+    def withdrawn(self) -> dict[str, int]:
+        """By node: how many of its endpoints are taken out, of the member that has most of them out."""
+        found: dict[str, int] = {}
+        for member in (*self.facts.gateways.values(), *self.facts.dns.values()):
+            nodes = {end.container: end.node for end in (member.document.endpoints if member.document else ())}
+            out = Counter(nodes[one.container] for one in member.withdrawn if one.container in nodes)
+            for node, number in out.items():
+                found[node] = max(found.get(node, 0), number)
+        return found
 
     @cached_property
     def containers(self) -> dict[str, tuple[Container, ...]]:
@@ -108,14 +135,25 @@ def badge(level: str, words: str = "") -> Html:
     )
 
 
+ACTED: Mapping[str, tuple[str, str]] = {
+    "done": ("ok", "done"), "queued": ("unknown", "asked for"), "dry-run": ("plain", "dry run"),
+    "refused": ("warning", "held back"), "failed": ("critical", "failed"),
+}  # fmt: skip
+"""What became of an action: as what it is shown."""
+
+
+def acted(one: Event) -> Html:
+    return badge(*ACTED.get(one.kind, ("plain", one.kind)))
+
+
 def named(words: str) -> Html:
     """A name that whoever can start a container may have chosen: its letters don't turn what stands beside it."""
     return element("bdi", words)
 
 
-def time(at_s: float) -> Html:
+def time(at_s: float, *, class_: str = "") -> Html:
     at = datetime.fromtimestamp(at_s, UTC)
-    return element("time", f"{at:%Y-%m-%d %H:%M:%S} UTC", datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+    return element("time", f"{at:%Y-%m-%d %H:%M:%S} UTC", datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}", class_=class_)
 
 
 def bar(percent: float) -> Html:

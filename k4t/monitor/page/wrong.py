@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from k4t.monitor.judge import Finding
 from k4t.monitor.page.markup import Html, element
-from k4t.monitor.page.view import Page, badge, more, named
+from k4t.monitor.page.view import Page, acted, badge, more, named
 
 SHOWN = 100
 """The rest is counted."""
@@ -38,6 +38,9 @@ def _finding(page: Page, one: Finding, number: int = 0) -> Html:
     about = [element("strong", named(str(one.subject))), Html(" "), element("span", one.what)]
     about += [Html(" "), element("span", since, class_="soft small")] if since else []
     said = [element("p", *about), element("p", named(one.sentence))]
+    if one.confirmed and (done := page.action(one)) is not None:
+        ago = element("span", f" {page.since(done.at_s)} ago", class_="soft small")
+        said.append(element("p", acted(done), Html(" "), named(done.words), ago))
     if one.remedy and one.present:
         said.append(element("p", "What would help: ", named(one.remedy), class_="soft"))
     return element(
