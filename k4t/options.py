@@ -119,6 +119,9 @@ def _names(kind: str) -> Any:
 
 Apps = Annotated[list[str] | None, typer.Argument(autocompletion=_names("apps"), help="Only these apps.")]
 AppName = Annotated[str, typer.Argument(autocompletion=_names("apps"))]
+ReplicaName = Annotated[
+    str, typer.Argument(metavar="REPLICA", help="Its number, or its node's name where the app runs once on each.")
+]
 NodeName = Annotated[str, typer.Argument(autocompletion=_names("nodes"))]
 NodeNames = Annotated[list[str] | None, typer.Argument(autocompletion=_names("nodes"))]
 GatewayName = Annotated[str, typer.Argument(autocompletion=_names("gateways"))]

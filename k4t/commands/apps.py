@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from k4t.commands.common import agree, applied, group, run_change, run_list
+from k4t.errors import Usage
 from k4t.options import AppName, Globals, NoApply
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def scale_to(given: Globals, name: str, replicas: int, *, no_apply: bool = False
 
 def _ask_for(given: Globals, app: App, replicas: int, *, no_apply: bool) -> NoReturn:
     """Of an app with `<scale>`: its size is in no file. Leaves with the exit status."""
-    from k4t.errors import Usage
     from k4t.master.decide import Request
     from k4t.tree import changes
 
@@ -88,11 +88,34 @@ def image(
 
 
 @change_app.command("restart", epilog="Example: k4t restart web")
-def restart(ctx: typer.Context, name: AppName, no_apply: NoApply = False) -> None:
-    """Replace all containers of an app by new ones, within its update limits."""
+def restart(
+    ctx: typer.Context,
+    name: AppName,
+    replica: Annotated[str, typer.Option("--replica", help="This one alone; nothing is edited.", metavar="N")] = "",
+    no_apply: NoApply = False,
+) -> None:
+    """Replace all containers of an app by new ones, within its update limits; or one."""
     from k4t.tree import changes
 
+    if replica:
+        if no_apply:
+            raise Usage("one replica is restarted at once: the tree has nothing to do with it", "leave out --no-apply")
+        restart_one(ctx.obj, name, replica)
     _change(ctx.obj, name, changes.restart, no_apply=no_apply)
+
+
+def restart_one(given: Globals, name: str, replica: str) -> NoReturn:
+    """A new container in the place of one. That its endpoint goes for that is what the command is about. Leaves with
+    the exit status."""
+    from k4t.master.decide import Request
+    from k4t.wiring import read, thing
+
+    app = thing(read(given.db).apps, "app", name)
+    message = given.message or f"restart {name} --replica {replica}"
+    request = Request(
+        (name,), given.allow, frozenset(_withdrawals(app)), message=message, restart=frozenset({(name, replica)})
+    )  # fmt: skip
+    raise typer.Exit(applied(given, request).exit_status)
 
 
 @change_app.command("stop", epilog="Example: k4t stop web")

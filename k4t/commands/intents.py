@@ -10,7 +10,7 @@ import typer
 
 from k4t.commands.common import group
 from k4t.errors import NotCertified, Unreachable, Usage
-from k4t.options import AppName, NodeName
+from k4t.options import AppName, NodeName, ReplicaName
 
 if TYPE_CHECKING:
     from k4t.master.backup.keys import Keys
@@ -64,6 +64,38 @@ def intent_dead(ctx: typer.Context, name: NodeName, to: To = None, here: Here = 
     _queue(ctx.obj, "dead", name, 0, to=to, here=here, note=note)
 
 
+@intent_app.command("restart", epilog="Example: k4t intent restart web 1")
+def intent_restart(
+    ctx: typer.Context, name: AppName, replica: ReplicaName, to: To = None, here: Here = False, note: Note = ""
+) -> None:
+    """Queue that one replica of an app is replaced by a new one."""
+    _queue(ctx.obj, "restart", name, 0, to=to, here=here, note=note, replica=replica)
+
+
+@intent_app.command("back", epilog="Example: k4t intent back node1")
+def intent_back(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that a node that was given up is cleaned of what it still runs, and takes replicas again."""
+    _queue(ctx.obj, "back", name, 0, to=to, here=here, note=note)
+
+
+@intent_app.command("prune", epilog="Example: k4t intent prune node1")
+def intent_prune(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that old images and containers are removed from a node."""
+    _queue(ctx.obj, "prune", name, 0, to=to, here=here, note=note)
+
+
+@intent_app.command("node-on", epilog="Example: k4t intent node-on node3")
+def intent_node_on(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that a spare node is switched on, and takes replicas."""
+    _queue(ctx.obj, "node-on", name, 0, to=to, here=here, note=note)
+
+
+@intent_app.command("node-off", epilog="Example: k4t intent node-off node3")
+def intent_node_off(ctx: typer.Context, name: NodeName, to: To = None, here: Here = False, note: Note = "") -> None:
+    """Queue that a spare node is drained and switched off."""
+    _queue(ctx.obj, "node-off", name, 0, to=to, here=here, note=note)
+
+
 @intent_app.command("stay", epilog="Example: k4t intent stay && k4t power on")
 def intent_stay(ctx: typer.Context, to: To = None, here: Here = False, note: Note = "") -> None:
     """Queue that the master stays on after the next wake, for a person who wants to work there."""
@@ -109,17 +141,26 @@ def intent_remove(ctx: typer.Context, id: Annotated[str, typer.Argument(help="It
 
 
 def _queue(
-    given: Globals, action: str, name: str, replicas: int, *, to: list[str] | None, here: bool, note: str
+    given: Globals,
+    action: str,
+    name: str,
+    replicas: int,
+    *,
+    to: list[str] | None,
+    here: bool,
+    note: str,
+    replica: str = "",
 ) -> None:
     from k4t.master.power import intents, queue
     from k4t.wiring import opened, thing
 
     with opened(given.db) as run:
+        of_app = "app" in intents.ACTIONS[action]
         if name:
-            thing(run.tree.apps if action == "scale" else run.tree.nodes, "app" if action == "scale" else "node", name)
+            thing(run.tree.apps if of_app else run.tree.nodes, "app" if of_app else "node", name)
         intent = intents.made(
             action, id=_new_id(), cluster=run.tree.cluster.id, who=run.who, at=_now(run), name=name,
-            replicas=replicas, note=note or given.message,
+            replicas=replicas, replica=replica, note=note or given.message,
         )  # fmt: skip
         if here:
             queue.put_here(given.db, intent, intents.encode(intent, None))

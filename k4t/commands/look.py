@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from k4t.commands.common import agree, group
 from k4t.errors import Usage
-from k4t.options import AppName, Apps, Globals
+from k4t.options import AppName, Apps, Globals, NodeNames
 
 if TYPE_CHECKING:
     from k4t.master.choose import Chosen
@@ -25,6 +25,8 @@ OnNode = Annotated[str, typer.Option("--node", help="Only on this node.")]
 OfReplica = Annotated[str, typer.Option("--replica", help="Only this replica.")]
 Since = Annotated[str, typer.Option("--since", help="10m, 2h …, or a time (RFC 3339).", metavar="AGE|TIME")]
 DEFAULT_TAIL = 100
+KEEP = 3
+"""Images of each repository on a node."""
 
 
 @look_app.command(epilog="Example: k4t logs web -f --since 10m")
@@ -229,16 +231,22 @@ def audit(
 @look_app.command(epilog="Example: k4t prune --yes")
 def prune(
     ctx: typer.Context,
-    keep: Annotated[int, typer.Option("--keep", help="Images to keep of each repository on a node.", min=1)] = 3,
+    nodes: NodeNames = None,
+    keep: Annotated[int, typer.Option("--keep", help="Images to keep of each repository on a node.", min=1)] = KEEP,
 ) -> None:
     """Remove old images of our apps and stopped containers of older generations; shows first what would go."""
+    prune_nodes(ctx.obj, nodes or [], keep=keep)
+
+
+def prune_nodes(given: Globals, nodes: Sequence[str], *, keep: int = KEEP) -> NoReturn:
+    """`k4t prune`, whoever asks for it; leaves with the exit status."""
     from k4t.master import prune as work
     from k4t.render import prune as show
-    from k4t.wiring import opened
+    from k4t.wiring import chosen, opened
 
-    given: Globals = ctx.obj
     with opened(given.db, wait=given.wait) as run:
-        found = work.surplus(run.fleet, keep=keep)
+        chosen(run.tree, "nodes", nodes)
+        found = work.surplus(run.fleet, nodes, keep=keep)
         if given.console.output == "table":
             given.console.result(show.lines(found, given.console))
         for problem in found.problems:
@@ -247,7 +255,7 @@ def prune(
         if not found.empty:
             agree(given, "Remove them?")
             with run.lock():
-                gone = work.prune(run.fleet, found, keep=keep)
+                gone = work.prune(run.fleet, found, nodes, keep=keep)
         if given.console.output != "table":
             given.console.data(show.as_json(gone))
         elif not gone.empty:

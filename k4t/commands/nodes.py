@@ -8,6 +8,7 @@ import typer
 
 from k4t.commands.common import agree, applied, run_change, undone_unless_begun
 from k4t.commands.hosts import node_app
+from k4t.errors import K4tError
 from k4t.options import Globals, NoApply, NodeName
 
 __all__ = ["node_app"]
@@ -48,6 +49,18 @@ def uncordon(given: Globals, name: str, *, no_apply: bool = False) -> None:
     _set(given, node, "active", no_apply=no_apply)
 
 
+def back(given: Globals, name: str) -> None:
+    """A node that was given up and answers again: what it still runs goes first, since it was replaced; then it takes
+    replicas. One that a person has drained or cordoned since stays as it is. Leaves with the exit status."""
+    node = _node(given, name)
+    if node.availability == "active":
+        given.console.note(f"{name} is active already")
+        return
+    if node.availability != "dead":
+        raise K4tError(f"{name} is {node.availability}, and stays so", f"k4t node uncordon {name}, if it is well")
+    uncordon(given, name)
+
+
 @node_app.command("dead", epilog="Example: k4t node dead node1 --fence")
 def node_dead(
     ctx: typer.Context,
@@ -67,7 +80,7 @@ def give_up(given: Globals, name: str, *, fence: bool) -> None:
         _set(given, node, "dead")
         return
     power_off = leave.fence_command(node)
-    edit, request = _edited(given, node, "dead", fenced=True)
+    edit, request = edited(given, node, "dead", fenced=True)
     with undone_unless_begun(given, edit, lambda: False):
         _refuse_before_fence(given, node, request)
         agree(given, f"Switch node {name} off with `{power_off}`, and give it up?")
@@ -107,11 +120,12 @@ def _refuse_before_fence(given: Globals, node: Node, request: Request) -> None:
 
 def _set(given: Globals, node: Node, availability: Availability, *, no_apply: bool = False) -> None:
     """Edit the node, then plan and apply the apps that have, or could get, something there."""
-    edit, request = _edited(given, node, availability)
+    edit, request = edited(given, node, availability)
     run_change(given, edit, request, no_apply=no_apply)
 
 
-def _edited(given: Globals, node: Node, availability: Availability, *, fenced: bool = False) -> tuple[Edit, Request]:
+def edited(given: Globals, node: Node, availability: Availability, *, fenced: bool = False) -> tuple[Edit, Request]:
+    """The tree with another availability of one node, and what is then to be applied."""
     from k4t.master.decide import Request
     from k4t.tree import changes
 

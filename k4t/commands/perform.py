@@ -56,7 +56,7 @@ def _ended(given: Globals, intent: Intent) -> tuple[int, str]:
     return 0, ""
 
 
-def _apply(given: Globals, intent: Intent) -> None:
+def _apply(given: Globals, _intent: Intent) -> None:
     from k4t.master.decide import Request
 
     raise typer.Exit(applied(given, Request(message=given.message)).exit_status)
@@ -66,6 +66,18 @@ def _scale(given: Globals, intent: Intent) -> None:
     from k4t.commands import apps
 
     apps.scale_to(given, intent.name, intent.replicas)
+
+
+def _restart(given: Globals, intent: Intent) -> None:
+    from k4t.commands import apps
+
+    apps.restart_one(given, intent.name, intent.replica)
+
+
+def _prune(given: Globals, intent: Intent) -> None:
+    from k4t.commands import look
+
+    look.prune_nodes(given, [intent.name])
 
 
 def _drain(given: Globals, intent: Intent) -> None:
@@ -89,11 +101,34 @@ def _dead(given: Globals, intent: Intent) -> None:
     nodes.give_up(given, intent.name, fence=node.power is not None and bool(node.power.off))
 
 
+def _back(given: Globals, intent: Intent) -> None:
+    from k4t.commands import nodes
+
+    nodes.back(given, intent.name)
+
+
+def _node_on(given: Globals, intent: Intent) -> None:
+    from k4t.commands import spares
+
+    spares.switch_on(given, intent.name)
+
+
+def _node_off(given: Globals, intent: Intent) -> None:
+    from k4t.commands import spares
+
+    spares.switch_off(given, intent.name)
+
+
 ACTS: Mapping[str, Callable[[Globals, Intent], None]] = {
     "apply": _apply,
     "scale": _scale,
     "drain": _drain,
     "uncordon": _uncordon,
     "dead": _dead,
+    "back": _back,
+    "restart": _restart,
+    "prune": _prune,
+    "node-on": _node_on,
+    "node-off": _node_off,
     STAY: lambda _given, _intent: None,
 }

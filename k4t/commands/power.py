@@ -36,7 +36,7 @@ def power_off(ctx: typer.Context, name: Name = None) -> None:
     """Switch off the machine that <power host=> names, which must be this one, if nothing is open; or a node."""
     given: Globals = ctx.obj
     if name is not None:
-        _node_off(given, name)
+        switch_off_node(given, name)
         return
     refuse_elsewhere(given)
     agree(given, "Switch this machine off?")
@@ -55,12 +55,22 @@ def power_off(ctx: typer.Context, name: Name = None) -> None:
 @power_app.command("on", epilog="Example: k4t power on --timeout 300")
 def power_on(ctx: typer.Context, name: Name = None, no_wait: NoWait = False, timeout: Timeout = 120.0) -> None:
     """Run what wakes the master, or a node, and wait until SSH answers there."""
-    from k4t.wiring import read, thing
+    from k4t.wiring import read
 
     given: Globals = ctx.obj
+    wait_s = 0.0 if no_wait else timeout
+    if name is not None:
+        switch_on_node(given, name, wait_s=wait_s)
+    else:
+        _switch_on(given, *_master(read(given.db)), wait_s=wait_s)
+
+
+def switch_on_node(given: Globals, name: str, *, wait_s: float) -> None:
+    """Run its <power on>, unless it is on. Raises Unreachable when SSH does not answer there after `wait_s`."""
+    from k4t.wiring import read, thing
+
     tree = read(given.db)
-    host, text = _node(thing(tree.nodes, "node", name), tree) if name is not None else _master(tree)
-    _switch_on(given, host, text, wait_s=0.0 if no_wait else timeout)
+    _switch_on(given, *_node(thing(tree.nodes, "node", name), tree), wait_s=wait_s)
 
 
 def _node(node: Node, tree: Tree) -> tuple[Host, str]:
@@ -111,7 +121,7 @@ def _told(given: Globals, host: Host, words: str, *, on: bool | None) -> None:
         given.console.result(words)
 
 
-def _node_off(given: Globals, name: str) -> None:
+def switch_off_node(given: Globals, name: str) -> None:
     """Only one that nothing runs on, or that was given up."""
     from k4t.master import leave
     from k4t.wiring import opened, read, thing

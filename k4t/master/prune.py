@@ -57,24 +57,25 @@ class Surplus:
         return sum(old.image.size_bytes for old in self.images)
 
 
-def surplus(fleet: Fleet, *, keep: int = KEEP) -> Surplus:
-    """Look at every node. Raises Unreachable when none answers."""
+def surplus(fleet: Fleet, only: Collection[str] = (), *, keep: int = KEEP) -> Surplus:
+    """Look at every node, and clear `only` these, where any are named. Raises Unreachable when none answers."""
     chosen = choose(fleet, Wanted())
-    problems = [f"{state.name}: {state.problem}" for state in chosen.away]
+    problems = [f"{state.name}: {state.problem}" for state in chosen.away if not only or state.name in only]
     away = {state.name for state in chosen.away}
     images: list[OldImage] = []
     orphans: list[OldFiles] = []
-    nodes = [name for name in fleet.tree.nodes if name not in away]
+    nodes = [name for name in fleet.tree.nodes if name not in away and (not only or name in only)]
     for found, left, problem in at_once(lambda node: _on_node(fleet, node, keep), nodes):
         images += found
         orphans += left
         problems += [problem] if problem else []
-    return Surplus(tuple(images), leftovers(chosen), tuple(problems), tuple(orphans))
+    old = tuple(one for one in leftovers(chosen) if not only or one.node in only)
+    return Surplus(tuple(images), old, tuple(problems), tuple(orphans))
 
 
-def prune(fleet: Fleet, agreed: Surplus, *, keep: int = KEEP) -> Surplus:
+def prune(fleet: Fleet, agreed: Surplus, only: Collection[str] = (), *, keep: int = KEEP) -> Surplus:
     """Take away what was agreed to and still is surplus; returns what went. The cluster's locks are held."""
-    now = surplus(fleet, keep=keep)
+    now = surplus(fleet, only, keep=keep)
     known = {(old.node, old.image.id) for old in agreed.images}
     ids = {one.id for one in agreed.containers}
     containers = [one for one in now.containers if one.id in ids]

@@ -54,7 +54,8 @@ def queue_rows(found: Queue) -> dict[str, Any]:
         "queued": [
             {
                 "id": one.intent.id, "action": one.intent.action, "name": one.intent.name,
-                "replicas": one.intent.replicas if one.intent.action == "scale" else None, "at": one.intent.at,
+                "replicas": one.intent.replicas if one.intent.action == "scale" else None,
+                "replica": one.intent.replica or None, "at": one.intent.at,
                 "expires": one.intent.expires, "who": one.intent.who, "note": one.intent.note, "on": list(one.places),
             }
             for one in found.found

@@ -4,8 +4,9 @@ One line (`signed`, `backup.envelope`) whose text is canonical JSON, final:
 
     {"format":1,"cluster":ID,"id":HEX16,"at":TIME,"expires":TIME,"who":TEXT,"action":ACTION,"note":TEXT,…}
 
-ACTION is apply, scale (with "app" and "replicas"), drain, uncordon or dead (with "node"), or stay: not to go off again
-this time. Times are RFC 3339 UTC.
+ACTION is apply; scale (with "app" and "replicas"); restart (with "app" and "replica"); drain, uncordon, dead, back,
+prune, node-on or node-off (with "node"); or stay: not to go off again this time. Times are RFC 3339 UTC. A k4t that
+does not know an action puts it aside, and says so.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ FORMAT = 1
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     "apply": (),
     "scale": ("app", "replicas"),
+    "restart": ("app", "replica"),
     "drain": ("node",),
     "uncordon": ("node",),
     "dead": ("node",),
+    "back": ("node",),
+    "prune": ("node",),
+    "node-on": ("node",),
+    "node-off": ("node",),
     "stay": (),
 }
 LIFE = timedelta(days=7)
@@ -44,7 +50,7 @@ _COMMON = ("format", "cluster", "id", "at", "expires", "who", "action", "note")
 
 @value
 class Intent:
-    """`name`: of the app or node; `replicas`: of scale alone."""
+    """`name`: of the app or node; `replicas`: of scale alone; `replica`, as containers are called, of restart alone."""
 
     id: str
     cluster: str
@@ -55,20 +61,39 @@ class Intent:
     name: str = ""
     replicas: int = 0
     note: str = ""
+    replica: str = ""
 
     @property
     def words(self) -> str:
-        """As it would be given on a command line: “scale web 4”."""
+        """As it would be given on a command line: “scale web 4”, “restart web 1”."""
         number = (str(self.replicas),) if self.action == "scale" else ()
-        return " ".join(word for word in (self.action, self.name, *number) if word)
+        return " ".join(word for word in (self.action, self.name, self.replica, *number) if word)
 
 
 def made(
-    action: str, *, id: str, cluster: str, who: str, at: datetime, name: str = "", replicas: int = 0, note: str = ""
+    action: str,
+    *,
+    id: str,
+    cluster: str,
+    who: str,
+    at: datetime,
+    name: str = "",
+    replicas: int = 0,
+    replica: str = "",
+    note: str = "",
 ) -> Intent:
     """A new one, as the line asks. Raises Usage for what none can be."""
     found = Intent(
-        id, cluster, _time(at), _time(at + LIFE), who[:MAX_WHO], action, name, replicas, note.strip()[:MAX_NOTE]
+        id,
+        cluster,
+        _time(at),
+        _time(at + LIFE),
+        who[:MAX_WHO],
+        action,
+        name,
+        replicas,
+        note.strip()[:MAX_NOTE],
+        replica,
     )
     try:
         return _checked(_statement(found))
@@ -107,7 +132,7 @@ def _statement(intent: Intent) -> dict[str, object]:
         "format": FORMAT, "cluster": intent.cluster, "id": intent.id, "at": intent.at, "expires": intent.expires,
         "who": intent.who, "action": intent.action, "note": intent.note,
     }  # fmt: skip
-    given = {"app": intent.name, "node": intent.name, "replicas": intent.replicas}
+    given = {"app": intent.name, "node": intent.name, "replicas": intent.replicas, "replica": intent.replica}
     return found | {key: given[key] for key in ACTIONS.get(intent.action, ())}
 
 
@@ -125,11 +150,12 @@ def _checked(found: Mapping[str, Any]) -> Intent:
         raise Refused("it has no proper id")
     _check_times(texts["at"], texts["expires"])
     name = texts.get("app", texts.get("node", ""))
-    if wanted and not (NAME.fullmatch(name) and len(name) <= NAME_MAX):
-        raise Refused(f"it names {ascii(name)[:60]}, which is no name")
+    for one in (name, texts["replica"]) if "replica" in texts else (name,):
+        if wanted and not (NAME.fullmatch(one) and len(one) <= NAME_MAX):
+            raise Refused(f"it names {ascii(one)[:60]}, which is no name")
     return Intent(
         texts["id"], texts["cluster"], texts["at"], texts["expires"], texts["who"], action, name,
-        _replicas(found) if "replicas" in wanted else 0, texts["note"],
+        _replicas(found) if "replicas" in wanted else 0, texts["note"], texts.get("replica", ""),
     )  # fmt: skip
 
 
