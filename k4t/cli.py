@@ -19,6 +19,7 @@ from k4t.commands import (
     apps,
     backups,
     copies,
+    export_zabbix,  # noqa: F401 - its command stands in the group of monitor_run
     export_prometheus,  # noqa: F401 - its command stands in the group of monitor_run
     hosts,
     intents,
