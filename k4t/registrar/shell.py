@@ -86,6 +86,8 @@ def _parser(verbs: Sequence[str]) -> Parser:
 
 def carry_out(parser: Parser, asked: argparse.Namespace, only: str, by: str = "") -> int:
     """`only`: the cluster that a key speaks for, and `by`: whose it is; "" for root's own hands."""
+    if asked.many and (asked.verb not in ("withdraw", "restore") or not only):
+        parser.error("--many is for withdraw and restore, of a key's own cluster")
     drivers = [asked.driver] if asked.driver else installed()
     if len(drivers) != 1:
         parser.error("--driver is needed; set up here: %s" % (", ".join(drivers) or "none"))
@@ -107,8 +109,6 @@ def carry_out(parser: Parser, asked: argparse.Namespace, only: str, by: str = ""
 
 def many(parser: Parser, asked: argparse.Namespace, service: Service, only: str, by: str) -> int:
     """For programs: the answer is one JSON line, {"ok": …} or {"error": …}."""
-    if asked.verb not in ("withdraw", "restore") or not only:
-        parser.error("--many is for withdraw and restore, of a key's own cluster")
     signal.alarm(MANY_S)  # ends this process
     data = sys.stdin.buffer.read(MANY_BYTES + 1)
     signal.alarm(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,14 @@ def test_a_key_adds_and_removes_its_own_entries(host: Path, monkeypatch: pytest.
         "add 'unbalanced",
         "rm -rf /",
         f"withdraw {LIVE}; reboot",
+        f"--driver ../envoy withdraw {LIVE}",
+        f"--driver bin withdraw {LIVE}",
+        f"--driver haproxy withdraw {LIVE}",
+        f"withdraw {LIVE} --by root",
+        f"withdraw {LIVE} --verbs rpc",
+        f"withdraw {LIVE}\nreboot",
+        f"withdraw {LIVE} --why {'x' * 9000}",
+        "list --many",
     ],
 )
 def test_the_message_decides_neither_cluster_nor_verb(
@@ -146,3 +156,66 @@ def test_a_withdrawal_twice_is_one(host: Path) -> None:
     main(["withdraw", *LIVE.split(), "--why", "second"])
     kept = json.loads((host / "var/lib/k4t/registrar/envoy/withdrawals.json").read_text())["withdrawals"]
     assert [row["why"] for row in kept] == ["first"]
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, command: str, lines: str | bytes, key: list[str] | None = None) -> int:
+    """`forced`, with something on standard input."""
+    data = lines if isinstance(lines, bytes) else lines.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return forced(monkeypatch, command, key or ["--cluster", A, "--verbs", "withdraw,restore", "--by", "mon", "forced"])
+
+
+def test_many_endpoints_are_taken_out_at_once(
+    host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One call, one answer for a program: what changed, and what could not be done. Again, it changes nothing."""
+    lines = "web 10.0.0.1 80\nweb 10.0.0.2 80\nweb 10.0.0.7 80\n"
+    command = "k4t-registrar --driver envoy withdraw --many --why='n1 is off'"
+    assert asked(monkeypatch, command, lines) == 0
+    found = json.loads(capsys.readouterr().out)["ok"]
+    assert (found["changed"], found["left"]) == (
+        1, [f"cluster {A} publishes no web 10.0.0.2:80", f"cluster {A} publishes no web 10.0.0.7:80"],
+    )  # fmt: skip
+    assert "10.0.0.1" not in served(host)
+    assert "10.0.0.2" in served(host)
+    assert asked(monkeypatch, command, lines) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]["changed"] == 0
+    main(["list"])
+    assert "withdrawn        10.0.0.1:80 of cluster aaaa1111 by mon: n1 is off" in capsys.readouterr().out
+    assert asked(monkeypatch, "restore --many", lines) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]["changed"] == 1
+    assert "10.0.0.1" in served(host)
+
+
+def test_what_a_person_took_out_a_person_puts_back(
+    host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A restricted key gives back only what it took out itself, one by one and many at once."""
+    main(["withdraw", *LIVE.split(), "--why", "by hand"])
+    capsys.readouterr()
+    assert asked(monkeypatch, f"restore {LIVE}", "") == 1
+    assert "web 10.0.0.1:80 was withdrawn by" in capsys.readouterr().err
+    assert asked(monkeypatch, "restore --many", "web 10.0.0.1 80\n") == 0
+    found = json.loads(capsys.readouterr().out)["ok"]
+    assert found["changed"] == 0
+    assert "not by mon" in found["left"][0]
+    assert "10.0.0.1" not in served(host)
+    main(["restore", *LIVE.split()])
+    assert "10.0.0.1" in served(host)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "web 10.0.0.1", "web 10.0.0.1 80 x", "web 10.0.0.1 -1", "web 10.0.0.1 \u0663", "web 10.0.0.1 999999",
+        b"\xff\xfe \x00 80", "web 10.0.0.1 80\n" * 100_000,
+    ],
+)  # fmt: skip
+def test_many_lines_of_anything_else_are_refused(
+    host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lines: str | bytes
+) -> None:
+    """In one line, or as the answer's error; nothing is taken out."""
+    before = served(host)
+    assert asked(monkeypatch, "withdraw --many", lines) in (1, 64)
+    assert sum(text.count("\n") for text in capsys.readouterr()) == 1
+    assert served(host) == before
