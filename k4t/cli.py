@@ -19,8 +19,8 @@ from k4t.commands import (
     apps,
     backups,
     copies,
-    export_zabbix,  # noqa: F401 - its command stands in the group of monitor_run
     export_prometheus,  # noqa: F401 - its command stands in the group of monitor_run
+    export_zabbix,  # noqa: F401 - its command stands in the group of monitor_run
     hosts,
     intents,
     jobs,
