@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from k4t.model.hosts import Power
 from k4t.model.monitor import DAY, Threshold
 from k4t.model.publish import Certificate as TreeCertificate
 from k4t.model.state import BoundPort, Head, NodeState, Stranger, Withdrawn
@@ -317,6 +318,21 @@ def test_a_node_that_was_given_up_or_emptied_may_be_off() -> None:
         nodes["n2"] = dataclasses.replace(nodes["n2"], availability=availability)  # type: ignore[arg-type]
         found = signs(off, tree(nodes=nodes)).found
         assert [(one.what, one.severity) for one in found] == [("host-off", severity)]
+
+
+def test_a_spare_node_is_off_until_it_is_needed() -> None:
+    """No alarm, and what is missing elsewhere is told all the same; one that is on and in use is like any other."""
+    off = away(facts(), "node/n2", SILENT)
+    power = Power(on="wol 52:54:00:12:34:56", off="poweroff", spare=True)
+    for availability, expected in (
+        ("drained", {"node n2: host-off": OK, "app web: container-missing": WARNING}),
+        ("active", {"node n2: host-off": CRITICAL}),
+    ):
+        wanted = tree()
+        n2 = dataclasses.replace(wanted.nodes["n2"], availability=availability, power=power)  # type: ignore[arg-type]
+        wanted = dataclasses.replace(wanted, nodes={**wanted.nodes, "n2": n2})
+        found = {f"{one.subject}: {one.what}": one.severity for one in signs(off, wanted).found}
+        assert found == expected
 
 
 def test_thresholds_of_the_tree_count() -> None:

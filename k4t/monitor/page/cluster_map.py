@@ -114,7 +114,8 @@ def _well(page: Page, state: NodeState, availability: str) -> str:
     """What its badge says when nothing is found about the node itself."""
     well = sum(1 for one in state.containers if page.container(one)[0] == "ok")
     if availability != "active":
-        return availability
+        spare = page.tree.nodes[state.name].power
+        return "spare, off" if spare and spare.spare and not state.reachable else availability
     return "well" if well == len(state.containers) else f"{well} of {len(state.containers)} well"
 
 

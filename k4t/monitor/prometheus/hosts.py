@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from k4t.monitor.facts import Docker, Host, Reading
 from k4t.monitor.judge import Finding
 from k4t.monitor.prometheus.exposition import Sample
-from k4t.monitor.signs.hosts import NOTHING_CAME, cut_off
-from k4t.monitor.signs.sign import View
+from k4t.monitor.signs.hosts import cut_off
+from k4t.monitor.signs.sign import NOTHING_CAME, View
 
 MAY_BE_OFF = ("dead", "drained")
 

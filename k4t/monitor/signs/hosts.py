@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from k4t.monitor.facts import Disk, Docker, Failure, Host, Reading, Subject
-from k4t.monitor.signs.sign import CRITICAL, OK, UNKNOWN, WARNING, Sign, View, ago, judged, listed, sized
+from k4t.monitor.signs.sign import CRITICAL, NOTHING_CAME, OK, UNKNOWN, WARNING, Sign, View, ago, judged, listed, sized
 
-NOTHING_CAME = ("silent", "no-route")
 NAMES = {
     "no-name": "network", "refused": "sshd", "mute": "sshd", "slow": "hangs", "lost": "sshd", "login": "login",
     "garbage": "garbage",
@@ -64,6 +63,10 @@ def _failed(view: View, host: Host, failure: Failure) -> Sign:
     if node is not None and node.availability in ("dead", "drained"):
         severity = OK if node.availability == "dead" else WARNING
     what, words = _named(failure)
+    if view.resting(subject.name) and subject.kind == "node":
+        return Sign(
+            subject, what, OK, "a spare node, emptied and off until it is needed", f"k4t power on {subject.name}"
+        )
     if failure.kind in NOTHING_CAME and not failure.reached_from and severity == OK:
         words = f"given up ({node.where if node else ''}), and does not answer"
     return Sign(subject, what, severity, words + _with_it(view, host), failure.remedy or _remedy(host))

@@ -15,6 +15,8 @@ from k4t.monitor.facts import Facts, Host, Subject
 from k4t.registrar.document import Endpoint
 
 OK, UNKNOWN, WARNING, CRITICAL = 0, 1, 2, 3
+NOTHING_CAME = ("silent", "no-route")
+"""Kinds of failures: off, or cut off."""
 NAMED = 4
 """So many of a kind are named in a sentence, the rest is counted."""
 RUN_GRACE_S = 600.0
@@ -105,8 +107,9 @@ class View:
     def away(self) -> frozenset[str]:
         """Names of nodes whose containers can't be known, and which were not given up."""
         return frozenset(
-            name for name, node in self.facts.nodes.items() if not node.state.reachable and not self.given_up(name)
-        )
+            name for name, node in self.facts.nodes.items()
+            if not node.state.reachable and not self.given_up(name) and not self.resting(name)
+        )  # fmt: skip
 
     @cached_property
     def named(self) -> dict[tuple[str, str], frozenset[str]]:
@@ -159,6 +162,13 @@ class View:
 
     def given_up(self, node: str) -> bool:
         return node in self.tree.nodes and self.tree.nodes[node].availability == "dead"
+
+    def resting(self, node: str) -> bool:
+        """A spare node that was emptied and is off: it has nothing until it is needed."""
+        found, host = self.tree.nodes.get(node), self.on(f"node/{node}")
+        spare = found is not None and found.power is not None and found.power.spare and found.availability == "drained"
+        failure = host.failure if host else None
+        return spare and failure is not None and failure.kind in NOTHING_CAME and not failure.reached_from
 
     def on(self, key: str) -> Host | None:
         """The machine of a thing of the tree (“gateway/gw1”)."""
