@@ -31,10 +31,11 @@ class Sample:
     pids: int
 
 
-def sample(engine: Engine, container: Container) -> Sample | None:
+def sample(engine: Engine, container: Container, timeout_s: float = 30.0) -> Sample | None:
     """One reading; None when it doesn't run (any more)."""
+    path = f"/containers/{container.id}/stats?stream=0&one-shot=1"
     try:
-        found = engine.call(Request("GET", f"/containers/{container.id}/stats?stream=0&one-shot=1"))
+        found = engine.call(Request("GET", path, timeout_s=timeout_s))
     except EngineRefused as error:
         if error.status in (404, 409):
             return None
