@@ -74,15 +74,14 @@ def page(
 ) -> None:
     """Look at everything once, and write one HTML file that shows it in any browser, with no server and no request to
     anywhere. Exit status 0 when it is written, whatever it shows."""
-    from k4t.monitor import page as made
+    from k4t.monitor.page import file
     from k4t.tree.edit import write_file
 
     given: Globals = ctx.obj
     refresh_s = _refresh_s(refresh)
     with eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
         looked, notes = look(fleet, log, now=False, has_tree=not hosts)
-    head = looked.facts.head
-    text = made.page(looked, looked.tree, head.revisions if head else (), time.time(), refresh_s=refresh_s)
+    text = file.text(looked, time.time(), refresh_s=refresh_s)
     for note in notes:
         given.console.note(f"! {note}", "yellow")
     if out is None:
