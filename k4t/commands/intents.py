@@ -159,7 +159,7 @@ def _queue(
         if name:
             thing(run.tree.apps if of_app else run.tree.nodes, "app" if of_app else "node", name)
         intent = intents.made(
-            action, id=_new_id(), cluster=run.tree.cluster.id, who=run.who, at=_now(run), name=name,
+            action, id=new_id(), cluster=run.tree.cluster.id, who=run.who, at=_now(run), name=name,
             replicas=replicas, replica=replica, note=note or given.message,
         )  # fmt: skip
         if here:
@@ -182,7 +182,7 @@ def _told(given: Globals, intent: Intent, where: str, places: list[str]) -> None
         given.console.data({"version": 1, "id": intent.id, "on": places, "expires": intent.expires})
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """Sorted by when it was made, to the millisecond: what one machine queues is done in that order."""
     import secrets  # late: every command would wait for it
 
