@@ -131,13 +131,16 @@ def switch_off_node(given: Globals, name: str) -> None:
         raise Usage(f"{node.where}: {name} has no <power off>, so nothing here can switch it off", "write one")
     text = leave.fence_command(node)
     with opened(given.db, wait=given.wait) as run:
-        if (why := _in_use(run, node)) and not {"power-off", f"power-off:{name}"} & given.allow:
+        why = _in_use(run, node)
+        if why and not {"power-off", f"power-off:{name}"} & given.allow:
             raise Unsafe(
                 f"unsafe: {name} is not switched off: {why}", f"if that is meant, add --allow power-off:{name}"
             )
         agree(given, f"Switch node {name} off with `{text}`?")
         run.copy.prepare()
         with run.lock():
+            if node.availability == "drained" and not why:
+                leave.remember_off(run, node)
             given.console.result(leave.fence(node))
 
 

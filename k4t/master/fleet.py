@@ -61,9 +61,15 @@ def hosts_of(tree: Tree) -> dict[Key, Host]:
     for thing in sorted(things, key=lambda thing: (thing.ssh.host or thing.address, thing.name)):
         host = Host(thing.name, thing.address, merged(tree.cluster.ssh, thing.ssh))
         found.setdefault(host.key, host)
-        if not (isinstance(thing, Node) and thing.availability == "dead"):
+        if not (isinstance(thing, Node) and rests(thing)):
             alive.add(host.key)
     return {key: host if key in alive else _given_up(host) for key, host in found.items()}
+
+
+def rests(node: Node) -> bool:
+    """Whether nobody expects it to answer: it was given up, or is a spare one that nothing runs on."""
+    spare = node.power is not None and node.power.spare
+    return node.availability == "dead" or (node.availability == "drained" and spare)
 
 
 def backup_host(tree: Tree, backup: Backup) -> Host:

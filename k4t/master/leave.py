@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 
 from k4t import command
@@ -9,10 +10,11 @@ from k4t.errors import K4tError, Unreachable, Unsafe, Usage
 from k4t.master import jobs
 from k4t.master.fleet import WITHOUT_SHELL
 from k4t.master.observe import observe, observe_node
+from k4t.master.planning import serials
 from k4t.master.planning.plan import Plan
 from k4t.master.run import Run
 from k4t.model.hosts import Dns, Gateway, Node
-from k4t.model.state import Observed
+from k4t.model.state import Dead, Observed
 from k4t.remote import head as remote_head
 from k4t.tree.changes import Edit
 from k4t.tree.read import read_tree
@@ -43,6 +45,17 @@ def fence(node: Node) -> str:
             f"see to it that it is off, then --allow unfenced:{node.name}",
         )
     return f"{node.name} was switched off: `{text}`"
+
+
+def remember_off(run: Run, node: Node) -> None:
+    """Written down in the head, before it is switched off: this drained node is empty. Until it is heard of again,
+    nothing is looked for there. The cluster's locks are held."""
+    from k4t.master import record
+
+    head = serials.newest(observe(run.fleet).heads)
+    if head is not None:
+        dead = {**head.dead, node.name: Dead(head.serial, fenced=True)}
+        record.write_heads(run.fleet, dataclasses.replace(head, dead=dead, who=run.who, at=run.at), run.emit)
 
 
 def refuse_unfenced(node: Node, allow: Collection[str]) -> None:

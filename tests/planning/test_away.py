@@ -7,11 +7,13 @@ import dataclasses
 import pytest
 
 from k4t.master.planning import away
+from k4t.master.planning.reconcile import reconcile
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Dead, Head, NodeState, Observed
 from tests.planning import world
 
 pytestmark = pytest.mark.unit
+RECREATE = {"volumes": [{"name": "data", "target": "/data"}], "update": {"strategy": "recreate"}}
 
 
 def tree(**availability: str) -> Tree:
@@ -74,3 +76,24 @@ def test_a_dead_node_is_remembered_until_it_is_seen_clean() -> None:
     assert away.dead_nodes(alive, observed(away=("n1",)), later, fenced=()) == declared
     assert away.dead_nodes(alive, observed(container("web", "0", "n1", revision=7)), later, fenced=()) == declared
     assert away.dead_nodes(alive, observed(), later, fenced=()) == {}
+
+
+def test_a_node_that_was_switched_off_empty_hides_nothing() -> None:
+    """A replica that is not seen is not on it, so it may begin elsewhere, also where two would be too many. It holds no
+    longer when the node answers again, is no longer drained, or nobody knows that it was off."""
+    head = Head("c", 4, dead={"n2": Dead(4, fenced=True), "n3": Dead(4)})
+    everyone = ("n1", "n2", "n3")
+    seen = observed(away=("n2", "n3"), nodes=everyone)
+    drained = tree(n1="active", n2="drained", n3="drained")
+    assert away.asleep(drained, seen, head) == {"n2"}
+    assert away.asleep(drained, seen, None) == set()
+    assert away.asleep(drained, observed(nodes=everyone), head) == set()
+    assert away.asleep(tree(n1="active", n2="active", n3="active"), seen, head) == set()
+    assert away.dead_nodes(drained, seen, head, fenced=()) == head.dead
+    assert away.dead_nodes(drained, observed(nodes=everyone), head, fenced=()) == {}
+
+    only = world.tree({"nodes": {"n1": {}, "n2": {"availability": "drained"}}, "apps": {"db": RECREATE}})
+    for known, steps in ((head, 4), (dataclasses.replace(head, dead={}), 0)):
+        nodes = {"n1": NodeState("n1", True, head=known), "n2": NodeState("n2", False, problem="no route")}
+        plan = reconcile(only, Observed(nodes), images=world.images(only))
+        assert (len(plan.steps), bool(plan.not_done)) == (steps, not steps)

@@ -164,7 +164,8 @@ def test_case(path: Path) -> None:
     if case.get("converges", True):
         model = world.Model(desired, observed, case.get("options", {}).get("now_s", 0.0))
         model.apply(made)
-        options = dataclasses.replace(_options(desired, case), named=frozenset(), recycle=frozenset(), restart=frozenset())
+        once = {name: frozenset[str]() for name in ("named", "recycle", "restart")}
+        options = dataclasses.replace(_options(desired, case), **once)  # type: ignore[arg-type]
         again = reconcile(
             desired,
             model.observe(),

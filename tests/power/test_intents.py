@@ -38,6 +38,7 @@ def intent(action: str = "scale", *, number: int = 0, **more: object) -> Intent:
     told: dict[str, object] = {"note": "cpu 91 % – “hot”"}
     told |= {"name": "node1"} if "node" in intents.ACTIONS[action] else {}
     told |= {"name": "web", "replicas": 4} if action == "scale" else {}
+    told |= {"name": "web", "replica": "1"} if action == "restart" else {}
     return intents.made(
         action, id=f"{number:016x}", cluster=FIXED.id, who="root@zabbix", at=NOW,
         **{**told, **more},  # type: ignore[arg-type]
@@ -163,8 +164,13 @@ def test_what_it_may_not_say_is_refused_though_it_is_signed() -> None:
         {"replicas": 10**9}, {"replicas": "4"}, {"replicas": 4.0}, {"app": "../web"}, {"app": "a" * 41}, {"app": 1},
         {"id": "x"}, {"id": "0" * 17}, {"at": "yesterday"}, {"expires": "2027-11-20T12:00:00Z"},
         {"expires": "2026-11-20T11:00:00Z"}, {"note": "a\nb"}, {"note": "a" * 201}, {"who": None}, {"more": 1},
-        {"allow": ["remove-app"]}, {"cluster": "another1"}, {"node": "n1"},
+        {"allow": ["remove-app"]}, {"cluster": "another1"}, {"node": "n1"}, {"replica": "1"},
     ]  # fmt: skip
+    one = json.loads(json.loads(queued(intent("restart")))["intent"])
+    for replica in ("", "../1", "A", "1" * 41, 1, None, ["1"]):
+        data = signed.encode(signed.INTENT, {**one, "replica": replica}, FIXED.keys())
+        with pytest.raises(Refused):
+            intents.decode(data, "0" * 16, TRUST, NOW)
     for change in bad:
         data = signed.encode(signed.INTENT, {**good, **change}, FIXED.keys())
         with pytest.raises(Refused):

@@ -12,7 +12,7 @@ import pytest
 from k4t.master.power import look
 from k4t.model.hosts import Node
 from k4t.model.spec import Cluster, Tree
-from k4t.model.state import Container, NodeState, Observed, ParticipantState
+from k4t.model.state import Container, Dead, Head, NodeState, Observed, ParticipantState
 from k4t.registrar.document import Document, Epoch
 from k4t.remote.lock import Holder, LocalLock
 
@@ -60,6 +60,8 @@ def test_a_node_that_is_drained_is_empty_or_named() -> None:
     assert list(look._leaving(tree, Observed(seen))) == [
         ("n1", "it still has prod.web.0.1"), ("n2", "it can't be asked whether it is empty: time-out"),
     ]  # fmt: skip
+    asleep = replace(seen["n3"], head=Head(tree.cluster.id, 4, dead={"n2": Dead(4, fenced=True)}))
+    assert [name for name, _ in look._leaving(tree, Observed({**seen, "n3": asleep}))] == ["n1"]
 
 
 def test_policies_that_switch_nodes_count_when_they_are_enabled(tmp_path: Path) -> None:

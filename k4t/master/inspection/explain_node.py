@@ -83,7 +83,7 @@ def explain(run: Run, name: str) -> ExplainedNode:
         holds=holds, sent_to=() if state.reachable else tuple(_sent_to(observed, name)),
         strangers=tuple(sorted(one.name for one in state.strangers)),
         jobs=tuple(f"{one.app}/{one.job}: {one.status or one.state}" for one in state.jobs),
-        given_up=_given_up(seen.head, name), host=said, steps=steps,
+        given_up=_given_up(seen.head, node), host=said, steps=steps,
         obstacles=once(stands_against(plan, problem)), helps=once(helps),
     )  # fmt: skip
 
@@ -118,10 +118,12 @@ def _sent_to(observed: Observed, name: str) -> Iterator[str]:
     yield from (f"{endpoint} ({', '.join(where)})" for endpoint, where in sorted(groups.items()))
 
 
-def _given_up(head: Head | None, name: str) -> str:
-    dead = head.dead.get(name) if head else None
+def _given_up(head: Head | None, node: Node) -> str:
+    dead = head.dead.get(node.name) if head else None
     if dead is None:
         return ""
+    if dead.fenced and node.availability == "drained":
+        return f"switched off at serial {dead.serial}, when nothing ran there"
     how = "it was switched off then" if dead.fenced else "nobody switched it off"
     return f"given up at serial {dead.serial}; {how}. What it had until then may only be stopped"
 

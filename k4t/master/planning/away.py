@@ -38,6 +38,19 @@ def off(tree: Tree, observed: Observed, head: Head | None) -> frozenset[str]:
     )
 
 
+def asleep(tree: Tree, observed: Observed, head: Head | None) -> frozenset[str]:
+    """Drained nodes that were switched off when they were empty, and have not been heard of since: nothing is there,
+    as surely as if they were asked. The head has them with the dead ones that are off."""
+    return frozenset(
+        name
+        for name, dead in (head.dead if head else {}).items()
+        if dead.fenced
+        and name in tree.nodes
+        and tree.nodes[name].availability == "drained"
+        and not (name in observed.nodes and observed.nodes[name].reachable)
+    )
+
+
 def not_yet_back(tree: Tree, observed: Observed, head: Head | None) -> tuple[Tree, tuple[str, ...]]:
     """A node that was dead and still runs what it ran then stays dead for one more plan, which stops that: so nothing
     is published from it before. Answers the tree to plan with, and sentences about it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
+from k4t.master.planning.away import asleep
 from k4t.master.planning.endpoints import by_app, settled_by_app
 from k4t.master.planning.lag import ahead, lag
 from k4t.master.planning.plan import Slot
@@ -62,7 +63,8 @@ class Group:
 
 @value
 class Survey:
-    """`containers`: app, replica, then newest generation first. `unknown`: nodes of the tree that did not answer.
+    """`containers`: app, replica, then newest generation first. `unknown`: nodes of the tree that did not answer, and
+    are not known to be off and empty.
 
     `elsewhere`: the unknown node that an unseen replica is published from.
     """
@@ -99,10 +101,12 @@ class Survey:
 
 def survey(desired: Tree, observed: Observed) -> Survey:
     dead = frozenset(name for name, node in desired.nodes.items() if node.availability == "dead")
+    head = newest(observed.heads)
+    empty = dead | asleep(desired, observed, head)
     unknown = frozenset(
         name
         for name in desired.nodes
-        if name not in dead and (name not in observed.nodes or not observed.nodes[name].reachable)
+        if name not in empty and (name not in observed.nodes or not observed.nodes[name].reachable)
     )
     seen = [
         container
@@ -110,7 +114,6 @@ def survey(desired: Tree, observed: Observed) -> Survey:
         if name in observed.nodes and observed.nodes[name].reachable
         for container in observed.nodes[name].containers
     ]
-    head = newest(observed.heads)
     groups = _groups(observed, head)
     return Survey(
         containers=_by_replica(seen),

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
 from k4t.errors import HostRefused, K4tError, Unreachable
-from k4t.master.fleet import at_once
+from k4t.master.fleet import at_once, rests
 from k4t.master.power import announce, here
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ PAUSE_S = 2.0
 
 
 def arrive(opened: Callable[[], AbstractContextManager[Run]], timeout_s: float, say: Callable[[str], None]) -> None:
-    """Nodes that were given up are not waited for; nobody is, where this machine has been awake already. `opened`:
-    connections that were never used before. Raises Unreachable when no host answers."""
+    """Nodes that were given up, or sleep, are not waited for; nobody is, where this machine has been awake already.
+    `opened`: connections that were never used before. Raises Unreachable when no host answers."""
     deadline = time.monotonic() + timeout_s
     answered = 0
     while True:
@@ -32,7 +32,7 @@ def arrive(opened: Callable[[], AbstractContextManager[Run]], timeout_s: float, 
             if _is_awake(run.directory):
                 _take_away(run, say)
                 return
-            gone = {run.fleet.host_of(one).key for one in run.tree.nodes.values() if one.availability == "dead"}
+            gone = {run.fleet.host_of(one).key for one in run.tree.nodes.values() if rests(one)}
             hosts = [host for host in run.fleet.hosts.values() if host.key not in gone]
             before, answered = answered, _answering(run, hosts)
             if answered == len(hosts) or (before and (answered == before or time.monotonic() >= deadline)):

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from k4t import command
 from k4t.errors import K4tError, Unreachable
 from k4t.master import decide
+from k4t.master.planning.away import asleep
 from k4t.master.planning.lag import ahead, lag
 from k4t.master.planning.plan import Plan
+from k4t.master.planning.serials import newest
 from k4t.master.power import here
 from k4t.master.power.situation import Situation
 from k4t.model.spec import Tree
@@ -83,8 +85,9 @@ def _left(plan: Plan) -> Iterator[str]:
 
 def _leaving(tree: Tree, observed: Observed) -> Iterator[tuple[str, str]]:
     """Nodes that are drained and not known to be empty."""
+    off = asleep(tree, observed, newest(observed.heads))
     for name, state in observed.nodes.items():
-        if tree.nodes[name].availability != "drained":
+        if tree.nodes[name].availability != "drained" or name in off:
             continue
         if not state.reachable:
             yield name, f"it can't be asked whether it is empty: {state.problem}"
