@@ -26,6 +26,7 @@ from k4t.commands import (
     jobs,
     kit,
     look,
+    monitor_alerts,  # noqa: F401 - its commands stand in the group of monitor_run
     monitor_keys,  # noqa: F401 - its commands stand in the group of monitor_run
     monitor_run,
     nodes,

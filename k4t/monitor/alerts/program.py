@@ -34,7 +34,8 @@ def send(message: Message, sender: Sender, alert: Alert, bound: Bound) -> None:
         is_over=lambda: bound.is_over,
     )
     if not done.ok:
-        raise StepError(f"ended with status {done.exit_status}: {done.words()}")
+        words = f": {done.words()[:200]}" if done.stdout.strip() else ""
+        raise StepError(f"it ended with status {done.exit_status}{words}")
 
 
 def _environment(told: dict[str, object]) -> dict[str, str]:

@@ -41,7 +41,7 @@ GRAVE = frozenset({"withdraw", "give-back", "dead", "back"})
 class State:
     """What one alert remembers. `open`: raised now, told or not (`told`: at which level, "" not yet; when). `ended`:
     over, and that is still to be told. `news_s`: since when something waits. `sent`: when messages were made in the
-    last hour. `said`: failures and refusals, and when they were told."""
+    last hour, at least the last. `said`: failures and refusals, and when they were told."""
 
     open: Mapping[str, Told] = field(default_factory=dict)
     ended: Mapping[str, Told] = field(default_factory=dict)
@@ -85,7 +85,8 @@ def step(
     state = replace(state, news_s=now_s if state.news_s is None and _news(state) else state.news_s)
     if not _is_due(state, alert, now_s, interval_s):
         return state, ()
-    if len(state.sent) >= MESSAGES_PER_HOUR - (0 if _is_critical(state) else KEPT_FOR_CRITICAL):
+    lately = sum(at_s > now_s - HOUR_S for at_s in state.sent)
+    if lately >= MESSAGES_PER_HOUR - (0 if _is_critical(state) else KEPT_FOR_CRITICAL):
         return replace(state, held=True), ()
     return _told(state, alert, now_s, more)
 
@@ -94,7 +95,7 @@ def _by_clock(state: State, now_s: float) -> State:
     """A clock that was put back makes nothing wait longer."""
     open_ = {key: replace(one, at_s=min(one.at_s, now_s)) for key, one in state.open.items()}
     said = {key: min(at_s, now_s) for key, at_s in state.said.items()}
-    sent = tuple(at_s for at_s in state.sent if now_s - HOUR_S < at_s <= now_s)
+    sent = tuple(min(at_s, now_s) for at_s in state.sent if at_s > now_s - HOUR_S) or state.sent[-1:]
     return replace(
         state, open=open_, said=said, sent=sent, news_s=None if state.news_s is None else min(state.news_s, now_s)
     )

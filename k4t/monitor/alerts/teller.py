@@ -23,7 +23,7 @@ from k4t.monitor.action import Outcome
 from k4t.monitor.alerts import box, memory
 from k4t.monitor.alerts.deliver import Delivery, SecretOf, label
 from k4t.monitor.alerts.memory import Desk
-from k4t.monitor.alerts.message import Message, Sender, identity, lasting, subject
+from k4t.monitor.alerts.message import Sender, identity, lasting, subject
 from k4t.monitor.alerts.step import step
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class Teller:
         self._said = ""
         self._lock: int | None = None
         self._is_closed = False
+
+    def take(self, alerts: Sequence[Alert]) -> None:
+        """From now on these: monitor.xml was edited. What was told to those that stay is remembered."""
+        with self._guard:
+            self._alerts = {identity(alert): alert for alert in alerts}
+            if self._desks is not None:
+                self._desks = {name: self._desks.get(name, Desk()) for name in self._alerts}
 
     def round(self, looked: Looked, outcomes: Sequence[Outcome], now_s: float) -> tuple[str, ...]:
         """What of this check is to be told is on its way; lines for a log. Raises nothing, waits for nobody."""
@@ -132,7 +139,7 @@ class Teller:
         return (self._desks or {}).get(name, Desk())
 
     def _keep(self, name: str, desk: Desk) -> None:
-        if self._desks is not None:
+        if self._desks is not None and name in self._desks:
             self._desks[name] = desk
 
     def _save(self) -> None:
@@ -227,8 +234,7 @@ def _failure(one: Delivery, kept: box.Box, now_s: float) -> str:
     return f"{label(one.alert)}: not told (try {tries}, again in {lasting(kept.next_s - now_s)}): {one.error}"
 
 
-def waiting(file: Path, alerts: Sequence[Alert]) -> dict[str, tuple[Message | None, str]]:
-    """By identity: what is not delivered yet, and why the last try failed."""
+def desks(file: Path, alerts: Sequence[Alert]) -> list[tuple[Alert, Desk]]:
+    """What each has told and has still to tell."""
     found, _ = memory.load(file)
-    desks = {identity(alert): found.get(identity(alert), Desk()) for alert in alerts}
-    return {name: (desk.box.first, desk.box.error) for name, desk in desks.items()}
+    return [(alert, found.get(identity(alert), Desk())) for alert in alerts]
