@@ -6,8 +6,9 @@ Places: `before:ACTION` and `after:ACTION` of every kind of step, `before:lock`,
 commit, verify, end, abort (see master.publication.twophase); `intent:begun`, `intent:done` of a wake, `wake:worked`
 when nothing more is queued; `power:announced`, `power:going` before the machine is switched off; of copies `backup:`
 begin, picture, sequence (it is given out), store, stored, confirm, confirmed, remembered, prune, pruned, part,
-part-stored; `restore:` made, unpacked, carried, synced, named, aside, swapped, kept, cleared, clearing (see
-master.backup.swap); `recover:` certified, placed, told. `NAME=stop` stops this process there (SIGSTOP).
+part-stored; `monitor:decided` (written down, not begun), `monitor:acted` (done, not written down); `restore:` made,
+unpacked, carried, synced, named, aside, swapped, kept, cleared, clearing (see master.backup.swap); `recover:`
+certified, placed, told. `NAME=stop` stops this process there (SIGSTOP).
 """
 
 from __future__ import annotations

@@ -25,10 +25,15 @@ def check(
     known_hosts: KnownHosts = None,
     now: Annotated[bool, typer.Option("--now", help="What is seen counts at once; nothing is remembered.")] = False,
     nagios: Annotated[bool, typer.Option("--nagios", help="One line and the exit status of a Nagios plug-in.")] = False,
+    act: Annotated[bool, typer.Option("--act", help="One round of `monitor run`, for cron: policies act.")] = False,
 ) -> None:
-    """Look at everything once: what is wrong comes first. Changes nothing, takes no lock. Exit status 0 when all is
-    well, 1 when something is found; with --nagios 0, 1, 2 or 3."""
+    """Look at everything once: what is wrong comes first. Without --act it changes nothing and takes no lock. Exit
+    status 0 when all is well, 1 when something is found; with --nagios 0, 1, 2 or 3."""
     given: Globals = ctx.obj
+    if act:
+        if hosts or cluster or known_hosts or now or nagios:
+            raise Usage("--act acts by the tree, and by what earlier checks saw", "leave the other options out")
+        _act(given)
     from k4t.render import monitor as show
 
     if nagios:
@@ -39,6 +44,28 @@ def check(
         given.console.result(show.lines(looked, given.console, notes))
     else:
         given.console.data(show.as_json(looked), rows="findings" if given.console.output == "jsonl" else "")
+        for note in notes:
+            given.console.note(f"! {note}", "yellow")
+    raise typer.Exit(show.exit_status(looked))
+
+
+def _act(given: Globals) -> None:
+    """One round, to its end; leaves with the exit status of a check."""
+    from k4t.commands.monitor_acting import one_round
+    from k4t.render import monitor as show
+
+    looked, outcomes, notes = one_round(given)
+    if given.console.output == "table":
+        given.console.result(show.lines(looked, given.console, notes))
+        for one in outcomes:
+            given.console.result(show.outcome(one, given.console))
+    else:
+        rows = [show.outcome_as_json(one) for one in outcomes]
+        if given.console.output == "jsonl":
+            given.console.data(show.as_json(looked), rows="findings")
+            given.console.data({"actions": rows}, rows="actions")
+        else:
+            given.console.data(show.as_json(looked) | {"actions": rows})
         for note in notes:
             given.console.note(f"! {note}", "yellow")
     raise typer.Exit(show.exit_status(looked))

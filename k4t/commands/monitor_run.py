@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ from k4t.options import Globals
 if TYPE_CHECKING:
     from k4t.master.fleet import Fleet
     from k4t.model.spec import Tree
-    from k4t.monitor.round import Course, Round
+    from k4t.monitor.check import Looked
+    from k4t.monitor.round import Round
 
 run_app = monitor_app
 """With `run` in it."""
@@ -29,42 +31,61 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Page = Annotated[
     Path | None, typer.Option("--page", help="Write the page of `monitor page` after each round.", metavar="FILE")
 ]
+Textfile = Annotated[
+    Path | None,
+    typer.Option("--textfile", help="Write metrics for the node exporter after each round.", metavar="FILE.prom"),
+]
 
 
 @monitor_app.command(epilog="Example: k4t monitor run --page /var/www/html/k4t.html")
-def run(ctx: typer.Context, page: Page = None) -> None:
+def run(ctx: typer.Context, page: Page = None, textfile: Textfile = None) -> None:
     """Look at everything every <monitor interval=…>, and do what the policies of monitor.xml say. Ends with Ctrl-C
     (130) or SIGTERM (0)."""
     from k4t import wiring
+    from k4t.commands.monitor_acting import WAIT_S, alone
     from k4t.monitor import run as loop
-    from k4t.monitor.round import course
 
     given: Globals = ctx.obj
     if given.console.output == "json":
         raise Usage("-o json has an end, and this has none", "use -o jsonl for a line each event")
-    cluster = wiring.read(given.db).cluster
+    if textfile is not None and textfile.suffix != ".prom":
+        raise Usage(f"--textfile {textfile}: the node exporter reads files that end in .prom alone", "name it so")
+    tree = wiring.read(given.db)
     with ExitStack() as held:
         held.enter_context(_lock(given))
-        eyes = _Eyes(given, course(cluster.id), page)
         ended = held.enter_context(_told_to_end())
         try:
+            held.enter_context(alone(tree.cluster.id, wait_s=WAIT_S))
+            eyes = _Eyes(given, tree, page, textfile)
+            held.callback(eyes.actors.close)
             loop.run(eyes, given.db, threading.Event())
         except KeyboardInterrupt:
             if ended == [signal.SIGINT]:
                 raise Interrupted("interrupted") from None
-        finally:
-            eyes.close()
+
+
+@run_app.command("act", hidden=True)
+def act(ctx: typer.Context) -> None:
+    """Do what is queued for the master here; `run` and `check --act` begin it in a process of its own."""
+    from k4t.commands.wake import do_queued
+
+    raise typer.Exit(do_queued(ctx.obj))
 
 
 class _Eyes:
     """What the loop works with."""
 
-    def __init__(self, given: Globals, course: Course, page: Path | None) -> None:
+    def __init__(self, given: Globals, tree: Tree, page: Path | None, textfile: Path | None) -> None:
+        from k4t.commands.monitor_acting import Actors
+        from k4t.monitor.round import course
+
         self.given = given
-        self.course = course
-        self.page = page
+        self.tree = tree
+        self.page, self.textfile = page, textfile
+        self.course = course(tree.cluster.id)
+        self.course.shows = [self._write_page] * (page is not None) + [self._write_metrics] * (textfile is not None)
+        self.actors = Actors(given, self.course, tree)
         self.said: tuple[str, ...] = ()
-        self.tree: Tree
 
     def read(self) -> Tree:
         from k4t import wiring
@@ -73,6 +94,7 @@ class _Eyes:
 
     def taken(self, tree: Tree) -> None:
         self.tree = tree
+        self.actors.taken(tree)
 
     def fleet(self, tree: Tree) -> AbstractContextManager[Fleet]:
         from k4t import wiring
@@ -94,14 +116,24 @@ class _Eyes:
                 self.note(note)
         self.said = one.notes
 
+    def _write_page(self, looked: Looked) -> None:
+        from k4t.commands.monitor import REFRESH_LEAST_S, REFRESH_MOST_S
+        from k4t.monitor.page import file
+
+        every_s = min(max(self.tree.monitor.interval_s, REFRESH_LEAST_S), REFRESH_MOST_S)
+        if self.page is not None:
+            file.write(self.page, looked, time.time(), refresh_s=every_s)
+
+    def _write_metrics(self, looked: Looked) -> None:
+        from k4t.monitor import prometheus
+
+        if self.textfile is not None:
+            prometheus.write(self.textfile, looked)
+
     def note(self, text: str) -> None:
         from k4t.render import monitor_run as show
 
         show.note(text, self.given.console)
-
-    def close(self) -> None:
-        if self.course.tell is not None:
-            self.course.tell.close(2.0)
 
 
 def _lock(given: Globals) -> AbstractContextManager[object]:

@@ -1,8 +1,7 @@
 """What the monitor did, and what it counts: XDG_STATE_HOME/k4t/monitor/CLUSTERID.acts.json, read and written whole.
 
     {"format":1,"at":Unix seconds,"acts":[{"key","policy","verb","name","at","tries","result","intent"}…],
-     "runs":{COUNTER:number},"hosted":{NODE:number},"withdrawn":{NODE:Unix seconds},"given_up":{NODE:Unix seconds},
-     "said":[KEY…]}
+     "runs":{COUNTER:number},"hosted":{NODE:number},"given_up":{NODE:Unix seconds},"said":[KEY…]}
 
 Limits are kept by it: what can't be written here isn't done. One that is lost, damaged or of another format is as if
 nothing had been done, and every counter begins anew.
@@ -47,14 +46,13 @@ class Act:
 @value
 class Memory:
     """`runs`: how many checks in a row saw something, by what; `hosted`: how many containers a node had when it was
-    last asked; `withdrawn`, `given_up`: nodes whose endpoints were taken out, or which were given up, since when.
-    `said`: what was held back and told already. `at_s`: the last round; 0: there was none."""
+    last asked; `given_up`: nodes that were given up from here, since when. `said`: what was held back and told already.
+    `at_s`: the last round; 0: there was none."""
 
     at_s: float = 0.0
     acts: tuple[Act, ...] = ()
     runs: Mapping[str, int] = field(default_factory=dict)
     hosted: Mapping[str, int] = field(default_factory=dict)
-    withdrawn: Mapping[str, float] = field(default_factory=dict)
     given_up: Mapping[str, float] = field(default_factory=dict)
     said: frozenset[str] = frozenset()
 
@@ -105,7 +103,6 @@ def encode(memory: Memory) -> dict[str, Any]:
         ],
         "runs": dict(list(memory.runs.items())[:MAX_ENTRIES]),
         "hosted": dict(list(memory.hosted.items())[:MAX_ENTRIES]),
-        "withdrawn": dict(list(memory.withdrawn.items())[:MAX_ENTRIES]),
         "given_up": dict(list(memory.given_up.items())[:MAX_ENTRIES]),
         "said": sorted(memory.said)[:MAX_ENTRIES],
     }  # fmt: skip
@@ -120,7 +117,6 @@ def decode(found: Mapping[str, Any]) -> Memory:
         acts=tuple(_act(one) for one in found["acts"])[-MAX_ACTS:],
         runs={str(key): _count(one) for key, one in found["runs"].items()},
         hosted={str(key): _count(one) for key, one in found["hosted"].items()},
-        withdrawn={str(key): float(at) for key, at in found["withdrawn"].items()},
         given_up={str(key): float(at) for key, at in found["given_up"].items()},
         said=frozenset(str(one) for one in found["said"]),
     )

@@ -23,7 +23,7 @@ from k4t.monitor.history import History
 if TYPE_CHECKING:
     from k4t.master.publication.redolog import LogPlace
 
-Show = Callable[[Looked, Sequence[Event]], None]
+Show = Callable[[Looked], None]
 """Writes a page or a file of values. Raises K4tError."""
 
 
@@ -31,7 +31,7 @@ class Tell(Protocol):
     """Who tells people. Returns within a second, whatever happens; notes are worth a log line."""
 
     def round(self, looked: Looked, outcomes: Sequence[Outcome], now_s: float) -> tuple[str, ...]: ...
-    def close(self, patience_s: float) -> None: ...
+    def close(self, patience_s: float) -> tuple[str, ...]: ...
 
 
 class Acts(Protocol):
@@ -47,6 +47,7 @@ class Round:
     looked: Looked
     events: tuple[Event, ...]
     notes: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
 
 @dataclass
@@ -66,17 +67,20 @@ class Course:
         outcomes: tuple[Outcome, ...] = ()
         if self.acts is not None:
             outcomes, more = self.acts.round(fleet, looked, now_s)
-            done = tuple(events.of_outcome(one) for one in outcomes)
-            notes += more + _logged(self.log, done)
-            happened += done
+            notes += (*more, *self.done(outcomes))
+            happened += tuple(events.of_outcome(one) for one in outcomes)
         if self.tell is not None:
             notes += self.tell.round(looked, outcomes, now_s)
         for show in self.shows:
             try:
-                show(looked, happened)
+                show(looked)
             except K4tError as error:
                 notes += (str(error),)
-        return Round(looked, happened, notes)
+        return Round(looked, happened, notes, outcomes)
+
+    def done(self, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+        """Remember what became of actions; what is to be said of the remembering."""
+        return _logged(self.log, [events.of_outcome(one) for one in outcomes])
 
     def look(
         self, fleet: Fleet, log: LogPlace | None, now_s: float, *, has_tree: bool = True

@@ -83,6 +83,16 @@ def held(facts: Facts, node: str) -> int:
     return sum(len(member.places) for member in back(facts, node).members)
 
 
+def held_of(facts: Facts) -> frozenset[str]:
+    """The nodes of which `held` is not 0."""
+    found = set[str]()
+    for state in _members(facts):
+        ours = {_row(one) for one in state.withdrawn if one.cluster == facts.cluster_id and one.by == restricted.BY}
+        if ours and state.document and _unable(state) is None:
+            found |= {one.node for one in state.document.endpoints if _of(one) in ours}
+    return frozenset(found)
+
+
 def _members(facts: Facts) -> list[ParticipantState]:
     return [*facts.gateways.values(), *facts.dns.values()]
 

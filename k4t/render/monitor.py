@@ -11,6 +11,7 @@ from typing import Any
 
 from k4t.model.monitor import UNITS, Threshold
 from k4t.model.state import ParticipantState
+from k4t.monitor.action import Outcome
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Disk, Docker, Facts, Host
 from k4t.monitor.judge import Finding
@@ -69,6 +70,13 @@ def summary(looked: Looked, console: Console) -> str:
     seen += [plural(len(facts.gateways), "gateway")] if facts.gateways else []
     seen += [plural(len(facts.dns), "DNS server")] if facts.dns else []
     return f"{facts.cluster}: {state}; {', '.join(seen)} in {facts.took_s:.1f} s"
+
+
+def outcome(one: Outcome, console: Console) -> str:
+    """What was done, or not, and why."""
+    color = {"failed": "red", "refused": "yellow"}.get(one.result, "green")
+    words = f": {one.words}" if one.words else ""
+    return f"{console.style(f'{one.result:8}', color)}  {one.action.words}: {one.action.cause}{words}"
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -211,6 +219,15 @@ def _member(one: ParticipantState, facts: Facts) -> dict[str, Any]:
         "certificates": [{"name": cert.name, "expires": cert.expires} for cert in certificates],
         "problem": one.problem,
     }
+
+
+def outcome_as_json(one: Outcome) -> dict[str, Any]:
+    action = one.action
+    return {
+        "policy": action.policy, "verb": action.verb, "name": action.name, "replica": action.replica,
+        "replicas": action.replicas if action.verb == "scale" else None, "cause": action.cause, "result": one.result,
+        "at": _time(one.at_s), "words": one.words, "intent": one.intent,
+    }  # fmt: skip
 
 
 # --- Nagios --------------------------------------------------------------------------------------------------------
