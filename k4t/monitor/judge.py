@@ -63,7 +63,7 @@ class Judgement:
 
 
 def judge(signs: Signs, history: History, monitor: Monitor, now_s: float) -> Judgement:
-    """`history` as `recent` leaves it comes out one check longer."""
+    """`history` as `recent` leaves it comes out one check longer; what `remembered` put into it stays."""
     before = recent(history, now_s)
     found = {sign.key: sign for sign in _worst(signs.found)}
     entries: dict[str, Entry] = {}
@@ -81,7 +81,7 @@ def judge(signs: Signs, history: History, monitor: Monitor, now_s: float) -> Jud
         if finding := _finding(key, sign, entry, threshold):
             findings.append(finding)
     rounds = (*before.rounds, now_s)[-CHECKS_MAX:]
-    return Judgement(tuple(sorted(findings, key=_order)), replace(before, rounds=rounds, entries=entries), signs.blind)
+    return Judgement(tuple(sorted(findings, key=_order)), replace(history, rounds=rounds, entries=entries), signs.blind)
 
 
 def step(old: Entry, severity: int, threshold: Threshold, now_s: float, *, rounds: int) -> Entry:

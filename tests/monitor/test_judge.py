@@ -227,6 +227,13 @@ def test_a_file_that_cannot_be_written_says_where(tmp_path: Path) -> None:
         save(tmp_path / "monitor" / "c1.json", NONE)
 
 
+def test_the_second_check_measures_processors_already() -> None:
+    """What the first one remembers is there for it, though there was none before it to judge by."""
+    first = judge(WELL, remembered(NONE, facts()), Monitor(), NOW_S).history
+    assert first.ticks["node/n1"] == Ticks(1000, 900)
+    assert first.rounds == (NOW_S,)
+
+
 def test_processors_are_measured_between_two_checks() -> None:
     """Of the ticks that passed, those that were not idle; nothing across a restart."""
     assert busy_percent(Ticks(1000, 500), Ticks(2000, 750)) == 75.0
