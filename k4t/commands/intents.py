@@ -152,12 +152,15 @@ def _queue(
     replica: str = "",
 ) -> None:
     from k4t.master.power import intents, queue
+    from k4t.tree import changes
     from k4t.wiring import opened, thing
 
     with opened(given.db) as run:
         of_app = "app" in intents.ACTIONS[action]
         if name:
             thing(run.tree.apps if of_app else run.tree.nodes, "app" if of_app else "node", name)
+        if action == "scale":
+            changes.check_count(run.tree.apps[name], replicas)
         intent = intents.made(
             action, id=new_id(), cluster=run.tree.cluster.id, who=run.who, at=_now(run), name=name,
             replicas=replicas, replica=replica, note=note or given.message,
