@@ -22,7 +22,9 @@ from k4t.model.state import (
 )  # fmt: skip
 from k4t.monitor.check import Looked
 from k4t.monitor.events import Event
-from k4t.monitor.facts import Answer, Disk, Docker, Facts, Failure, Host, Memory, Reading, Subject, Target, Ticks
+from k4t.monitor.facts import (
+    Answer, Disk, Docker, Facts, Failure, Host, Memory, OffNotice, Reading, Subject, Target, Ticks,
+)  # fmt: skip
 from k4t.monitor.history import NONE, Entry, History
 from k4t.monitor.judge import judge
 from k4t.monitor.signs import signs
@@ -286,3 +288,15 @@ def hostile() -> Looked:
         ),
         wanted,
     )
+
+
+def master_off(*, on_purpose: bool) -> Looked:
+    """The master, a machine of its own, does not answer; by what the others say, it may have said so before."""
+    wanted = tree()
+    found = facts(wanted)
+    subject = Subject("master", "boss")
+    silent = Failure("silent", "10.88.0.2:22 does not answer within 10 s")
+    boss = Host("boss", subject, (subject,), failure=silent)
+    off = OffNotice("root@boss", _at(600.0), "after apply", True, "gw1, vault") if on_purpose else None
+    hosts = {**found.hosts, subject.key: boss}
+    return looked(dataclasses.replace(found, hosts=hosts, off=off, master=subject.key), wanted)
