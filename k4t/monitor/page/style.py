@@ -115,7 +115,7 @@ thead th{border-top:0;color:var(--soft);font-weight:600;font-size:.82rem;white-s
 tbody th{font-weight:600;overflow-wrap:anywhere}
 tbody th.name{min-width:5rem}
 td.wide{overflow-wrap:anywhere;min-width:5.5rem}
-td .badge{white-space:normal;border-radius:.6rem}
+td .badge,.lanes .badge{white-space:normal;border-radius:.6rem;max-width:100%}
 .once{white-space:nowrap}
 .number{text-align:right}
 .lanes li{margin-top:.9rem}
