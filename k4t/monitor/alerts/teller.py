@@ -63,7 +63,7 @@ class Teller:
         self._under_way: dict[str, Delivery] = {}
         self._desks: dict[str, Desk] | None = None
         self._notes: list[str] = []
-        self._said = ""
+        self._troubles: set[str] = set()
         self._lock: int | None = None
         self._is_closed = False
 
@@ -151,12 +151,12 @@ class Teller:
         except K4tError as error:
             self._trouble(f"what alerts have told can't be kept: {error}")
         else:
-            self._said = ""
+            self._troubles.clear()
 
     def _trouble(self, words: str) -> None:
         """Said when it begins, not at every check."""
-        self._notes += [words] * (words != self._said)
-        self._said = words
+        self._notes += [words] * (words not in self._troubles)
+        self._troubles.add(words)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
