@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from k4t.model.monitor import Policy
 from k4t.model.value import value
-from k4t.monitor.action import Action, Verb
+from k4t.monitor.action import OWN, Action, Verb
 from k4t.monitor.acts import BEGUN, DRY_RUN, FAILED, MAX_ACTS, Act, Memory
 
 HOUR_S = 3600.0
@@ -21,8 +21,9 @@ AGAIN_S: Mapping[Verb, float] = {
 }  # fmt: skip
 """So long the same is not asked for again, though it is still wanted: the master needs its time, or it was no help."""
 DRY_AGAIN_S = 3600.0
-RETRY_S, RETRY_MOST_S = 10.0, 3600.0
-"""After the first try that failed; each further one waits twice as long."""
+RETRY_S, RETRY_MOST_S, RETRY_OWN_MOST_S = 10.0, 3600.0, 60.0
+"""After the first try that failed; each further one waits twice as long, what the monitor does itself at most a
+minute: traffic waits."""
 BEGUN_S = 60.0
 """An act that was begun, and of which nothing more is known (the monitor was killed), may be tried again after this."""
 
@@ -54,7 +55,8 @@ def too_soon(action: Action, memory: Memory, now_s: float, pending: Collection[s
         return True
     wait_s = DRY_AGAIN_S if last.result == DRY_RUN else AGAIN_S[action.verb]
     if last.result == FAILED:
-        wait_s = min(RETRY_S * 2 ** min(last.tries - 1, 20), RETRY_MOST_S)
+        most_s = RETRY_OWN_MOST_S if action.verb in OWN else RETRY_MOST_S
+        wait_s = min(RETRY_S * 2 ** min(last.tries - 1, 20), most_s)
     elif last.result == BEGUN:
         wait_s = BEGUN_S
     return now_s - last.at_s < wait_s
@@ -101,13 +103,16 @@ def begun(action: Action, memory: Memory, now_s: float) -> Memory:
         again = dataclasses.replace(own, at_s=now_s, tries=own.tries + 1, result=BEGUN, intent="")
         return dataclasses.replace(memory, acts=tuple(again if act is own else act for act in memory.acts))
     act = Act(same(action), action.policy, action.verb, action.name, now_s, result=DRY_RUN if action.dry_run else BEGUN)
-    return dataclasses.replace(memory, acts=kept((*memory.acts, act), now_s))
+    return dataclasses.replace(memory, acts=(*memory.acts, act)[-MAX_ACTS:])
 
 
-def kept(acts: tuple[Act, ...], now_s: float) -> tuple[Act, ...]:
-    """Those that a limit still asks for. What is said to lie ahead (the clock was set back) counts from now on."""
+def kept(acts: tuple[Act, ...], now_s: float, pending: Collection[str] = ()) -> tuple[Act, ...]:
+    """Those that a limit still asks for, or that the master has not taken yet. What is said to lie ahead (the clock was
+    set back) counts from now on."""
     ours = (dataclasses.replace(act, at_s=min(act.at_s, now_s)) for act in acts)
-    return tuple(act for act in ours if now_s - act.at_s <= max(HOUR_S, _again_s(act)))[-MAX_ACTS:]
+    return tuple(
+        act for act in ours if act.intent in pending or now_s - act.at_s <= max(HOUR_S, _again_s(act))
+    )[-MAX_ACTS:]  # fmt: skip
 
 
 def _again_s(act: Act) -> float:

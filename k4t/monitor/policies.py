@@ -56,7 +56,7 @@ def decide(
 ) -> Decision:
     """`more`: what scaling and spare nodes want; it is held to the same limits. `pending`: ids of intents that the
     master has not taken yet."""
-    scene = Scene(looked, counted(looked, memory, now_s))
+    scene = Scene(looked, counted(looked, memory, now_s, pending))
     if scene.cut_off:
         return Decision((), (), scene.memory)
     wishes = [*_node_gone(scene), *_node_back(scene), *_app_unhealthy(scene), *_disk_full(scene), *_others(scene, more)]
@@ -174,7 +174,7 @@ def adopted(memory: Memory, pending: Collection[str]) -> Memory:
 # --- what is counted -----------------------------------------------------------------------------------------------
 
 
-def counted(looked: Looked, memory: Memory, now_s: float) -> Memory:
+def counted(looked: Looked, memory: Memory, now_s: float, pending: Collection[str] = ()) -> Memory:
     """With this check: how often in a row, how much a node had. After a long pause everything is counted anew."""
     recent = -BACK_S <= now_s - memory.at_s <= GAP_S
     before, dead, nodes = memory.runs if recent else {}, given_up(looked), looked.facts.nodes
@@ -186,7 +186,7 @@ def counted(looked: Looked, memory: Memory, now_s: float) -> Memory:
     runs = {key: before.get(key, 0) + 1 for key in seen}
     return Memory(
         at_s=now_s,
-        acts=limits.kept(memory.acts, now_s),
+        acts=limits.kept(memory.acts, now_s, pending),
         runs=runs,
         hosted={name: count for name, count in {**memory.hosted, **hosted}.items() if name in looked.tree.nodes},
         given_up={
@@ -248,8 +248,9 @@ def _of_gone(scene: Scene, policy: Policy, node: Node, finding: Finding) -> Iter
     if life := _life(scene.facts, finding):
         yield Wish(dead, "alive", life)
         return
-    surely = finding.seen >= scene.looked.tree.monitor.threshold("state").after
-    if surely and _is_published(scene, out):
+    if finding.seen < scene.looked.tree.monitor.threshold("state").after:
+        return  # the first check of all counts what it sees at once, and proves nothing
+    if _is_published(scene, out):
         yield _held(out, policy, scene.room, with_dead=False)
     if count >= policy.after and not (node.power and node.power.off):
         words = f"it has no <power off> ({node.where}), so nobody can make sure that it is off"
