@@ -23,7 +23,18 @@ from k4t.model.state import (
 from k4t.monitor.check import Looked
 from k4t.monitor.events import Event
 from k4t.monitor.facts import (
-    Answer, Disk, Docker, Facts, Failure, Host, Memory, OffNotice, Reading, Subject, Target, Ticks,
+    Answer,
+    Disk,
+    Docker,
+    Facts,
+    Failure,
+    Host,
+    Memory,
+    OffNotice,
+    Reading,
+    Subject,
+    Target,
+    Ticks,
 )  # fmt: skip
 from k4t.monitor.history import NONE, Entry, History
 from k4t.monitor.judge import judge
