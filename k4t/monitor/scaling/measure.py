@@ -80,8 +80,9 @@ def _age_s(one: Container, facts: Facts) -> float:
 def measured(app: App, tree: Tree, facts: Facts, answers: Answers, before: Seen = NOTHING, *, at_s: float) -> Taken:
     """`at_s`: now, as decisions count it."""
     found = replicas(app, facts)
-    counted = {name: _own(app, answers, name) for name in gateways_of(app, tree) if name in answers.counted}
-    requests_s, known = _requests_s(counted, before, gateways_of(app, tree))
+    gateways = gateways_of(app, tree) if app.scale is not None and app.scale.requests is not None else ()
+    counted = {name: _own(app, answers, name) for name in gateways if name in answers.counted}
+    requests_s, known = _requests_s(counted, before, gateways)
     sample = Sample(
         at_s=at_s,
         size=len(found),
