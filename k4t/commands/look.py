@@ -190,14 +190,18 @@ def events(
     last: Annotated[int, typer.Option("-n", help="The last N.", min=1)] = 50,
     since: Since = "",
 ) -> None:
-    """What happened: applies of this and other working copies, and what Docker tells of our containers."""
+    """What happened: applies of this and other working copies, what Docker tells of our containers, and what this
+    machine's monitor saw and did."""
     from k4t.master.inspection.events import events as happened
+    from k4t.monitor import eventlog
+    from k4t.monitor.events import happenings
     from k4t.render import events as show
     from k4t.wiring import opened
 
     given: Globals = ctx.obj
     with opened(given.db) as run:
-        told = happened(run.fleet, given.db, tuple(apps or ()), since=_moment(since))
+        seen = happenings(eventlog.read(eventlog.path(run.tree.cluster.id)))
+        told = happened(run.fleet, given.db, tuple(apps or ()), since=_moment(since), more=seen)
         show.events(told, given.console, last=last)
     raise typer.Exit(3 if told.problems else 0)
 

@@ -9,10 +9,11 @@ failed of an action (`what` is its policy). Keys may be added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+from k4t.master.inspection.events import Happening
 from k4t.model.value import value
 from k4t.monitor.action import Action, Outcome
 from k4t.monitor.facts import Kind, Subject
@@ -60,6 +61,16 @@ def of_outcome(one: Outcome) -> Event:
     words = f"{one.action.words}: {one.action.cause}" + (f": {one.words}" if one.words else "")
     level = "critical" if one.result == "failed" else "warning" if one.result == "refused" else ""
     return Event(one.at_s, one.result, subject_of(one.action), one.action.policy, level, words)
+
+
+def happenings(events: Iterable[Event]) -> Iterator[Happening]:
+    """As `k4t events` shows them among the rest."""
+    for one in events:
+        app = one.subject.name if one.subject.kind == "app" else ""
+        node = one.subject.name if one.subject.kind == "node" else ""
+        level = f" {one.level}" if one.level and one.kind in GRAVE else ""
+        what = f"{one.kind}{level} {one.what}".rstrip()
+        yield Happening(one.at, "monitor", str(one.subject), f"{what}: {one.words}", app, node)
 
 
 def subject_of(action: Action) -> Subject:

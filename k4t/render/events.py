@@ -11,6 +11,7 @@ from k4t.master.inspection.events import Told
 from k4t.render.console import Console, plural, table
 
 GRAVE = ("die", "oom", "health_status unhealthy")
+SEEN = ("raised critical", "worse critical", "failed")
 
 
 def events(told: Told, console: Console, *, last: int) -> None:
@@ -26,6 +27,7 @@ def events(told: Told, console: Console, *, last: int) -> None:
         console.result(head)
         for one, line in zip(shown, lines, strict=True):
             grave = one.source == "docker" and one.what.startswith(GRAVE) and one.what != "die exit status 0"
+            grave = grave or (one.source == "monitor" and one.what.startswith(SEEN))
             console.result(console.style(line, "red") if grave else line)
     for problem in told.problems:
         console.note(f"! {problem}", "yellow")

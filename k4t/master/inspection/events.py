@@ -20,7 +20,8 @@ from k4t.remote import head as remote_head
 
 @value
 class Happening:
-    """`at` is RFC 3339 UTC. `source`: apply (a run of k4t) or docker. `subject`: who, or which container."""
+    """`at` is RFC 3339 UTC. `source`: apply (a run of k4t), docker or monitor. `subject`: who, which container, or what
+    the monitor says it of."""
 
     at: str
     source: str
@@ -38,11 +39,14 @@ class Told:
     problems: tuple[str, ...] = ()
 
 
-def events(fleet: Fleet, directory: Path, apps: tuple[str, ...], *, since: str = "") -> Told:
-    """`since` is RFC 3339 UTC. Nodes that are away are named, and what the others remember is told."""
+def events(
+    fleet: Fleet, directory: Path, apps: tuple[str, ...], *, since: str = "", more: Iterable[Happening] = ()
+) -> Told:
+    """`since` is RFC 3339 UTC. Nodes that are away are named, and what the others remember is told. `more`: what
+    somebody else remembers, in order of time."""
     chosen = choose(fleet, Wanted(apps))
     problems = [f"{state.name}: {state.problem}" for state in chosen.away]
-    found = list(_of_applies(audit.entries(directory), _newest(fleet)))
+    found = [*_of_applies(audit.entries(directory), _newest(fleet)), *more]
     for happenings, problem in at_once(lambda node: _of_engine(fleet, node, since), fleet.tree.nodes):
         found += happenings
         if problem and not any(state.name == problem.partition(":")[0] for state in chosen.away):
