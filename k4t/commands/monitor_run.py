@@ -37,8 +37,18 @@ Textfile = Annotated[
 ]
 
 
+Install = Annotated[bool, typer.Option("--install-service", help="Have this machine run it, now and at every boot.")]
+Remove = Annotated[bool, typer.Option("--remove-service", help="… and no more.")]
+
+
 @monitor_app.command(epilog="Example: k4t monitor run --page /var/www/html/k4t.html")
-def run(ctx: typer.Context, page: Page = None, textfile: Textfile = None) -> None:
+def run(
+    ctx: typer.Context,
+    page: Page = None,
+    textfile: Textfile = None,
+    install_service: Install = False,
+    remove_service: Remove = False,
+) -> None:
     """Look at everything every <monitor interval=…>, and do what the policies of monitor.xml say. Ends with Ctrl-C
     (130) or SIGTERM (0)."""
     from k4t import wiring
@@ -51,6 +61,11 @@ def run(ctx: typer.Context, page: Page = None, textfile: Textfile = None) -> Non
     if textfile is not None and textfile.suffix != ".prom":
         raise Usage(f"--textfile {textfile}: the node exporter reads files that end in .prom alone", "name it so")
     tree = wiring.read(given.db)
+    if install_service or remove_service:
+        files = {"--page": page, "--textfile": textfile}
+        _service(given, tree, [word for name, at in files.items() if at for word in (name, str(at.absolute()))],
+                 install=install_service)  # fmt: skip
+        return
     with ExitStack() as held:
         held.enter_context(_lock(given))
         ended = held.enter_context(_told_to_end())
@@ -62,6 +77,20 @@ def run(ctx: typer.Context, page: Page = None, textfile: Textfile = None) -> Non
         except KeyboardInterrupt:
             if ended == [signal.SIGINT]:
                 raise Interrupted("interrupted") from None
+
+
+def _service(given: Globals, tree: Tree, options: list[str], *, install: bool) -> None:
+    from k4t.master.power.service import here
+    from k4t.monitor import service
+
+    cluster, system = tree.cluster, here()
+    if install:
+        path: Path | None = service.install(system, given.db.absolute(), cluster.name, cluster.id, options)
+        given.console.result(f"k4t monitor run is at work here, and after every boot: {path}")
+    elif path := service.remove(system, cluster.id):
+        given.console.result(f"k4t monitor run has ended, and does not begin at boot: {path} is gone")
+    else:
+        given.console.result("no service runs the monitor here for this cluster")
 
 
 @run_app.command("act", hidden=True)

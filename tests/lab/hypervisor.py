@@ -1,7 +1,8 @@
 """What stands outside the hosts: a power switch that they can ask (`virsh`), and what systemd does for a service.
 
-`virsh -c URI start|destroy NAME` and `systemctl enable|disable|poweroff` are small programs on the hosts that `install`
-has been called for. The first leaves word in the lab's directory and waits; this process does it.
+`virsh -c URI start|destroy NAME` and `systemctl enable|disable|restart|stop|poweroff` are small programs on the hosts
+that `install` has been called for. What they can't do there they leave word of in the lab's directory, and wait; this
+process does it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,9 @@ from tests.lab.root import REPOSITORY
 
 UNITS = "/etc/systemd/system"
 WANTS = f"{UNITS}/multi-user.target.wants"
-VIRSH = """\
-#!/bin/sh
-# virsh -c URI start|destroy NAME
-[ "$1" = -c ] && case $2 in qemu+ssh://*) ;; *) false;; esac || {{ echo "error: no such connection: $2" >&2; exit 1; }}
+ASK = """\
 ask={directory}/$(hostname)-$$
-printf '%s %s\\n' "$3" "$4" > "$ask.new" && mv "$ask.new" "$ask.ask" || exit 1
+printf '%s %s\\n' "$1" "$2" > "$ask.new" && mv "$ask.new" "$ask.ask" || exit 1
 n=0
 while [ ! -e "$ask.said" ]; do
   n=$((n+1)); [ "$n" -lt 900 ] || {{ echo 'error: the hypervisor does not answer' >&2; exit 1; }}
@@ -34,13 +32,20 @@ while [ ! -e "$ask.said" ]; do
 done
 cat "$ask.said"; ! grep -q ^error: "$ask.said"
 """
+VIRSH = """\
+#!/bin/sh
+# virsh -c URI start|destroy NAME
+[ "$1" = -c ] && case $2 in qemu+ssh://*) ;; *) false;; esac || { echo "error: no such connection: $2" >&2; exit 1; }
+shift 2
+"""
 SYSTEMCTL = f"""\
 #!/bin/sh
 case $1 in
-  daemon-reload|start) ;;
-  enable) mkdir -p {WANTS} && ln -sf "{UNITS}/$2" {WANTS}/ ;;
-  disable) rm -f "{WANTS}/$2" ;;
-  poweroff) kill 1 ;;
+  daemon-reload|start) exit ;;
+  enable) mkdir -p {WANTS} && ln -sf "{UNITS}/$2" {WANTS}/; exit ;;
+  disable) rm -f "{WANTS}/$2"; exit ;;
+  poweroff) kill 1; exit ;;
+  restart|stop) set -- "$1@$(hostname)" "$2" ;;
   *) echo "Unknown command verb $1." >&2; exit 1 ;;
 esac
 """
@@ -69,7 +74,8 @@ class Hypervisor:
 
     def install(self, host: Host) -> None:
         """Both programs, on one host."""
-        for name, text in (("virsh", VIRSH.format(directory=self.directory)), ("systemctl", SYSTEMCTL)):
+        asking = ASK.format(directory=self.directory)
+        for name, text in (("virsh", VIRSH + asking), ("systemctl", SYSTEMCTL + asking)):
             host.exec(["tee", f"/usr/local/bin/{name}"], input=text)
             host.exec(["chmod", "755", f"/usr/local/bin/{name}"])
         host.exec(["mkdir", "-p", UNITS, "/run/systemd/system"])
@@ -86,6 +92,9 @@ class Hypervisor:
                 _publish(asked.with_suffix(".said"), f"{said}\n")
 
     def _switch(self, verb: str, name: str) -> str:
+        verb, _, asker = verb.partition("@")
+        if asker:
+            return self._serve(self.lab.host(asker), verb, name)
         if name not in self.names:
             return f"error: failed to get domain '{name}'"
         host = self.lab.host(self.names[name])
@@ -96,6 +105,12 @@ class Hypervisor:
                 start(host, unit)
         self.done.append(f"{verb} {name}")
         return f"Domain '{name}' {'started' if verb == 'start' else 'destroyed'}"
+
+    def _serve(self, host: Host, verb: str, unit: str) -> str:
+        host.stop(unit.removesuffix(".service"))
+        if verb == "restart":
+            start(host, unit)
+        return ""
 
 
 def enabled(host: Host) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from k4t import command
@@ -78,6 +78,10 @@ class System:
             return [["systemctl", *verb] for verb in verbs]
         return [["rc-update", *(["add", name, "default"] if on else ["del", name, "default"])]]
 
+    def acting(self, name: str, verb: str) -> list[str]:
+        """The command that does this with it now."""
+        return ["systemctl", verb, f"{name}.service"] if self.kind == "systemd" else ["rc-service", name, verb]
+
 
 def here(root: Path = Path("/")) -> System:
     """Raises Usage for a machine that runs neither (systemd: sd_booted(3))."""
@@ -95,19 +99,25 @@ def name_of(cluster_id: str) -> str:
 
 def text(system: System, db: Path, cluster: str, cluster_id: str, environment: dict[str, str]) -> str:
     argv = [sys.executable, "-m", "k4t.cli", "--db", os.fspath(db), "wake", "--timeout", str(NETWORK_S)]
+    return filled(
+        SYSTEMD if system.kind == "systemd" else OPENRC, system, argv, environment, cluster=cluster,
+        name=name_of(cluster_id), longest_s=LONGEST_S,
+    )  # fmt: skip
+
+
+def filled(form: str, system: System, argv: Sequence[str], environment: Mapping[str, str], **more: object) -> str:
+    """A unit or a script that runs a command as this user does. Raises Usage for what can't be written in one."""
     if bad := [word for word in (*argv, *environment.values()) if not word.isprintable()]:
         raise Usage(f"a service can't be written with {bad[0]!a} in it")
-    settings = [f"{key}={at}" for key, at in environment.items()]
     if system.kind == "systemd":
-        return SYSTEMD.format(
-            cluster=cluster, user=getpass.getuser(), longest_s=LONGEST_S,
-            argv=" ".join(quoted(word) for word in argv),
-            environment="\n".join(f"Environment={quoted(word, dollar=False)}" for word in settings),
+        settings = [f"{key}={at}" for key, at in environment.items()]
+        return form.format(
+            user=getpass.getuser(), argv=" ".join(quoted(word) for word in argv),
+            environment="\n".join(f"Environment={quoted(word, dollar=False)}" for word in settings), **more,
         )  # fmt: skip
-    return OPENRC.format(
-        cluster=cluster, user=getpass.getuser(), name=name_of(cluster_id), program=shlex.quote(argv[0]),
-        arguments=shlex.quote(command.quote(argv[1:])),
-        environment="\n".join(f"export {key}={shlex.quote(at)}" for key, at in environment.items()),
+    return form.format(
+        user=getpass.getuser(), program=shlex.quote(argv[0]), arguments=shlex.quote(command.quote(argv[1:])),
+        environment="\n".join(f"export {key}={shlex.quote(at)}" for key, at in environment.items()), **more,
     )  # fmt: skip
 
 
@@ -120,23 +130,33 @@ def environment() -> dict[str, str]:
 
 def install(system: System, db: Path, cluster: str, cluster_id: str) -> Path:
     """Write it and have it start at boot. Raises K4tError; nothing is left of it then."""
-    path, name = system.path(name_of(cluster_id)), name_of(cluster_id)
-    found = text(system, db, cluster, cluster_id, environment())
-    write_file(path, found.encode(), 0o644 if system.kind == "systemd" else 0o755)
+    return put(system, name_of(cluster_id), text(system, db, cluster, cluster_id, environment()))
+
+
+def remove(system: System, cluster_id: str) -> Path | None:
+    """None when there is none. Raises K4tError."""
+    return take_away(system, name_of(cluster_id))
+
+
+def put(system: System, name: str, text: str, *, now: bool = False) -> Path:
+    """Write a service and have it start at boot; `now`: and at once, anew where it runs. Raises K4tError; nothing is
+    left of it then."""
+    path = system.path(name)
+    write_file(path, text.encode(), 0o644 if system.kind == "systemd" else 0o755)
     try:
-        _run(system.switching(name, on=True))
+        _run([*system.switching(name, on=True), *([system.acting(name, "restart")] if now else [])])
     except K4tError:
         path.unlink(missing_ok=True)
         raise
     return path
 
 
-def remove(system: System, cluster_id: str) -> Path | None:
-    """None when there is none. Raises K4tError."""
-    path = system.path(name_of(cluster_id))
+def take_away(system: System, name: str, *, now: bool = False) -> Path | None:
+    """`now`: where it runs, it ends first. None when there is none. Raises K4tError."""
+    path = system.path(name)
     if not path.exists():
         return None
-    _run(system.switching(name_of(cluster_id), on=False))
+    _run([*([system.acting(name, "stop")] if now else []), *system.switching(name, on=False)])
     try:
         path.unlink()
     except OSError as error:
