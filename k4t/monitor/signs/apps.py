@@ -103,7 +103,7 @@ def _container(view: View, app: App | None, one: Container) -> Trouble | None:
         return Trouble("restarting", one.replica, f"{where} {times} ({one.status or one.state})", max(deaths, 1))
     if not one.running:
         return Trouble("container-stopped", one.replica, f"{where} is {one.state} ({one.status})")
-    if one.health == "starting" or _age_s(view, one) < (app.health.start_period_s if app and app.health else START_S):
+    if starting(view, app, one):
         return None
     answer = view.facts.probed.get(one.id)
     problem = "Docker's check says unhealthy" if one.health == "unhealthy" else answer.problem if answer else None
@@ -115,6 +115,12 @@ def _container(view: View, app: App | None, one: Container) -> Trouble | None:
             words = f"{where} answers there, but not from {reached.asked_from}: {reached.problem}"
             return Trouble("endpoint-dead", one.replica, words)
     return None
+
+
+def starting(view: View, app: App | None, one: Container) -> bool:
+    """Whether it need not answer yet."""
+    start_s = app.health.start_period_s if app and app.health else START_S
+    return one.health == "starting" or _age_s(view, one) < start_s
 
 
 def _age_s(view: View, one: Container) -> float:
