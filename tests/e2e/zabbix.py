@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ StartHTTPPollers=0
 StartODBCPollers=0
 HousekeepingFrequency=0
 CacheSize=32M
+Timeout=30
 ValueCacheSize=16M
 """
 PHP = """\
@@ -72,6 +73,28 @@ $ZBX_SERVER = '127.0.0.1';
 $ZBX_SERVER_PORT = '{port}';
 $IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;
 """
+
+
+AGENT = """\
+Server=127.0.0.1
+ServerActive=
+ListenIP=127.0.0.1
+ListenPort={port}
+Hostname=agent
+StartAgents=1
+LogType=console
+PidFile={directory}/agent.pid
+AllowRoot=1
+Timeout=30
+UserParameter={parameter}
+"""
+RULES: dict[str, dict[str, bool]] = {
+    name: {"createMissing": True, "updateExisting": True, "deleteMissing": True}
+    for name in ("items", "discoveryRules", "triggers", "graphs", "valueMaps")
+} | {
+    "templates": {"createMissing": True, "updateExisting": True}, "groups": {"createMissing": True}
+}  # fmt: skip
+"""As the frontend's own import has them, when all boxes are ticked."""
 
 
 class ApiError(Exception):
@@ -127,6 +150,32 @@ class Zabbix:
         if "error" in found:
             raise ApiError(f"{method}: {found['error']['message']} {found['error']['data']}")
         return found["result"]
+
+    def imported(self, source: str) -> None:
+        assert self.api("configuration.import", {"format": "yaml", "rules": RULES, "source": source}) is True
+
+    def host(
+        self, name: str, template: str, macros: Mapping[str, str] | None = None, *, agent_port: int = 0
+    ) -> Watched:
+        """A new one, known to the server when this returns."""
+        (found,) = self.api("template.get", {"filter": {"host": template}, "output": ["templateid"]})
+        (group,) = self.api("hostgroup.get", {"filter": {"name": "Linux servers"}, "output": ["groupid"]})
+        interface = {"type": 1, "main": 1, "useip": 1, "ip": "127.0.0.1", "dns": "", "port": str(agent_port)}
+        made = self.api("host.create", {
+            "host": name, "groups": [{"groupid": group["groupid"]}], "templates": [found],
+            "interfaces": [interface] if agent_port else [],
+            "macros": [{"macro": f"{{$K4T.{macro}}}", "value": value} for macro, value in (macros or {}).items()],
+        })  # fmt: skip
+        return Watched(self, name, made["hostids"][0])
+
+    def agent(self, parameter: str) -> int:
+        """An agent with this UserParameter, as root; its port."""
+        port = free_port()
+        file = self.directory / "agent.conf"
+        file.write_text(AGENT.format(directory=self.directory, port=port, parameter=parameter))
+        self._run("agent", ["setpriv", "--pdeathsig=TERM", "zabbix_agentd", "-f", "-c", str(file)], as_root=True)
+        self.until(lambda: answers(port), "the agent answers")
+        return port
 
     def until(self, asked: Callable[[], object], what: str, timeout_s: float = 90) -> Any:
         """What is asked for, once it is there."""
@@ -197,6 +246,31 @@ class Zabbix:
                 [*lead, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
             )
         self.started.append(process)
+
+
+class Watched:
+    """One host in Zabbix."""
+
+    def __init__(self, zabbix: Zabbix, name: str, id: str) -> None:
+        self.zabbix, self.name, self.id = zabbix, name, id
+
+    def values(self) -> dict[str, str]:
+        """The last value of each item, by its key."""
+        return {key: one["lastvalue"] for key, one in self.items().items()}
+
+    def items(self) -> dict[str, dict[str, str]]:
+        output = ["key_", "name", "lastvalue", "lastclock", "state", "error"]
+        return {one["key_"]: one for one in self.zabbix.api("item.get", {"hostids": self.id, "output": output})}
+
+    def problems(self) -> dict[str, int]:
+        """Severity (4 high, 3 average, 2 warning, 1 information) by name."""
+        found = self.zabbix.api("problem.get", {"hostids": self.id, "output": ["name", "severity"]})
+        return {one["name"]: int(one["severity"]) for one in found}
+
+    def names(self, method: str) -> set[str]:
+        """Of its triggers or graphs."""
+        word = "description" if method == "trigger.get" else "name"
+        return {one[word] for one in self.zabbix.api(method, {"hostids": self.id, "output": [word]})}
 
 
 def as_user() -> list[str]:

@@ -8,8 +8,9 @@ of trouble is said, 0 too. What is not known is left out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from k4t.model.state import ParticipantState
 from k4t.monitor.check import Looked
@@ -25,6 +26,11 @@ SAID_CHARS = 2000
 HOST_KINDS = ("node", "gateway", "dns", "master", "host")
 MEMBERS = ("gateway", "dns")
 
+PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f\ud800-\udfff]+')
+"""Names that stand in a path as they are. A thing of another name is told among “other”."""
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+T = TypeVar("T")
 Kinds = Mapping[str, tuple[str, ...]]
 HOST: Kinds = {
     "away": ("host-off", "network", "sshd", "login", "hangs", "garbage"),
@@ -79,19 +85,19 @@ class Values:
         facts = self.facts
         head = facts.head
         things = {
-            "hosts": {key: self._host(host) for key, host in facts.hosts.items()},
-            "disks": dict(_disks(facts)),
-            "nodes": {name: self._node(node) for name, node in facts.nodes.items()},
+            "hosts": {key: self._host(host) for key, host in _plain(facts.hosts)},
+            "disks": dict(_plain(dict(_disks(facts)))),
+            "nodes": {name: self._node(node) for name, node in _plain(facts.nodes)},
             "apps": self._apps(),
-            "gateways": {one.name: self._member(one) for one in facts.gateways.values()},
-            "dns": {one.name: self._member(one) for one in facts.dns.values()},
+            "gateways": {name: self._member(one) for name, one in _plain(facts.gateways)},
+            "dns": {name: self._member(one) for name, one in _plain(facts.dns)},
             "backups": self._backups(),
             "certificates": self._certificates(),
         }
         cluster = Subject("cluster", facts.cluster)
         return {
             "version": VERSION,
-            "cluster": facts.cluster,
+            "cluster": _clean(facts.cluster),
             "id": facts.cluster_id,
             "serial": head.serial if head else 0,
             "checked_at": round(facts.at_s),
@@ -159,7 +165,7 @@ class Values:
             return found
         memory = reading.memory
         return found | _known({
-            "uptime_s": _rounded(reading.uptime_s, 0),
+            "uptime_s": None if reading.uptime_s is None else round(reading.uptime_s),
             "cpus": reading.cpus,
             "cpu_percent": _rounded(host.cpu_percent, 1),
             "load1": reading.load[0] if reading.load else None,
@@ -184,12 +190,12 @@ class Values:
 
     def _apps(self) -> dict[str, Any]:
         return {
-            one.app: {
-                "name": one.app, **self._thing(Subject("app", one.app), APP),
+            name: {
+                "name": name, **self._thing(Subject("app", name), APP),
                 **_known({"desired": one.desired}), "running": one.running, "healthy": one.healthy,
                 "published": one.published, "reached": one.reached,
             }
-            for one in tallies(self.facts)
+            for name, one in _plain({one.app: one for one in tallies(self.facts)})
         }  # fmt: skip
 
     def _member(self, one: ParticipantState) -> dict[str, Any]:
@@ -207,12 +213,12 @@ class Values:
 
     def _backups(self) -> dict[str, Any]:
         return {
-            one.name: {
-                "name": one.name, **self._thing(Subject("backup", one.name), BACKUP), "every_s": round(one.every_s),
+            name: {
+                "name": name, **self._thing(Subject("backup", name), BACKUP), "every_s": round(one.every_s),
                 **_known({"age_s": None if one.confirmed_s is None
                           else max(0, round(self.facts.at_s - one.confirmed_s))}),
             }
-            for one in self.facts.targets
+            for name, one in _plain({one.name: one for one in self.facts.targets})
         }  # fmt: skip
 
     def _certificates(self) -> dict[str, Any]:
@@ -226,7 +232,7 @@ class Values:
                 "name": name, **self._thing(Subject("certificate", name), CERTIFICATE), "expires": round(end_s),
                 "left_s": round(end_s - self.facts.at_s),
             }
-            for name, end_s in sorted(ends.items())
+            for name, end_s in _plain(ends)
         }  # fmt: skip
 
 
@@ -278,9 +284,19 @@ def _rounded(number: float | None, digits: int) -> float | None:
     return None if number is None else round(number, digits)
 
 
+def _plain(named: Mapping[str, T]) -> Iterator[tuple[str, T]]:
+    """In order, so that discovery sees what did not change as unchanged."""
+    yield from ((name, named[name]) for name in sorted(named) if PLAIN.fullmatch(name))
+
+
+def _clean(text: str) -> str:
+    """Without what a database or an encoding refuses."""
+    return _UNSEEN.sub(" ", text)
+
+
 def _short(lines: list[str], between: str = "; ") -> str:
     """So many that somebody reads them."""
-    shown = lines[:SAID_LINES]
+    shown = [_clean(line) for line in lines[:SAID_LINES]]
     if more := len(lines) - len(shown):
         shown.append(f"and {more} more")
     return between.join(shown)[:SAID_CHARS]
