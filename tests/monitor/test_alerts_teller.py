@@ -20,7 +20,7 @@ from k4t.monitor.action import Outcome
 from k4t.monitor.alerts import box, memory
 from k4t.monitor.alerts.teller import Teller
 from k4t.monitor.check import Looked
-from k4t.monitor.history import History
+from k4t.monitor.history import NONE
 from k4t.monitor.judge import Finding, Judgement
 from tests.monitor.alert_servers import Hook, closed_port, talker
 from tests.monitor.test_alerts_step import EVERY_S, finding, outcome
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def seen(*findings: Finding, at_s: float = NOW_S, blind: frozenset[str] = frozenset()) -> Looked:
-    return Looked(facts(at_s=at_s), Judgement(findings, History((at_s - EVERY_S, at_s)), blind), tree())
+    return Looked(facts(at_s=at_s), Judgement(findings, NONE, blind), tree())
 
 
 class Loop:
@@ -108,7 +108,7 @@ def test_a_webhook_that_hangs_delays_nothing(file: Path) -> None:
         loop.close(0.1)
         assert time.monotonic() - began_s < LONG_S / 3
     assert any("cut short, as the monitor ends" in note for note in loop.notes)
-    assert memory.load(file)[0]
+    assert memory.load(file)[0].desks
 
 
 def test_a_secret_that_takes_long_delays_nothing(file: Path) -> None:
@@ -130,16 +130,12 @@ def test_a_secret_that_takes_long_delays_nothing(file: Path) -> None:
 
 def test_while_a_webhook_is_away_what_happens_becomes_one_message(file: Path) -> None:
     """An alarm that ended is one line; what lasts has its newest words."""
-    port = closed_port()
-    loop = Loop(file, at_once(f"http://127.0.0.1:{port}/hook"))
+    loop = Loop(file, at_once(f"http://127.0.0.1:{closed_port()}/hook"))
     loop.until(lambda: any("try 1," in note for note in loop.notes), finding("n2"))
     loop.until(lambda: any("try 2," in note for note in loop.notes), finding("n2"), finding("n1"), later_s=1.0)
     loop.until(lambda: any("try 3," in note for note in loop.notes), finding("n1"), later_s=1.0)
-    with Hook() as hook:
-        loop.teller.take([at_once(hook.address)])
-        loop.close()
-    found = memory.load(file)[0]
-    ((_, desk),) = found.items()
+    loop.close()
+    ((_, desk),) = memory.load(file)[0].desks.items()
     assert desk.box.first is not None
     assert {item.name: item.event for item in desk.box.first.items} == {"n1": "begun", "n2": "passed"}
     assert desk.box.first.tries == 3
@@ -178,6 +174,18 @@ def test_a_monitor_that_is_started_again_goes_on(file: Path) -> None:
     assert events(hook) == [["begun"]]
 
 
+def test_from_cron_nobody_waits_for_longer_than_he_asked_for(file: Path) -> None:
+    """Each check has a process of its own; the next one would come after `group`."""
+    with Hook() as hook:
+        for number in range(3):
+            loop = Loop(file, Alert(webhook=hook.address, group_s=30.0))
+            loop.now_s = NOW_S + number * 3600
+            loop.round(*([finding("n2")] if number else []))
+            loop.round(*([finding("n2")] if number else []), outcomes=[outcome()] * (number == 1), later_s=0.0)
+            loop.close()
+    assert [(len(told["findings"]), len(told["actions"])) for told in hook.got] == [(1, 0), (0, 1)]
+
+
 def test_two_monitors_tell_once(file: Path) -> None:
     """Who comes second says so, once, and takes over when the first has ended."""
     with Hook() as hook:
@@ -198,9 +206,9 @@ def test_two_monitors_tell_once(file: Path) -> None:
         b"",
         b"{",
         b"[]",
-        b'{"format":2,"alerts":{}}',
+        b'{"format":2,"at":0,"alerts":{}}',
         b"null",
-        b'{"format":1,"alerts":{"x":{"state":1,"box":2}}}',
+        b'{"format":1,"at":0,"alerts":{"x":{"state":1,"box":2}}}',
         b"\xff",
     ],
 )
@@ -251,7 +259,7 @@ def test_what_waits_is_bounded(file: Path) -> None:
         loop.round(*names, outcomes=[outcome(name=f"n{number}")], later_s=300.0)
     loop.close()
     assert file.stat().st_size < 1_000_000
-    ((_, desk),) = memory.load(file)[0].items()
+    ((_, desk),) = memory.load(file)[0].desks.items()
     first = desk.box.first
     assert first is not None
     assert len(first.items) <= box.MAX_ITEMS
@@ -267,7 +275,7 @@ def test_an_alert_that_is_taken_out_is_forgotten_and_one_that_is_new_hears_what_
         loop.teller.take([at_once(new.address)])
         loop.until(lambda: len(new.got) == 1, finding("n2"))
         loop.close()
-        assert len(memory.load(file)[0]) == 1
+        assert len(memory.load(file)[0].desks) == 1
     assert events(new) == [["begun"]]
 
 

@@ -1,7 +1,7 @@
 """XDG_STATE_HOME/k4t/monitor/CLUSTERID.alerts.json: what each alert has told and has still to tell, read and written
 whole, bounded, without any secret.
 
-    {"format":1,"alerts":{IDENTITY:{"state":{…},"box":{…}}}}
+    {"format":1,"at":Unix seconds of the last check,"alerts":{IDENTITY:{"state":{…},"box":{…}}}}
 
 One that is lost, damaged or of another format is as if there had been none: what is open is told again.
 """
@@ -38,33 +38,44 @@ class Desk:
     box: Box = field(default_factory=Box)
 
 
-def load(file: Path) -> tuple[dict[str, Desk], str]:
-    """What is there, if it can be believed, by identity; and what is to be said of it."""
+@value
+class Kept:
+    """`desks` by the identity of their alerts; `at_s`: the last check."""
+
+    desks: Mapping[str, Desk] = field(default_factory=dict)
+    at_s: float | None = None
+
+
+NONE = Kept()
+
+
+def load(file: Path) -> tuple[Kept, str]:
+    """What is there, if it can be believed; and what is to be said of it."""
     try:
         if file.stat().st_size > MAX_BYTES:
-            return {}, f"{file} is too large to be read: what is open is told again"
+            return NONE, f"{file} is too large to be read: what is open is told again"
         return decode(json.loads(file.read_bytes())), ""
     except FileNotFoundError:
-        return {}, ""
+        return NONE, ""
     except OSError as error:
-        return {}, f"can't read {file}: {error.strerror}: what is open is told again"
+        return NONE, f"can't read {file}: {error.strerror}: what is open is told again"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        return {}, f"{file} is damaged: what is open is told again"
+        return NONE, f"{file} is damaged: what is open is told again"
 
 
-def save(file: Path, desks: Mapping[str, Desk]) -> None:
+def save(file: Path, kept: Kept) -> None:
     """Raises K4tError with the path."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise K4tError(f"can't make {file.parent}: {error.strerror}") from error
-    data = json.dumps(encode(desks), separators=(",", ":")).encode()
+    data = json.dumps(encode(kept), separators=(",", ":")).encode()
     write_file(file, data + b"\n", 0o600)
 
 
-def encode(desks: Mapping[str, Desk]) -> dict[str, Any]:
-    alerts = {name: {"state": _state(desk.state), "box": _fields(desk.box)} for name, desk in desks.items()}
-    return {"format": FORMAT, "alerts": alerts}
+def encode(kept: Kept) -> dict[str, Any]:
+    alerts = {name: {"state": _state(desk.state), "box": _fields(desk.box)} for name, desk in kept.desks.items()}
+    return {"format": FORMAT, "at": kept.at_s, "alerts": alerts}
 
 
 def _state(state: State) -> dict[str, Any]:
@@ -86,10 +97,11 @@ def _fields(one: Any) -> Any:
 # --- read back; every function raises what a wrong shape raises ------------------------------------------------------
 
 
-def decode(found: Mapping[str, Any]) -> dict[str, Desk]:
+def decode(found: Mapping[str, Any]) -> Kept:
     if found["format"] != FORMAT:
         raise ValueError(found["format"])
-    return {str(name): Desk(_as_state(one["state"]), _as_box(one["box"])) for name, one in found["alerts"].items()}
+    desks = {str(name): Desk(_as_state(one["state"]), _as_box(one["box"])) for name, one in found["alerts"].items()}
+    return Kept(desks, _maybe(found["at"], _number))
 
 
 def _as_state(found: Mapping[str, Any]) -> State:

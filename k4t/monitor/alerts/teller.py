@@ -62,6 +62,9 @@ class Teller:
         self._guard = threading.Lock()
         self._under_way: dict[str, Delivery] = {}
         self._desks: dict[str, Desk] | None = None
+        self._at_s: float | None = None
+        self._interval_s: float | None = None
+        self._is_kept = True
         self._notes: list[str] = []
         self._troubles: set[str] = set()
         self._lock: int | None = None
@@ -83,12 +86,11 @@ class Teller:
                 return self._noted()
             self._sender = Sender(self._cluster, looked.facts.cluster_id)
             if self._desks is None:
-                found, note = memory.load(self._file)
-                self._desks = {name: found.get(name, Desk()) for name in self._alerts}
-                self._notes += [note] * bool(note)
-            before = dict(self._desks)
+                self._load()
+            before = dict(self._desks or {})
+            self._checked(looked.facts.at_s)
             for name in self._alerts:
-                self._desks[name] = self._turn(name, looked, outcomes, now_s)
+                self._keep(name, self._turn(name, looked, outcomes, now_s))
             if self._desks != before:
                 self._save()
             for name in self._alerts:
@@ -107,6 +109,8 @@ class Teller:
         until_s = time.monotonic() + END_S
         are_over = [one.wait(until_s - time.monotonic()) for one in under_way]
         with self._guard:
+            if not self._is_kept:
+                self._save()
             if all(are_over):
                 self._let_go()
             return self._noted()
@@ -115,12 +119,23 @@ class Teller:
         notes, self._notes = tuple(self._notes), []
         return notes
 
+    def _load(self) -> None:
+        kept, note = memory.load(self._file)
+        self._desks = {name: kept.desks.get(name, Desk()) for name in self._alerts}
+        self._at_s = kept.at_s
+        self._notes += [note] * bool(note)
+
+    def _checked(self, at_s: float) -> None:
+        """How long it takes from one check to the next; also from cron, where each has a process of its own."""
+        if at_s != self._at_s:
+            self._interval_s = at_s - self._at_s if self._at_s is not None and at_s > self._at_s else None
+            self._at_s, self._is_kept = at_s, False
+
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def _turn(self, name: str, looked: Looked, outcomes: Sequence[Outcome], now_s: float) -> Desk:
         desk = self._desk(name)
         judgement = looked.judgement
-        rounds = judgement.history.rounds
         state, messages = step(
             desk.state,
             judgement.findings,
@@ -128,7 +143,7 @@ class Teller:
             self._alerts[name],
             now_s,
             blind=judgement.blind,
-            interval_s=rounds[-1] - rounds[-2] if len(rounds) > 1 else None,
+            interval_s=self._interval_s,
         )
         kept = desk.box
         for message in messages:
@@ -147,11 +162,12 @@ class Teller:
         if self._desks is None:
             return
         try:
-            memory.save(self._file, self._desks)
+            memory.save(self._file, memory.Kept(self._desks, self._at_s))
         except K4tError as error:
             self._trouble(f"what alerts have told can't be kept: {error}")
         else:
             self._troubles.clear()
+            self._is_kept = True
 
     def _trouble(self, words: str) -> None:
         """Said when it begins, not at every check."""
@@ -236,5 +252,5 @@ def _failure(one: Delivery, kept: box.Box, now_s: float) -> str:
 
 def desks(file: Path, alerts: Sequence[Alert]) -> list[tuple[Alert, Desk]]:
     """What each has told and has still to tell."""
-    found, _ = memory.load(file)
-    return [(alert, found.get(identity(alert), Desk())) for alert in alerts]
+    kept, _ = memory.load(file)
+    return [(alert, kept.desks.get(identity(alert), Desk())) for alert in alerts]
