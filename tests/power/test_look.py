@@ -13,6 +13,7 @@ from k4t.master.power import look
 from k4t.model.hosts import Node
 from k4t.model.spec import Cluster, Tree
 from k4t.model.state import Container, Dead, Head, NodeState, Observed, ParticipantState
+from k4t.monitor import acts
 from k4t.registrar.document import Document, Epoch
 from k4t.remote.lock import Holder, LocalLock
 
@@ -64,16 +65,27 @@ def test_a_node_that_is_drained_is_empty_or_named() -> None:
     assert [name for name, _ in look._leaving(tree, Observed({**seen, "n3": asleep}))] == ["n1"]
 
 
-def test_policies_that_switch_nodes_count_when_they_are_enabled(tmp_path: Path) -> None:
-    """A monitor.xml that can't be read is no empty one."""
-    assert look.switching(tmp_path) == ()
+def test_a_monitor_that_acts_from_here_is_told_by_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just now, and with policies that are enabled: one on another machine needs no master that is awake. A monitor.xml
+    that can't be read is no empty one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert not look.acts_here("k7f3q2m9")
+    file = acts.path("k7f3q2m9")
+    acts.save(file, acts.NONE)
+    assert look.acts_here("k7f3q2m9")
+    assert not look.acts_here("another1")
+    os.utime(file, (0, 0))
+    assert not look.acts_here("k7f3q2m9")
+    assert look.policies(tmp_path) == ()
     (tmp_path / "monitor.xml").write_text(
         '<monitor><policy when="nodes-idle" enabled="true"/><policy when="nodes-short"/>'
-        '<policy when="node-gone" enabled="true"/></monitor>'
+        '<policy when="node-gone" enabled="1"/></monitor>'
     )
-    assert look.switching(tmp_path) == ("nodes-idle",)
+    assert look.policies(tmp_path) == ("nodes-idle", "node-gone")
     (tmp_path / "monitor.xml").write_text("<monitor>")
-    assert look.switching(tmp_path) == ("(monitor.xml can't be read)",)
+    assert look.policies(tmp_path) == ("(monitor.xml can't be read)",)
 
 
 def test_a_monitor_here_is_told_by_its_lock(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ OPEN: dict[str, Any] = {
     "transactions": ("7:4be1 on gateway/default is decided",),
     "members": (("gw2", "gw2 is stale: it has 3.4, gw1 has 3.5", 1), ("ns1", "does not answer within 10 s", 69)),
     "copies": (("node1", "none was made from here"),),
-    "scaling": ("nodes-idle",),
+    "acting": ("nodes-idle", "node-gone"),
     "monitor": "root@k4t-master",
     "intents": ("scale web 4",),
 }
@@ -35,7 +35,7 @@ this is k4t-master, and <power host=> names other: no other machine is switched 
 cluster.xml has no <power off=>: nothing here says how to switch it off
 a run is under way: the tree db is locked by ann@laptop
 a monitor runs on this machine (root@k4t-master): nobody would see to the cluster
-monitor.xml has the policy nodes-idle enabled: nodes are switched by what runs here
+the monitor acts from this machine, and does what monitor.xml has enabled (nodes-idle, node-gone)
 what is left to do is not known: no node can be asked: n1: time-out
 an apply has 4 steps (create:web.0.1@n1, start:web.0.1@n1, await:web.0.1@n1, …) to do; k4t apply does it
 not finished: web.2 fits nowhere: 1 of 1 nodes: drained

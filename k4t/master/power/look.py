@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 MONITOR_LOCK = "monitor.lock"
 """In `.k4t/`: held (flock) by a monitor for as long as it runs here, with a `remote.lock.Holder` written in it."""
-SWITCHING = ("nodes-short", "nodes-idle")
+ACTS_S = 300.0
+"""A monitor that is called by cron acts here, where what it remembers of its acts is no older than this."""
 
 
 def look(
@@ -41,6 +43,7 @@ def look(
     """`copies`: targets without a current copy, and why. `locks`: what other runs hold, as sentences. Raises nothing
     that an unreachable host could raise: what can't be known is a reason too."""
     power = run.tree.cluster.power
+    monitor = holder_of(run.directory / ".k4t" / MONITOR_LOCK)
     common = Situation(
         host=power.host if power else "",
         names=here.names(power.host if power else ""),
@@ -48,8 +51,8 @@ def look(
         command=power.off if power else "",
         locks=locks,
         copies=copies,
-        scaling=switching(run.directory),
-        monitor=holder_of(run.directory / ".k4t" / MONITOR_LOCK),
+        acting=policies(run.directory) if not monitor and acts_here(run.tree.cluster.id) else (),
+        monitor=monitor,
         intents=intents,
         transactions=_transactions(run),
         logins=logins(),
@@ -124,8 +127,18 @@ def _transactions(run: Run) -> tuple[str, ...]:
         return (str(error),)
 
 
-def switching(tree: Path) -> tuple[str, ...]:
-    """The policies of monitor.xml that switch nodes on and off, as far as they are enabled."""
+def acts_here(cluster_id: str) -> bool:
+    """Whether `monitor check --act` was called on this machine just now (k4t/monitor/acts.py has the file)."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))
+    try:
+        changed_s = (state / "k4t" / "monitor" / f"{cluster_id}.acts.json").stat().st_mtime
+    except OSError:
+        return False
+    return abs(time.time() - changed_s) < ACTS_S
+
+
+def policies(tree: Path) -> tuple[str, ...]:
+    """Those of monitor.xml that are enabled."""
     found = read(tree / "monitor.xml")
     if found is None:
         return ()
@@ -133,10 +146,8 @@ def switching(tree: Path) -> tuple[str, ...]:
         root = parse(found.data, "monitor.xml")
     except Refused:
         return ("(monitor.xml can't be read)",)
-    policies = [child.attributes for child in root.children if child.tag == "policy"]
-    return tuple(
-        one["when"] for one in policies if one.get("enabled") in ("true", "1") and one.get("when") in SWITCHING
-    )
+    enabled = [child.attributes for child in root.children if child.tag == "policy"]
+    return tuple(one["when"] for one in enabled if one.get("enabled") in ("true", "1") and "when" in one)
 
 
 def holder_of(path: Path) -> str:

@@ -20,8 +20,8 @@ class Situation:
     sentences of who holds what. `steps`: what an apply would do; `left`: sentences of what it could not. `unknown`:
     why no plan could be made, with its exit status. `leaving`: nodes that are being emptied. `transactions`: unfinished
     ones. `members`: gateways and DNS servers, and what is wrong with them, with an exit status. `copies`: (target, why
-    its copy is not the tree). `scaling`: policies that switch nodes. `monitor`: who runs one here. `intents`: what is
-    still queued. `logins`: people on this machine, who are only warned of.
+    its copy is not the tree). `monitor`: who runs one here; `acting`: policies by which one that cron calls acts from
+    here. `intents`: what is still queued. `logins`: people on this machine, who are only warned of.
     """
 
     host: str = ""
@@ -36,7 +36,7 @@ class Situation:
     transactions: tuple[str, ...] = ()
     members: tuple[tuple[str, str, int], ...] = ()
     copies: tuple[tuple[str, str], ...] = ()
-    scaling: tuple[str, ...] = ()
+    acting: tuple[str, ...] = ()
     monitor: str = ""
     intents: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
@@ -82,8 +82,9 @@ def _busy(found: Situation) -> Iterator[Reason]:
         yield Reason(f"a run is under way: {sentence}", Locked.exit_status)
     if found.monitor:
         yield Reason(f"a monitor runs on this machine ({found.monitor}): nobody would see to the cluster")
-    for policy in found.scaling:
-        yield Reason(f"monitor.xml has the policy {policy} enabled: nodes are switched by what runs here")
+    if found.acting:
+        policies = ", ".join(found.acting)
+        yield Reason(f"the monitor acts from this machine, and does what monitor.xml has enabled ({policies})")
 
 
 def _unfinished(found: Situation) -> Iterator[Reason]:
