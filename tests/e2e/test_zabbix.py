@@ -256,10 +256,8 @@ def paper(scene: Scene) -> tuple[Watched, dict[str, Any]]:
     """A host that is sent documents which no check made, and the first of them, in which all is well."""
     watched = scene.zabbix.host("k4t-paper", "k4t by sender", {"APP.MATCHES": "^(web|api)$"})
     document = values(clusters.healthy())
-    document["certificates"] = {
-        "shop": {"name": "shop", "expiry": 0, "said": "", "expires": 1_800_000_000, "left_s": -5}
-    }
-    document["found"]["certificates"] = [{"{#KEY}": "shop", "{#NAME}": "shop"}]
+    document["certificates"] = {"shop": {"expiry": 0, "said": "", "expires": 1_800_000_000, "left_s": -5}}
+    document["found"]["certificates"] = [{"{#KEY}": "shop"}]
     scene.zabbix.until(lambda: told(scene, document), "the server knows the host")
     scene.zabbix.until(lambda: len(watched.items()) > 200, "things are discovered")
     scene.zabbix.until(

@@ -64,7 +64,7 @@ class Alarm:
 @value
 class Thing:
     """A kind of things that is discovered: `of` is its name in the document, `singular` in keys. `title`: how one is
-    called (with {#NAME}). `graphs`: name and the figures on it."""
+    called; {#KEY} is its name, but for hosts and what is on them ({#NAME}). `graphs`: name and the figures on it."""
 
     of: str
     singular: str
@@ -202,7 +202,7 @@ def tagged(tags: Mapping[str, str]) -> list[Part]:
 
 def discovery(template: str, thing: Thing, master: str, apart: Sequence[Part]) -> Part:
     """One kind of things, found in the document. `apart`: triggers of the cluster that stand for all of theirs."""
-    tags = {"component": thing.singular, **thing.tags, "name": "{#NAME}"}
+    tags = {"component": thing.singular, "name": "{#KEY}", **thing.tags}
     whole = thing.key("get")
     items = [
         document(
@@ -243,9 +243,9 @@ def _filter(thing: Thing) -> Part:
     return {
         "evaltype": "AND",
         "conditions": [
-            {"macro": "{#NAME}", "value": f"{{${thing.macro}.MATCHES}}", "formulaid": "A"},
+            {"macro": "{#KEY}", "value": f"{{${thing.macro}.MATCHES}}", "formulaid": "A"},
             {
-                "macro": "{#NAME}", "value": f"{{${thing.macro}.NOT_MATCHES}}", "operator": "NOT_MATCHES_REGEX",
+                "macro": "{#KEY}", "value": f"{{${thing.macro}.NOT_MATCHES}}", "operator": "NOT_MATCHES_REGEX",
                 "formulaid": "B",
             },
         ],

@@ -53,7 +53,7 @@ HOSTS = Thing(
         ("load", ("load1", "load15")),
         ("memory", ("memory_percent",)),
     ),
-    {"kind": "{#KIND}"},
+    {"name": "{#HOST}", "kind": "{#KIND}"},
     chosen=True,
 )  # fmt: skip
 
@@ -69,14 +69,14 @@ DISKS = Thing(
         Figure("inodes_percent", "inodes used", "figure", "%"),
     ),
     graphs=(("used", ("space_percent", "inodes_percent")),),
-    tags={"host": "{#HOST}"},
+    tags={"name": "{#HOST}"},
     chosen=True,
 )
 
 NODES = Thing(
     "nodes",
     "node",
-    "Docker on {#NAME}",
+    "Docker on {#KEY}",
     (
         Figure("up", "answers", "yes-no"),
         level("docker", "level of the Engine"),
@@ -98,7 +98,7 @@ NODES = Thing(
 APPS = Thing(
     "apps",
     "app",
-    "app {#NAME}",
+    "app {#KEY}",
     (
         level("replicas", "level of its replicas"),
         level("unpublished", "level of its publication"),
@@ -126,7 +126,7 @@ def member(of: str, singular: str, title: str) -> Thing:
     return Thing(
         of,
         singular,
-        f"{title} {{#NAME}}",
+        f"{title} {{#KEY}}",
         (
             Figure("reachable", "reachable", "yes-no"),
             Figure("serving", "serving", "yes-no"),
@@ -160,7 +160,7 @@ DNS = member("dns", "dns", "DNS")
 BACKUPS = Thing(
     "backups",
     "backup",
-    "backup {#NAME}",
+    "backup {#KEY}",
     (
         level("age", "level of its age"),
         level("refused", "level of what it says"),
@@ -180,7 +180,7 @@ BACKUPS = Thing(
 CERTIFICATES = Thing(
     "certificates",
     "certificate",
-    "certificate {#NAME}",
+    "certificate {#KEY}",
     (
         level("expiry", "level of what is left"),
         SAID,

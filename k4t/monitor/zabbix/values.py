@@ -158,7 +158,8 @@ class Values:
 
     def _host(self, host: Host) -> dict[str, Any]:
         found = {
-            "name": str(host.subject), "reachable": int(host.reading is not None), **self._thing(host.subject, HOST)
+            "name": str(host.subject), "host": host.name, "reachable": int(host.reading is not None),
+            **self._thing(host.subject, HOST),
         }  # fmt: skip
         reading = host.reading
         if reading is None:
@@ -178,7 +179,7 @@ class Values:
 
     def _node(self, node: Docker) -> dict[str, Any]:
         state = node.state
-        found = {"name": state.name, **self._thing(Subject("node", state.name), NODE), "up": int(state.reachable)}
+        found = {**self._thing(Subject("node", state.name), NODE), "up": int(state.reachable)}
         if not state.reachable:
             return found
         return found | _known({
@@ -191,7 +192,7 @@ class Values:
     def _apps(self) -> dict[str, Any]:
         return {
             name: {
-                "name": name, **self._thing(Subject("app", name), APP),
+                **self._thing(Subject("app", name), APP),
                 **_known({"desired": one.desired}), "running": one.running, "healthy": one.healthy,
                 "published": one.published, "reached": one.reached,
             }
@@ -200,7 +201,7 @@ class Values:
 
     def _member(self, one: ParticipantState) -> dict[str, Any]:
         subject = Subject(one.kind, one.name)
-        found = {"name": one.name, **self._thing(subject, MEMBER), "reachable": int(one.reachable)}
+        found = {**self._thing(subject, MEMBER), "reachable": int(one.reachable)}
         if not one.reachable:
             return found
         document = one.document
@@ -214,7 +215,7 @@ class Values:
     def _backups(self) -> dict[str, Any]:
         return {
             name: {
-                "name": name, **self._thing(Subject("backup", name), BACKUP), "every_s": round(one.every_s),
+                **self._thing(Subject("backup", name), BACKUP), "every_s": round(one.every_s),
                 **_known({"age_s": None if one.confirmed_s is None
                           else max(0, round(self.facts.at_s - one.confirmed_s))}),
             }
@@ -229,7 +230,7 @@ class Values:
         }
         return {
             name: {
-                "name": name, **self._thing(Subject("certificate", name), CERTIFICATE), "expires": round(end_s),
+                **self._thing(Subject("certificate", name), CERTIFICATE), "expires": round(end_s),
                 "left_s": round(end_s - self.facts.at_s),
             }
             for name, end_s in _plain(ends)
@@ -250,9 +251,9 @@ def _raised(looked: Looked) -> Iterator[tuple[str, str, int, str]]:
 def _found(kind: str, things: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
     """What discovery is told."""
     for key, thing in things.items():
-        found = {"{#KEY}": key, "{#NAME}": str(thing["name"])}
-        if kind == "disks":
-            found["{#HOST}"] = str(thing["host"])
+        found = {"{#KEY}": key}
+        if kind in ("hosts", "disks"):
+            found |= {"{#NAME}": thing["name"], "{#HOST}": thing["host"]}
         if kind == "hosts":
             found["{#KIND}"] = key.partition("/")[0]
         yield found
@@ -270,7 +271,7 @@ def _disks(facts: Facts) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _disk(subject: Subject, one: Disk) -> dict[str, Any]:
     return {
-        "name": f"{subject}: {one.mount}", "host": subject.key, "size_bytes": one.size_bytes,
+        "name": f"{subject}: {one.mount}", "host": subject.name, "size_bytes": one.size_bytes,
         "used_bytes": one.used_bytes, "available_bytes": one.available_bytes,
         "space_percent": round(one.space_percent, 1), "inodes_percent": round(one.inodes_percent, 1),
     }  # fmt: skip
