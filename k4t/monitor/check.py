@@ -60,13 +60,14 @@ def look(fleet: Fleet, history: History, *, at_s: float, log: LogPlace | None = 
     short = tree.monitor.threshold("docker-disk")
     asked = gather.gather(fleet, gather.Before(history.ticks, short.warning), with_master=has_tree)
     reached = reach.reach(fleet, asked)
+    hosts = gather.settled(asked)
     observed = Observed({name: one.state for name, one in asked.nodes.items()}, asked.gateways, asked.dns)
     facts = Facts(
         at_s=at_s,
         took_s=time.monotonic() - began_s,
         cluster=tree.cluster.name,
         cluster_id=tree.cluster.id,
-        hosts=asked.hosts,
+        hosts=hosts,
         host_of=asked.host_of,
         nodes=asked.nodes,
         gateways=asked.gateways,
@@ -75,9 +76,9 @@ def look(fleet: Fleet, history: History, *, at_s: float, log: LogPlace | None = 
         probed=reached.probed,
         reached=reached.endpoints,
         alive=reached.alive,
-        targets=tuple(_targets(fleet, asked.hosts, asked.host_of)),
+        targets=tuple(_targets(fleet, hosts, asked.host_of)),
         transactions=tuple(_transactions(observed, log)),
-        off=_off(tree, asked.hosts),
+        off=_off(tree, hosts),
         master=asked.master,
     )
     desired = _desired(tree, observed, facts.head) if has_tree else {}

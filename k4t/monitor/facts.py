@@ -108,12 +108,14 @@ class Reading:
 
 @value
 class Failure:
-    """Why a host could not be asked. `reached_from`: another host that does reach it; "" for none that was asked."""
+    """Why a host could not be asked. `reached_from`: another host that does reach it; "" for none that was asked.
+    `strange`: it does not know this machine, or this machine not it."""
 
     kind: FailureKind
     message: str
     remedy: str = ""
     reached_from: str = ""
+    strange: bool = False
 
 
 @value

@@ -14,7 +14,15 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from k4t import command
-from k4t.errors import AnswerTooLong, ConnectionLost, HostRefused, HostUnreachable, K4tError
+from k4t.errors import (
+    AnswerTooLong,
+    ConnectionLost,
+    HostKeyUnknown,
+    HostRefused,
+    HostUnreachable,
+    K4tError,
+    LoginRefused,
+)
 from k4t.master import fleet as fleets
 from k4t.master.backup.targets import targets_of
 from k4t.master.fleet import WITHOUT_SHELL, Fleet, Key, begun, merged
@@ -68,8 +76,17 @@ class Before:
 
 
 @value
+class Doubt:
+    """Whether `host` (a key), from which nothing came, is reached from another one; it is being asked."""
+
+    host: str
+    vantage: str
+    reached: Future[bool]
+
+
+@value
 class Asked:
-    """Keys of `hosts` as in Facts."""
+    """Keys of `hosts` as in Facts. `doubts`: see `settled`."""
 
     hosts: Mapping[str, Host]
     host_of: Mapping[str, str]
@@ -77,6 +94,7 @@ class Asked:
     gateways: Mapping[str, ParticipantState]
     dns: Mapping[str, ParticipantState]
     master: str
+    doubts: tuple[Doubt, ...] = ()
 
 
 def machines(fleet: Fleet, *, with_master: bool) -> list[Machine]:
@@ -126,7 +144,7 @@ def gather(fleet: Fleet, before: Before, *, with_master: bool = True) -> Asked:
     wait(futures, timeout=max(0.0, deadline_s - time.monotonic()))
     seen = [_result(look) or _slow(one) for look, one in zip(looks, listed, strict=True)]
     told = [_result(state) or _silent(one) for state, one in zip(states, members, strict=True)]
-    hosts = _doubted(fleet, listed, {host.subject.key: host for host, _ in seen})
+    hosts = {host.subject.key: host for host, _ in seen}
     return Asked(
         hosts=hosts,
         host_of={thing.key: one.subject.key for one in listed for thing in one.things},
@@ -134,6 +152,7 @@ def gather(fleet: Fleet, before: Before, *, with_master: bool = True) -> Asked:
         gateways={state.name: state for state in told if state.kind == "gateway"},
         dns={state.name: state for state in told if state.kind == "dns"},
         master=next((one.subject.key for one in listed for thing in one.things if thing.kind == "master"), ""),
+        doubts=tuple(_doubts(fleet, listed, hosts)),
     )
 
 
@@ -257,28 +276,35 @@ def failure_of(error: K4tError) -> Failure:
         kind = kinds.get(error.why, "mute")
     elif isinstance(error, ConnectionLost):
         kind = "lost"
-    return Failure(kind, error.message, error.remedy)
+    return Failure(kind, error.message, error.remedy, strange=isinstance(error, LoginRefused | HostKeyUnknown))
 
 
 # --- is it off, or only away from here? ----------------------------------------------------------------------------
 
 
-def _doubted(fleet: Fleet, listed: Sequence[Machine], hosts: dict[str, Host]) -> dict[str, Host]:
-    """Hosts from which nothing came are looked for from others: one that is reached from there is not off."""
+def _doubts(fleet: Fleet, listed: Sequence[Machine], hosts: Mapping[str, Host]) -> list[Doubt]:
+    """Hosts from which nothing came are looked for from others. Nobody waits for it here."""
     connected = list(fleet.connected().values())[:VANTAGES]
     silent = {
         one.subject.key: one.host
         for one in listed
         if one.host and (failure := hosts[one.subject.key].failure) and failure.kind in ("silent", "no-route")
     }
-
     pairs = [(key, host, transport) for key, host in silent.items() for transport in connected]
     asked = begun(_reached, [(host, transport) for _, host, transport in pairs], most=AT_ONCE)
-    wait(asked, timeout=VANTAGE_S + 1.0)
-    for (key, _, transport), future in zip(pairs, asked, strict=True):
-        host, failure = hosts[key], hosts[key].failure
-        if _result(future) and failure is not None:
-            hosts[key] = dataclasses.replace(host, failure=dataclasses.replace(failure, reached_from=transport.host))
+    return [Doubt(key, way.host, future) for (key, _, way), future in zip(pairs, asked, strict=True)]
+
+
+def settled(asked: Asked) -> dict[str, Host]:
+    """The hosts; one that is reached from another one is not off, and says from where."""
+    wait([one.reached for one in asked.doubts], timeout=VANTAGE_S + 1.0)
+    hosts = dict(asked.hosts)
+    for one in asked.doubts:
+        failure = hosts[one.host].failure
+        if _result(one.reached) and failure is not None:
+            hosts[one.host] = dataclasses.replace(
+                hosts[one.host], failure=dataclasses.replace(failure, reached_from=one.vantage)
+            )
     return hosts
 
 

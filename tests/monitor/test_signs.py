@@ -301,6 +301,16 @@ def test_a_master_that_is_off_on_purpose_is_no_alarm() -> None:
     assert told(dataclasses.replace(down, off=None))["master k4t-master: host-off"] == CRITICAL
 
 
+def test_a_master_that_does_not_let_the_monitor_in_is_on() -> None:
+    """It need not; a monitor's key may have nothing to look for there. Another key of the host's is another thing."""
+    master = Subject("master", "k4t-master")
+    for strange, severity in ((True, OK), (False, CRITICAL)):
+        failure = Failure("login", "the login of root is refused", strange=strange)
+        hosts = {**facts().hosts, master.key: Host(master.name, master, (master,), failure=failure)}
+        found = facts(hosts=hosts, master=master.key)
+        assert told(found) == {"master k4t-master: login": severity}
+
+
 def test_what_a_run_is_just_changing_is_not_held_against_it() -> None:
     """For ten minutes; a host that is off is told all the same."""
     changing = with_reading(with_node(facts(), "n2"), "node/n1", lock_held=True, lock=held(NOW_S - 60))

@@ -58,6 +58,9 @@ def _failed(view: View, host: Host, failure: Failure) -> Sign:
             return Sign(subject, "master-off-on-purpose", OK, sentence, "k4t power on wakes it")
         doubt = f"; {off.read_on} says that it is off on purpose, which nobody can vouch for"
         return Sign(subject, "host-off", CRITICAL, failure.message + doubt, "look at it")
+    if subject.kind == "master" and failure.strange:
+        sentence = f"it is on, and how it is can't be asked from here: {failure.message}"
+        return Sign(subject, "login", OK, sentence, failure.remedy)
     node = view.tree.nodes.get(subject.name) if subject.kind == "node" else None
     severity = CRITICAL
     if node is not None and node.availability in ("dead", "drained"):
