@@ -52,7 +52,7 @@ class Refused(Exception):
         self.line, self.code, self.message, self.remedy = line, code, message, remedy
 
 
-REMARKS = frozenset({"no-surge", "no-group", "certificate-domain", "backup-in-the-clear"})
+REMARKS = frozenset({"no-surge", "no-group", "certificate-domain", "backup-in-the-clear", "policy-idle", "no-fence"})
 """Codes of findings that are no errors."""
 
 
@@ -300,10 +300,13 @@ class _Reader:
         if item is None:
             return
         from k4t.tree.semantics_monitor import check_monitor, monitor  # late: few trees have one
+        from k4t.tree.semantics_policies import check_policies
 
         self.reading.monitor = monitor(item, self.findings)
         backups = self.reading.cluster.backups if self.reading.cluster else ()
         self.findings += check_monitor(self.reading.monitor, backups)
+        if len(self.reading.nodes) == len(self.reading.names["nodes"]):
+            self.findings += check_policies(self.reading.monitor, self.reading.nodes)
 
     def recovery(self) -> Recovery | None:
         node = self._parse("recovery.xml", FILES["recovery.xml"])

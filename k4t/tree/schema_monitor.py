@@ -30,7 +30,7 @@ THRESHOLD = element(
 
 POLICY = element(
     "policy",
-    "What the monitor does by itself; each is off unless it is switched on.",
+    "What the monitor does by itself; each is off unless it is switched on. docs/acting.md has what each does.",
     attribute(
         "when",
         v.choice("node-gone", "node-back", "app-unhealthy", "disk-full", "nodes-short", "nodes-idle"),
@@ -40,15 +40,19 @@ POLICY = element(
     attribute("enabled", v.BOOLEAN, "Whether it acts.", "false"),
     attribute("dry-run", v.BOOLEAN, "It only says what it would do.", "false"),
     attribute("after", v.POSITIVE, "After so many checks in a row.", "3"),
-    attribute("per-hour", v.POSITIVE, "At most so often an hour.", "2"),
-    attribute("max-nodes", v.PERCENT, "Never more than this share of the nodes at once.", "20%"),
-    attribute("keep-nodes", v.COUNT, "Never fewer nodes than this.", "1"),
+    attribute("per-hour", v.POSITIVE, "At most so often an hour, each kind of action.", "2"),
+    attribute(
+        "max-nodes",
+        v.PERCENT,
+        "`node-gone`: never more than this share of the nodes at once; one may always be.",
+        "20%",
+    ),
+    attribute("keep-nodes", v.COUNT, "`node-gone`, `nodes-idle`: never fewer nodes than this that serve.", "1"),
     attribute("above", v.PERCENT, "`nodes-short`: also when so much of CPU or memory is reserved.", "90%"),
     attribute("below", v.PERCENT, "`nodes-idle`: no more than this may be reserved of what would be left …", "60%"),
     attribute("for", v.PERIOD, "… for so long.", "30m"),
     many=True,
     key="when",
-    effect=False,
 )
 
 ALERT = element(

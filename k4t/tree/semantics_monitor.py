@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from k4t.errors import Finding
@@ -23,7 +23,12 @@ from k4t.tree.semantics_alerts import alert, check_alerts
 from k4t.tree.semantics_app import finding
 
 NEVER = "never"
-OF_ONE_POLICY = {"above": "nodes-short", "below": "nodes-idle", "for": "nodes-idle"}
+OF_POLICIES: Mapping[str, tuple[str, ...]] = {
+    "above": ("nodes-short",), "below": ("nodes-idle",), "for": ("nodes-idle",), "max-nodes": ("node-gone",),
+    "keep-nodes": ("node-gone", "nodes-idle"),
+}  # fmt: skip
+LEAST_INTERVAL_S, MOST_INTERVAL_S = 1.0, 900.0
+"""A check logs in everywhere; checks half an hour apart say nothing of each other."""
 _TYPES = {"%": v.PERCENT, "s": v.PERIOD, "": v.DECIMAL}
 
 
@@ -31,6 +36,9 @@ def monitor(item: Item, findings: list[Finding]) -> Monitor:
     """What monitor.xml says, and what is wrong with it."""
     values: dict[str, Any] = item.values
     thresholds = [_threshold(one, findings) for one in item.all("threshold")]
+    if not LEAST_INTERVAL_S <= values["interval"] <= MOST_INTERVAL_S:
+        message = f'<monitor interval="{cut(item.given.get("interval", ""))}">: from 1s to 15m'
+        findings.append(finding(item.where, "value", message, "a check takes what all logins take; 10s is usual"))
     return Monitor(
         values["interval"],
         {one.of: one for one in thresholds if one is not None},
@@ -65,9 +73,9 @@ def check_monitor(found: Monitor, backups: Iterable[Backup]) -> Iterator[Finding
 
 def _policy(item: Item, findings: list[Finding]) -> Policy:
     values: dict[str, Any] = item.values
-    for name, when in OF_ONE_POLICY.items():
-        if item.given.get(name) and values["when"] != when:
-            message = f'{name}= is of <policy when="{when}"> alone'
+    for name, whens in OF_POLICIES.items():
+        if item.given.get(name) and values["when"] not in whens:
+            message = f"{name}= is of {' and '.join(f'<policy when="{when}">' for when in whens)} alone"
             findings.append(finding(item.where, "policy", message, f"write it there, or take {name}= away"))
     return Policy(
         values["when"], values["enabled"], values["dry-run"], values["after"], values["per-hour"],
