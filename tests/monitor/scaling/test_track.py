@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -305,3 +307,27 @@ def test_rounds_that_are_far_apart_need_several_that_say_so() -> None:
 def test_sizes_that_alternate_are_told() -> None:
     """The helper of these tests tells an oscillation from a way."""
     assert turns([1, 2, 2, 3, 2, 3]) == ["up", "down", "up"]
+
+
+# --- a recorded load -------------------------------------------------------------------------------------------
+
+RECORDED: list[list[float]] = json.loads((Path(__file__).parent / "recorded.json").read_text())["series"]
+TENFOLD = 10.0
+"""It was read every second; here a round is ten seconds."""
+
+
+def recorded(at_s: float) -> float:
+    """Of both containers together, at that time of the recording."""
+    later = [row for row in RECORDED if row[0] * TENFOLD >= at_s]
+    return sum((later[0] if later else RECORDED[-1])[1:])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_real_container_was_recorded_to_use_leads_there_and_back(seed: int) -> None:
+    """Idle; one of two at its limit, which is what is aimed at; both: four; idle again: two."""
+    scale = Scale(2, 6, cpu_percent=50.0)
+    loop = Loop(recorded, scale, size=2, jitter_s=2.0, seed=seed).run(1500)
+    assert [size for _, size in loop.sizes] in ([2, 4, 2], [2, 4, 3, 2])  # 3 as it was still cooling down
+    up_s, down_s = loop.sizes[1][0] - 1000, loop.sizes[2][0] - 1000
+    assert 308 + 30 <= up_s <= 308 + 30 + 60
+    assert 469 + 300 <= down_s <= 469 + 300 + 60
