@@ -75,7 +75,8 @@ def _policy(item: Item, findings: list[Finding]) -> Policy:
     values: dict[str, Any] = item.values
     for name, whens in OF_POLICIES.items():
         if item.given.get(name) and values["when"] not in whens:
-            message = f"{name}= is of {' and '.join(f'<policy when="{when}">' for when in whens)} alone"
+            those = " and ".join(f'<policy when="{when}">' for when in whens)
+            message = f"{name}= is of {those} alone"
             findings.append(finding(item.where, "policy", message, f"write it there, or take {name}= away"))
     return Policy(
         values["when"], values["enabled"], values["dry-run"], values["after"], values["per-hour"],
