@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from k4t.model.state import ParticipantState
 from k4t.monitor.facts import Answer
 from k4t.monitor.judge import Finding
 from k4t.monitor.prometheus.exposition import Sample
+from k4t.monitor.signs.apps import REMEDIES, replicas
 from k4t.monitor.signs.sign import View
 from k4t.monitor.tally import Tally, tallies
 
+STATES = ("well", "unknown", *REMEDIES)
+"""What may be the matter with a replica, as the signs have it."""
 Groups = dict[tuple[str, str], dict[str, set[str]]]
 """By kind and group, then by app: the containers that a member which answers sends to."""
 
@@ -35,30 +39,21 @@ def _published(view: View) -> Groups:
 def _app(view: View, one: Tally, groups: Groups) -> Iterator[Sample]:
     labels = {"cluster": view.facts.cluster, "app": one.app}
     head = view.facts.head
-    containers = view.by_app.get(one.app, [])
-    answers = [view.facts.probed.get(found.id) for found in containers if found.running]
     yield Sample("k4t_app_replicas_desired", labels, one.desired)
     yield Sample("k4t_app_replicas_running", labels, one.running)
-    yield Sample("k4t_app_replicas_unseen", labels, _unseen(view, one))
     yield Sample("k4t_app_replicas_healthy", labels, one.healthy)
-    yield Sample("k4t_app_replicas_unhealthy", labels, sum(bool(answer and answer.problem) for answer in answers))
+    judged = replicas(view, one.app)
+    counts = Counter("well" if found is None else found.what or "unknown" for found in judged.values())
+    for state in STATES if judged else ():
+        yield Sample("k4t_app_replicas", {**labels, "state": state}, counts[state])
+    containers = view.by_app.get(one.app, [])
     deaths = [view.facts.nodes[found.node].deaths.get(found.name, 0) for found in containers]
     yield Sample("k4t_app_recent_exits", labels, max(deaths, default=None))
     yield Sample("k4t_app_held", labels, None if head is None else float(one.app in head.held))
     for kind, group in sorted(_groups_of(view, one.app, groups)):
-        where = {**labels, "kind": kind, "group": group}
         named = groups.get((kind, group))
-        yield Sample(
-            "k4t_app_replicas_published", where, None if named is None else len(named.get(one.app, ()))
-        )  # fmt: skip
-
-
-def _unseen(view: View, one: Tally) -> int | None:
-    """None where it is not known what should run."""
-    if one.desired is None:
-        return None
-    seen = {found.replica for found in view.by_app.get(one.app, ())}
-    return sum(replica not in seen for replica in view.facts.desired[one.app]) if view.away else 0
+        published = None if named is None else len(named.get(one.app, ()))
+        yield Sample("k4t_app_replicas_published", {**labels, "kind": kind, "group": group}, published)
 
 
 def _groups_of(view: View, app: str, groups: Groups) -> set[tuple[str, str]]:
@@ -79,15 +74,13 @@ def _asked(view: View) -> dict[str, list[Answer]]:
 
 
 def _reached(view: View, app: str, answers: Mapping[str, list[Answer]]) -> Iterator[Sample]:
-    """Of containers that were asked, and answered in time one way or the other; nothing where none was asked."""
+    """Of containers that were asked, whose every port answered; nothing where none was asked."""
     labels = {"cluster": view.facts.cluster, "app": app}
     ids = {end.container for end in view.published.get(app, ())}
     asked = [answers[one] for one in ids if one in answers]
     if asked:
         reached = sum(all(one.problem == "" for one in found) for found in asked)
         yield Sample("k4t_app_replicas_reached", labels, reached)
-        unreached = sum(any(one.problem for one in found) for found in asked)
-        yield Sample("k4t_app_replicas_unreached", labels, unreached)
 
 
 # --- gateways and DNS servers ------------------------------------------------------------------------------------

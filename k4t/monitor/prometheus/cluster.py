@@ -47,9 +47,10 @@ def samples(view: View) -> Iterator[Sample]:
         yield Sample("k4t_lock_held", labels, float(any(one.lock_held for one in readings)))
         yield Sample("k4t_transactions_open", labels, len(facts.transactions))
     held = [since_s for one in readings if one.lock_held and one.lock and (since_s := unix_s(one.lock.since))]
-    yield Sample("k4t_lock_since_timestamp_seconds", labels, min(held, default=None))
+    yield Sample("k4t_lock_since_timestamp_seconds", labels, _by_ours(view, min(held, default=None)))
     begun = (one.since_s or view.firsts.get(one.id) for one in facts.transactions)
-    yield Sample("k4t_transaction_since_timestamp_seconds", labels, min(filter(None, begun), default=None))
+    oldest_s = _by_ours(view, min(filter(None, begun), default=None))
+    yield Sample("k4t_transaction_since_timestamp_seconds", labels, oldest_s)
     yield Sample("k4t_cluster_serial", labels, facts.head.serial if facts.head else None)
     for name, ends in sorted(certificate_ends(view).items()):
         yield Sample("k4t_certificate_expiry_timestamp_seconds", {**labels, "certificate": name}, unix_s(ends))
@@ -60,12 +61,16 @@ def samples(view: View) -> Iterator[Sample]:
 def _target(view: View, one: Target) -> Iterator[Sample]:
     labels = {"cluster": view.facts.cluster, "target": one.name}
     yield Sample("k4t_backup_period_seconds", labels, one.every_s)
-    confirmed_s = None if one.confirmed_s is None else round(one.confirmed_s, 3)
-    yield Sample("k4t_backup_confirmed_timestamp_seconds", labels, confirmed_s)
+    yield Sample("k4t_backup_confirmed_timestamp_seconds", labels, _by_ours(view, one.confirmed_s))
     for state in STATES:
         yield Sample("k4t_backup_state", {**labels, "state": state}, float(one.state == state))
     limit = view.tree.monitor.backup_age(one.every_s)
     yield from _limits("k4t_backup_age_limit_seconds", labels, limit, 1.0)
+
+
+def _by_ours(view: View, at_s: float | None) -> float | None:
+    """By the monitor's clock, where that is the one that is wrong: so its age is right, compared with the check's."""
+    return None if at_s is None else round(at_s + view.facts.at_s - view.now_s, 3)
 
 
 def thresholds(cluster: str, monitor: Monitor) -> Iterator[Sample]:

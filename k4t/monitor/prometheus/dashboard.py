@@ -177,7 +177,7 @@ OVERVIEW = (
     _stat("Hosts down", "count(min by (kind, host) (k4t_host_up{%}) == 0) or vector(0)",
           about="Also those that may be off."),
     _stat("Replicas short", "sum(clamp_min(max by (app) (k4t_app_replicas_desired{%}) - "
-          "max by (app) (k4t_app_replicas_running{%}), 0)) or vector(0)"),
+          "max by (app) (k4t_app_replicas_running{%}), 0)) or vector(0)", about="Also those that nothing is known of."),
     _stat("Last check", "time() - max(k4t_check_timestamp_seconds{%})", ((None, GREEN), (120, YELLOW), (300, RED)),
           unit="s", about="How long ago. Beyond five minutes nothing here is news."),
     _stat("Master", "max(k4t_master_off_on_purpose{%})", ((None, GREEN), (1, BLUE)),
@@ -227,16 +227,19 @@ APPS = (
     Panel(
         "Apps", "table",
         tuple(("", f"max by (app) (k4t_app_replicas_{name}{{%}})")
-              for name in ("desired", "running", "healthy", "unhealthy", "unseen", "reached")),
-        14, "Unseen: on nodes that don't answer. Reached: from where the gateway stands.",
+              for name in ("desired", "running", "healthy", "reached")),
+        14, "Running, healthy: as far as nodes answer. Reached: from where the gateway stands.",
         columns={"app": "App", "Value #A": "Desired", "Value #B": "Running", "Value #C": "Healthy",
-                 "Value #D": "Unhealthy", "Value #E": "Unseen", "Value #F": "Reached"},
+                 "Value #D": "Reached"},
     ),
-    Panel("Exits in ten minutes", "timeseries", (("{{app}}", "max by (app) (k4t_app_recent_exits{%})"),), 10,
+    Panel("Replicas that are not well", "timeseries",
+          (("{{app}}: {{state}}", 'max by (app, state) (k4t_app_replicas{%,state!="well"}) > 0'),), 10,
+          "And what is the matter with them."),
+    Panel("Exits in ten minutes", "timeseries", (("{{app}}", "max by (app) (k4t_app_recent_exits{%})"),), 8,
           "Of the replica that ended most often."),
-    Panel("Replicas that run", "timeseries", (("{{app}}", "max by (app) (k4t_app_replicas_running{%})"),), 12),
+    Panel("Replicas that run", "timeseries", (("{{app}}", "max by (app) (k4t_app_replicas_running{%})"),), 8),
     Panel("Published", "timeseries",
-          (("{{app}}: {{kind}} {{group}}", "max by (app, kind, group) (k4t_app_replicas_published{%})"),), 12,
+          (("{{app}}: {{kind}} {{group}}", "max by (app, kind, group) (k4t_app_replicas_published{%})"),), 8,
           "Containers that a group sends to."),
 )  # fmt: skip
 MEMBER = "{{kind}} {{participant}}"

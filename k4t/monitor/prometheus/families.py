@@ -67,14 +67,12 @@ HOSTS: Mapping[str, str] = {
     "k4t_node_images_bytes": "What the node's images take; only known when its disk is short.",
 }
 APPS: Mapping[str, str] = {
+    "k4t_app_replicas": "Desired replicas by state: well, unknown, or the finding. Absent while a run changes them.",
     "k4t_app_replicas_desired": "Replicas that should run.",
     "k4t_app_replicas_running": "Containers that run, on the nodes that answer.",
-    "k4t_app_replicas_unseen": "Desired replicas that may run on nodes that don't answer.",
     "k4t_app_replicas_healthy": "Containers that answer their check, asked from their node.",
-    "k4t_app_replicas_unhealthy": "Containers that run and don't answer their check.",
     "k4t_app_replicas_published": "Containers that a group of gateways or DNS servers sends to, if any answers.",
-    "k4t_app_replicas_reached": "Containers that answer a gateway's host, of those that it was asked for.",
-    "k4t_app_replicas_unreached": "Containers that don't answer a gateway's host.",
+    "k4t_app_replicas_reached": "Published containers that answer a gateway's host.",
     "k4t_app_recent_exits": "How often a replica has ended in the last ten minutes: the one that did so most often.",
     "k4t_app_held": "1 when its spec did not get healthy, and is not tried again.",
 }

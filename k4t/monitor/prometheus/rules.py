@@ -207,74 +207,61 @@ def _resources() -> Iterator[Rule]:
              "Look for slow disks, and for what runs there."),
         "k4t_threshold_load", "load",
     )  # fmt: skip
-    yield from measured(
-        Rule("K4tClockSkew",
-             worst(by, "abs(k4t_host_clock_skew_seconds) - k4t_host_clock_skew_doubt_seconds"), 5 * MINUTE,
-             f"The clock {where} is {{{{ $value | humanizeDuration }}}} off",
-             "Let it keep time: chrony, systemd-timesyncd. If all hosts are, it is the monitor's own clock."),
+    skew = worst(by, "abs(k4t_host_clock_skew_seconds) - k4t_host_clock_skew_doubt_seconds")
+    for rule in measured(
+        Rule("K4tClockSkew", skew, 5 * MINUTE, f"The clock {where} is {{{{ $value | humanizeDuration }}}} off",
+             "Let it keep time: chrony, systemd-timesyncd."),
         "k4t_threshold_seconds", "clock-skew",
-    )  # fmt: skip
+    ):  # fmt: skip
+        yield replace(rule, expr=unless(rule.expr, "cluster", worst("cluster", OWN_CLOCK)))
 
 
 # --- apps, gateways, DNS servers ---------------------------------------------------------------------------------
 
 
+APP_RULES = {
+    "K4tAppShortOfReplicas": ("container-missing|container-stopped", 5 * MINUTE),
+    "K4tAppRestarting": ("restarting", MINUTE),
+    "K4tAppUnhealthy": ("unhealthy|endpoint-dead", 5 * MINUTE),
+    "K4tAppNotPublished": ("unpublished", 5 * MINUTE),
+}
+"""What is told of replicas, by their states."""
+
+
 def _apps() -> Iterator[Rule]:
     by, of = "cluster, app", f"App {{{{ $labels.app }}}} {OF}"
-    wanted, running, unseen, healthy, unhealthy = (
-        worst(by, f"k4t_app_replicas_{name}") for name in ("desired", "running", "unseen", "healthy", "unhealthy")
-    )
-    well = f"{running} - {unhealthy} + {unseen}"
-    down = f"({well}) <= 0\nand on ({by}) ({wanted} > 0)"
-    why = "k4t explain {{ $labels.app }} says why, and what would help; then k4t apply."
+    state = "cluster, app, state"
+
+    def count(states: str) -> str:
+        return f"sum by ({by}) ({worst(state, f'k4t_app_replicas{states}')})"
+
+    down = f"""{count('{state=~"well|unknown"}')} == 0\nand on ({by}) {count("")} > 0"""
+    explain = "k4t explain {{ $labels.app }} says why, and what would help."
     yield Rule(
         "K4tAppDown",
-        unless(down, "cluster", RUN),
+        down,
         2 * MINUTE,
         f"{of} has no replica that is well",
-        f"None runs and answers its check, and none is on a node that can't be asked. {why}",
+        f"None is on a node that can't be asked, either. {explain}",
     )
-    short = f"({wanted} - {running} - {unseen}) > 0\nunless on ({by}) ({down})"
-    yield Rule(
-        "K4tAppShortOfReplicas",
-        unless(short, "cluster", RUN),
-        5 * MINUTE,
-        f"{of} is {{{{ $value }}}} short of its replicas",
-        why,
-        severity="warning",
+    for alert, (states, for_s) in APP_RULES.items():
+        found = worst(state, f'k4t_app_replicas{{state=~"{states}"}}')
+        yield Rule(
+            alert,
+            unless(f"{found} > 0", by, down),
+            for_s,
+            f"{of}: {{{{ $value }}}} of its replicas: {{{{ $labels.state }}}}",
+            explain,
+            severity="warning",
+        )
+    exits = Rule(
+        "K4tAppRestarting",
+        worst(by, "k4t_app_recent_exits"),
+        MINUTE,
+        f"{of}: a replica ended {{{{ $value }}}} times in ten minutes",
+        "k4t logs {{ $labels.app }} says why.",
     )
-    yield Rule(
-        "K4tAppUnhealthy",
-        unless(f"{unhealthy} > 0\nunless on ({by}) ({down})", "cluster", RUN),
-        5 * MINUTE,
-        f"{of}: {{{{ $value }}}} of its containers do not answer their check",
-        why,
-        severity="warning",
-    )
-    yield from measured(
-        Rule("K4tAppRestarting", worst(by, "k4t_app_recent_exits"), MINUTE,
-             f"{of}: a replica ended {{{{ $value }}}} times in ten minutes", "k4t logs {{ $labels.app }}"),
-        "k4t_threshold_exits", "restarts",
-    )  # fmt: skip
-    group = "cluster, app, kind, group"
-    published = worst(group, "k4t_app_replicas_published")
-    where = "{{ $labels.kind }} group {{ $labels.group }}"
-    nothing = f"{published} == 0\nand on ({by}) ({healthy} > 0)"
-    yield Rule(
-        "K4tAppNotPublished",
-        unless(nothing, "cluster", RUN),
-        5 * MINUTE,
-        f"{of} is well, and {where} sends nothing to it",
-        "k4t apply {{ $labels.app }} publishes it.",
-    )
-    yield Rule(
-        "K4tAppPartlyPublished",
-        unless(f"{published} > 0\nand on ({group}) ({published} < on ({by}) group_left () {healthy})", "cluster", RUN),
-        5 * MINUTE,
-        f"{of} has more replicas that are well than {where} sends to",
-        "It sends to {{ $value }} of them. k4t apply {{ $labels.app }} publishes the rest.",
-        severity="warning",
-    )
+    yield from (rule for rule in measured(exits, "k4t_threshold_exits", "restarts") if rule.severity == "critical")
 
 
 def _participants() -> Iterator[Rule]:
@@ -359,26 +346,27 @@ def _cluster() -> Iterator[Rule]:
 
 TOLD = (
     "garbage", "disk", "docker-disk", "memory", "cpu", "load", "clock-skew", "docker", "container-missing",
-    "restarting", "container-stopped", "unhealthy", "unpublished", "gateway-away", "dns-away", "gateway-stopped",
-    "dns-stopped", "out-of-step", "rejected-config", "certificate-expiry", "backup-age", "backup-refused",
-    "transaction-open", "lock-held",
+    "restarting", "container-stopped", "unhealthy", "endpoint-dead", "unpublished", "gateway-away", "dns-away",
+    "gateway-stopped", "dns-stopped", "out-of-step", "rejected-config", "certificate-expiry", "backup-age",
+    "backup-refused", "transaction-open", "lock-held",
 )  # fmt: skip
 """Findings that a rule of their own tells, at these levels: warning and critical."""
 AWAY = ("host-off", "network", "sshd", "login", "hangs")
 """The same, but at critical alone: a node that is drained may be off, which is a warning."""
+OWN_CLOCK = 'k4t_finding{kind="cluster",what="clock-skew"}'
 
 
 def _finding() -> Rule:
     by = "cluster, kind, name, what, level"
-    kinds = (
-        f'level=~"warning|critical",what!~"{"|".join((*TOLD, *AWAY))}"',
-        f'level="warning",what=~"{"|".join(AWAY)}"',
-        'level="unknown"',
+    found = (
+        f'k4t_finding{{level=~"warning|critical",what!~"{"|".join((*TOLD, *AWAY))}"}}',
+        f'k4t_finding{{level="warning",what=~"{"|".join(AWAY)}"}}',
+        'k4t_finding{level="unknown"}',
+        OWN_CLOCK,
     )
-    expr = "\nor ".join(worst(by, f"k4t_finding{{{kind}}}") for kind in kinds)
     return Rule(
         "K4tFinding",
-        expr,
+        "\nor ".join(worst(by, one) for one in found),
         MINUTE,
         f"{{{{ $labels.kind }}}} {{{{ $labels.name }}}} {OF}: {{{{ $labels.what }}}}",
         "k4t monitor check says since when, and what would help; docs/monitor.md what it means.",
