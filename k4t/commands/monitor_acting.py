@@ -78,9 +78,8 @@ class Actors:
         self._tree = tree
         self.hands = Hands(given.db, tree.cluster.id)
         self.hands.taken(tree)
-        file = acts.path(tree.cluster.id)
-        scaling = wants.Scaling(wants.path(tree.cluster.id))
-        self.acting = Acting(file, Executor(self.hands), new_id, (scaling,))
+        wanting = (wants.Scaling(tree.cluster.id), wants.Spares(tree.cluster.id))
+        self.acting = Acting(acts.path(tree.cluster.id), Executor(self.hands), new_id, wanting)
         course.acts, course.tell = self.acting, self._teller(tree)
 
     def taken(self, tree: Tree) -> None:
