@@ -226,6 +226,8 @@ def test_everything_that_the_monitor_tells_is_somebodys_level() -> None:
     told = {what for kind in kinds for whats in kind.values() for what in whats}
     assert named - told == {"master-off-on-purpose"}
     assert told - named == set()
+    of_cluster = {cells[0].strip("`") for cells in rows("What is checked") if "cluster" in cells[1]}
+    assert {what for whats in values.CLUSTER.values() for what in whats} == of_cluster
 
 
 # --- the document --------------------------------------------------------------------------------------------------

@@ -205,6 +205,7 @@ CLUSTER = (
     Figure("serial", "serial"),
     Figure("open_transactions", "publications that are not over"),
     level("cut_off", "level of being cut off"),
+    level("clock", "level of our own clock"),
     level("lock", "level of the lock"),
     level("transaction", "level of publications that are not over"),
     level("other", "level of everything else"),
@@ -215,6 +216,7 @@ CUT_OFF = Alarm(
     critical="DISASTER",
 )  # fmt: skip
 CLUSTER_ALARMS = (
+    Alarm("clock", "our own clock is wrong", "All hosts agree, and the machine that looks doesn't.", scope="notice"),
     Alarm("lock", "a run holds the lock for long", "Is it waiting for an answer? No lock is ever stale.",
           warning="AVERAGE", scope="notice"),
     Alarm("transaction", "a publication is not over", "k4t txn list says more, and k4t apply ends it.",

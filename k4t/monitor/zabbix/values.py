@@ -56,7 +56,12 @@ MEMBER: Kinds = {
 }
 BACKUP: Kinds = {"age": ("backup-age",), "refused": ("backup-refused",)}
 CERTIFICATE: Kinds = {"expiry": ("certificate-expiry",)}
-CLUSTER: Kinds = {"cut_off": ("network",), "lock": ("lock-held",), "transaction": ("transaction-open",)}
+CLUSTER: Kinds = {
+    "cut_off": ("network",),
+    "clock": ("clock-skew",),
+    "lock": ("lock-held",),
+    "transaction": ("transaction-open",),
+}
 """What is told of a thing (docs/monitor.md “What is checked”), by the one level that stands for it."""
 
 
