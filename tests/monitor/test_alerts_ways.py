@@ -6,20 +6,24 @@ import email
 import email.policy
 import json
 import os
+import re
 import shlex
 import time
+from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from k4t.errors import K4tError, SecretUnavailable
 from k4t.model.monitor import Alert
 from k4t.monitor.action import Action, Outcome
-from k4t.monitor.alerts import mail
+from k4t.monitor.alerts import mail, program
 from k4t.monitor.alerts.bound import Bound
 from k4t.monitor.alerts.deliver import deliver, label
 from k4t.monitor.alerts.message import Item, Message, Sender, as_json, text
+from k4t.tree.read import read_tree
 from tests.authority import Authority
 from tests.monitor.alert_servers import Hook, Post, closed_port, talker
 from tests.monitor.world import NOW_S
@@ -90,6 +94,55 @@ def test_the_text_is_what_the_page_says() -> None:
     """The mail that docs/alerts.md shows."""
     made = mail.made(MESSAGE, PROD, Alert(mail="ops@example.com", sender="k4t@example.com"))
     as_text(ROOT / "tests/monitor/golden/alert.eml", as_mail(made.as_bytes()))
+
+
+def test_every_key_of_the_json_is_told() -> None:
+    """And no other."""
+    page = (ROOT / "docs/alerts.md").read_text()
+    block = page[page.index('    {"version":1,"id"') : page.index("Keys may be added")]
+    told = set(re.findall(r'"([a-z_]+)"', block)) - {"ok"}
+    assert told == set(keys(as_json(MESSAGE, PROD)))
+
+
+def test_the_mail_that_is_shown_is_one() -> None:
+    """As it stands."""
+    shown = (ROOT / "tests/monitor/golden/alert.eml").read_text()
+    page = (ROOT / "docs/alerts.md").read_text()
+    assert "".join(f"    {line}\n" if line else "\n" for line in shown.splitlines()) in page
+
+
+def test_every_variable_of_a_command_is_told() -> None:
+    """And no other."""
+    page = (ROOT / "docs/alerts.md").read_text()
+    told = set(re.findall(r"`(K4T_[A-Z_]+)`", page))
+    assert told == {name for name in program._environment(as_json(MESSAGE, PROD)) if name.startswith("K4T_")}
+
+
+def test_the_example_is_valid(tmp_path: Path) -> None:
+    """As it stands."""
+    (example,) = re.findall(r"```xml\n(.*?)```", (ROOT / "docs/alerts.md").read_text(), re.DOTALL)
+    (tmp_path / "cluster.xml").write_text('<cluster name="prod" id="k7f3q2m9" format="1"/>\n')
+    (tmp_path / "monitor.xml").write_text(example)
+    (tmp_path / "secrets").mkdir()
+    for name in ("smtp", "hook"):
+        (tmp_path / "secrets" / f"{name}.age").write_text("x\n")
+    found = read_tree(tmp_path)
+    assert found.no_effect == ()
+    assert [(label(one), one.level) for one in found.monitor.alerts] == [
+        ("mail ops@example.com", "warning"),
+        ("webhook https://hooks.example.com", "warning"),
+        ("command page-somebody", "critical"),
+    ]
+
+
+def keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys(inner)
 
 
 def as_mail(data: bytes) -> str:
