@@ -7,8 +7,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -35,10 +37,71 @@ Textfile = Annotated[
     Path | None,
     typer.Option("--textfile", help="Write metrics for the node exporter after each round.", metavar="FILE.prom"),
 ]
-
-
+Zabbix = Annotated[str, typer.Option("--zabbix", help="Send each check to this server or proxy.", metavar="HOST:PORT")]
+ZabbixHost = Annotated[
+    str, typer.Option("--zabbix-host", help="--zabbix only: the cluster's host in Zabbix.", metavar="NAME")
+]
 Install = Annotated[bool, typer.Option("--install-service", help="Have this machine run it, now and at every boot.")]
 Remove = Annotated[bool, typer.Option("--remove-service", help="… and no more.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Where each round is shown. "" and None: nowhere."""
+
+    page: Path | None = None
+    textfile: Path | None = None
+    zabbix: str = ""
+    zabbix_host: str = ""
+
+    def check(self) -> None:
+        """Raises Usage for what can't be."""
+        if self.textfile is not None and self.textfile.suffix != ".prom":
+            said = f"--textfile {self.textfile}: the node exporter reads files that end in .prom alone"
+            raise Usage(said, "name it so")
+        if bool(self.zabbix) != bool(self.zabbix_host):
+            raise Usage("--zabbix and --zabbix-host go together", "k4t monitor run --help")
+        if self.zabbix:
+            from k4t.monitor.zabbix import sender
+
+            sender.place(self.zabbix)
+
+    def options(self) -> list[str]:
+        """As they would be given to another process."""
+        given = {
+            "--page": self.page and str(self.page.absolute()),
+            "--textfile": self.textfile and str(self.textfile.absolute()),
+            "--zabbix": self.zabbix, "--zabbix-host": self.zabbix_host,
+        }  # fmt: skip
+        return [word for name, text in given.items() if text for word in (name, text)]
+
+    def shows(self, interval_s: Callable[[], float]) -> list[Callable[[Looked], None]]:
+        return [
+            *([partial(_page, self.page, interval_s)] if self.page else []),
+            *([partial(_metrics, self.textfile)] if self.textfile else []),
+            *([_sent(self.zabbix, self.zabbix_host)] if self.zabbix else []),
+        ]
+
+
+def _page(file: Path, interval_s: Callable[[], float], looked: Looked) -> None:
+    from k4t.commands.monitor import REFRESH_LEAST_S, REFRESH_MOST_S
+    from k4t.monitor.page import file as pages
+
+    pages.write(file, looked, time.time(), refresh_s=min(max(interval_s(), REFRESH_LEAST_S), REFRESH_MOST_S))
+
+
+def _metrics(file: Path, looked: Looked) -> None:
+    from k4t.monitor import prometheus
+
+    prometheus.write(file, looked)
+
+
+def _sent(server: str, host: str) -> Callable[[Looked], None]:
+    """Beside the rounds: a server that hangs delays nothing."""
+    from k4t.monitor.aside import Aside
+    from k4t.monitor.zabbix import sender
+
+    return Aside(lambda looked: sender.send(looked, server, host))
 
 
 @monitor_app.command(epilog="Example: k4t monitor run --page /var/www/html/k4t.html")
@@ -46,6 +109,8 @@ def run(
     ctx: typer.Context,
     page: Page = None,
     textfile: Textfile = None,
+    zabbix: Zabbix = "",
+    zabbix_host: ZabbixHost = "",
     install_service: Install = False,
     remove_service: Remove = False,
 ) -> None:
@@ -58,20 +123,18 @@ def run(
     given: Globals = ctx.obj
     if given.console.output == "json":
         raise Usage("-o json has an end, and this has none", "use -o jsonl for a line each event")
-    if textfile is not None and textfile.suffix != ".prom":
-        raise Usage(f"--textfile {textfile}: the node exporter reads files that end in .prom alone", "name it so")
+    shown = Shown(page, textfile, zabbix, zabbix_host)
+    shown.check()
     tree = wiring.read(given.db)
     if install_service or remove_service:
-        files = {"--page": page, "--textfile": textfile}
-        _service(given, tree, [word for name, at in files.items() if at for word in (name, str(at.absolute()))],
-                 install=install_service)  # fmt: skip
+        _service(given, tree, shown.options(), install=install_service)
         return
     with ExitStack() as held:
         held.enter_context(_lock(given))
         ended = held.enter_context(_told_to_end())
         try:
             held.enter_context(alone(tree.cluster.id, wait_s=WAIT_S))
-            eyes = _Eyes(given, tree, page, textfile)
+            eyes = _Eyes(given, tree, shown)
             held.callback(eyes.actors.close)
             loop.run(eyes, given.db, threading.Event())
         except KeyboardInterrupt:
@@ -104,15 +167,14 @@ def act(ctx: typer.Context) -> None:
 class _Eyes:
     """What the loop works with."""
 
-    def __init__(self, given: Globals, tree: Tree, page: Path | None, textfile: Path | None) -> None:
+    def __init__(self, given: Globals, tree: Tree, shown: Shown) -> None:
         from k4t.commands.monitor_acting import Actors
         from k4t.monitor.round import course
 
         self.given = given
         self.tree = tree
-        self.page, self.textfile = page, textfile
         self.course = course(tree.cluster.id)
-        self.course.shows = [self._write_page] * (page is not None) + [self._write_metrics] * (textfile is not None)
+        self.course.shows = shown.shows(lambda: self.tree.monitor.interval_s)
         self.actors = Actors(given, self.course, tree)
         self.said: tuple[str, ...] = ()
 
@@ -144,20 +206,6 @@ class _Eyes:
             if note not in self.said:
                 self.note(note)
         self.said = one.notes
-
-    def _write_page(self, looked: Looked) -> None:
-        from k4t.commands.monitor import REFRESH_LEAST_S, REFRESH_MOST_S
-        from k4t.monitor.page import file
-
-        every_s = min(max(self.tree.monitor.interval_s, REFRESH_LEAST_S), REFRESH_MOST_S)
-        if self.page is not None:
-            file.write(self.page, looked, time.time(), refresh_s=every_s)
-
-    def _write_metrics(self, looked: Looked) -> None:
-        from k4t.monitor import prometheus
-
-        if self.textfile is not None:
-            prometheus.write(self.textfile, looked)
 
     def note(self, text: str) -> None:
         from k4t.render import monitor_run as show
