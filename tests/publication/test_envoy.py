@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from k4t.errors import Differs, Overtaken, RegistrarMismatch, StepError, VendorRefused
+from k4t.errors import Differs, K4tError, Overtaken, RegistrarMismatch, StepError, VendorRefused
 from k4t.gateway import install
 from k4t.model.hosts import Ssh
 from k4t.registrar.document import Check, Document, Endpoint, Epoch, Route
@@ -235,6 +235,29 @@ def test_two_clusters(clean: Site) -> None:
         clean.publish("gateway", OTHER, routes=(route("shop"),))
     clean.publish("gateway", OTHER, endpoints=(), routes=())
     assert ports_served(clean) == {"8001"}
+
+
+def test_requests_are_counted_for_each_clusters_own_endpoints(clean: Site) -> None:
+    """Ten over one connection are ten; what another cluster's endpoints of the app get is not ours; where nothing is
+    published there is nothing to count. Envoy that was started again counts from nothing."""
+    publish_web(clean, 8001)
+    clean.publish("gateway", OTHER, endpoints=backend(clean, 8002), routes=(route(),))
+    ours, theirs = clean.envoy(), clean.envoy(OTHER)
+    place = f"{clean.gw.address}:800"
+    before = ours.counters(["web"])[("web", f"{place}1")] + theirs.counters(["web"])[("web", f"{place}2")]
+    url = f"http://{clean.gw.address}/?n=[1-10]"
+    clean.gw.exec(["curl", "-s", "-H", "Host: web.example.com", url])
+    mine, other = ours.counters(["web", "api"]), theirs.counters(["web"])
+    assert (set(mine), set(other)) == ({("web", f"{place}1")}, {("web", f"{place}2")})
+    assert sum(mine.values()) + sum(other.values()) - before == 10
+    assert mine[("web", f"{place}1")] >= 5
+    assert ours.counters(["api"]) == {}
+    clean.publish("gateway", OTHER, endpoints=(), routes=())
+    kill_envoy(clean)
+    with pytest.raises(K4tError, match="admin page"):
+        clean.envoy().counters(["web"])
+    list(install.install(clean.connection("gw1"), clean.gateway))
+    assert clean.envoy().counters(["web"]) == {("web", f"{place}1"): 0}
 
 
 def test_an_older_run_is_overtaken(clean: Site) -> None:

@@ -268,6 +268,23 @@ def test_two_clusters(proxy: Proxy) -> None:
     assert proxy.ports() == {"8001"}
 
 
+def test_requests_are_counted_for_each_clusters_own_endpoints(proxy: Proxy) -> None:
+    """Ten over one connection are ten, in all backends of the app together; what another cluster's endpoints get is not
+    ours."""
+    routes = (route(), route(domain="other.example.com", retries=0))
+    proxy.publish(endpoints=backend(proxy.site, 8001), routes=routes)
+    proxy.publish(OTHER, endpoints=backend(proxy.site, 8002), routes=(route(),))
+    for name in ("web", "other"):
+        url = f"http://{proxy.host.address}:{proxy.http}/?n=[1-10]"
+        proxy.host.exec(["curl", "-s", "-H", f"Host: {name}.example.com", url])
+    mine, other = proxy.member().counters(["web"]), proxy.member(OTHER).counters(["web"])
+    place = f"{proxy.host.address}:800"
+    assert (set(mine), set(other)) == ({("web", f"{place}1")}, {("web", f"{place}2")})
+    assert sum(mine.values()) + sum(other.values()) == 20
+    assert mine[("web", f"{place}1")] == 10
+    assert proxy.member().counters(["api"]) == {}
+
+
 def test_disk_full(proxy: Proxy) -> None:
     """No room for HAProxy's files: the path is named, what served before still does; later it goes on."""
     proxy.web(8001)

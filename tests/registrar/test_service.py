@@ -479,3 +479,16 @@ def test_a_document_knows_what_it_follows(gateway: Door) -> None:
     second = document(seq=2, parent=first.sha256)
     gateway.publish(second, "t2", seen=first.sha256)
     assert gateway.ok(op="observe", cluster=A)["ancestors"] == ((1, first.sha256),)
+
+
+def test_what_is_counted_is_asked_by_name(tmp_path: Path) -> None:
+    """Nothing of ours: nobody is asked. A name that is none, and a driver that doesn't count, are told so."""
+    gateway = envoy(tmp_path / "gateway")
+    assert gateway.ok(op="counters", cluster=A, apps=["web"]) == {"counters": []}
+    for wrong in (None, "web", [1], ["web|.*"], ["a" * 41]):
+        assert gateway.error(op="counters", cluster=A, apps=wrong)[1] == "apps must be a list of names"
+    gateway.publish(document())
+    assert gateway.error(op="counters", cluster=A, apps=["web"])[0] == "vendor-silent"
+    names = dnsmasq(tmp_path / "names")
+    names.publish(document(kind="dns"))
+    assert "counts no requests" in names.error(op="counters", cluster=A, apps=["web"])[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from k4t.errors import K4tError
 from k4t.model.snapshot import Lineage
-from k4t.model.state import Former, Head, Revision
+from k4t.model.state import Former, Head, Revision, Size
 from k4t.registrar.document import Document, Record, Route
 from k4t.remote import head
 from k4t.remote.fake import FakeTransport
@@ -46,6 +46,20 @@ def test_who_is_the_master_is_written_where_it_is_known() -> None:
     nonsense: tuple[object, ...] = ({"generation": "two", "id": "x"}, {}, [], 7)
     for strange in nonsense:
         assert head.parse(json.dumps({**data, "lineage": strange}).encode()) == HEAD
+
+
+def test_sizes_are_written_where_there_are_any() -> None:
+    """And one that isn't understood is left out: what runs counts then."""
+    sizes = {"web": Size(4, "anna", "2026-01-01T00:00:00Z", "the sale"), "api": Size(2)}
+    written = dataclasses.replace(HEAD, sizes=sizes)
+    assert head.parse(head.encode(written)) == written
+    assert b"sizes" not in head.encode(HEAD)
+    data = json.loads(head.encode(written))
+    assert data["sizes"]["api"] == {"replicas": 2}
+    nonsense: tuple[object, ...] = ({"replicas": "4"}, {}, [], 7, {"replicas": 4, "who": 1}, {"replicas": True})
+    for strange in nonsense:
+        data["sizes"]["web"] = strange
+        assert head.parse(json.dumps(data).encode()) == dataclasses.replace(HEAD, sizes={"api": Size(2)})
 
 
 LEADING = Former(
