@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from k4t.commands.export import export_app
-from k4t.commands.eyes import ClusterId, KnownHosts, eyes, look
+from k4t.commands.eyes import eyes, look
 from k4t.errors import Usage
 from k4t.options import Globals
 
@@ -39,8 +39,10 @@ def zabbix(
         list[str] | None,
         typer.Option("--at", help="Without a tree: look at this host; may be repeated.", metavar="USER@HOST:PORT"),
     ] = None,
-    cluster: ClusterId = "",
-    known_hosts: KnownHosts = None,
+    cluster: Annotated[str, typer.Option("--cluster", help="--at only: of this cluster.", metavar="ID")] = "",
+    known_hosts: Annotated[
+        Path | None, typer.Option("--known-hosts", help="--at only: trust the keys in this file alone.", metavar="FILE")
+    ] = None,
 ) -> None:
     """For Zabbix 6.0 and newer. With --template, write the file that it imports; with --server and --host, look at
     everything once and send that; else print it, for an agent's UserParameter. Exit status 0 when that is done,
@@ -54,6 +56,8 @@ def zabbix(
     if agent or bool(server) != bool(host):
         told = "--agent goes with --template" if agent else "--server and --host go together"
         raise Usage(told, "k4t monitor export zabbix --help")
+    if (cluster or known_hosts) and not at:
+        raise Usage("--cluster and --known-hosts are for hosts named by --at", "with a tree, it says both")
     _check(given, server, host, timeout_s, at or [], cluster, known_hosts)
     return None
 

@@ -35,6 +35,7 @@ from tests.monitor.world import GIB, NOW_S, away, facts, tree, with_reading
 
 pytestmark = pytest.mark.unit
 GOLDEN = Path(__file__).parent / "golden" / "zabbix.txt"
+PAGE = (Path(__file__).resolve().parents[2] / "docs/zabbix.md").read_text()
 AGENT_BYTES = 512 * 1024
 """More than that an agent does not hand over."""
 
@@ -310,6 +311,24 @@ def test_a_large_cluster_fits_into_what_an_agent_hands_over() -> None:
     wanted = clusters.tree(200, {f"application-{number:04}": 3 for number in range(1000)})
     text = values.encode(values.values(clusters.looked(clusters.facts(wanted), wanted)))
     assert len(text.encode()) < AGENT_BYTES
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_every_key_macro_and_problem_is_told() -> None:
+    """docs/zabbix.md."""
+    told = re.findall(r'"([^"]+)"', PAGE)
+    found = document(with_certificate())
+    keys = set(found) | set(found["found"]) | {key for rule in found["found"].values() for key in rule[0]}
+    for thing in things.THINGS:
+        keys |= {figure.key for figure in thing.figures}
+        for alarm in thing.alarms:
+            assert all(words.replace("is short of ", "") in PAGE for words in (alarm.words, alarm.worst)), alarm
+    assert keys <= set(told)
+    for alarm in (things.CUT_OFF, *things.CLUSTER_ALARMS, things.OTHER):
+        assert alarm.words in PAGE
+    assert all(one["macro"] in PAGE for agent in (False, True) for one in whole(agent=agent)["macros"])
 
 
 # --- sending -------------------------------------------------------------------------------------------------------
