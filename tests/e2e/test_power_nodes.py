@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from k4t.master.power import queue
+from k4t.master.power.intents import encode, made
+from k4t.monitor import spare
+from k4t.monitor.check import check
+from k4t.tree.read import read_tree
+from k4t.wiring import watched
 from tests.e2e.conftest import wipe
 from tests.e2e.site import Site, containers
 from tests.lab import Host, Lab
@@ -31,6 +38,13 @@ APP = """\
   <update drain="0s"/>
 </app>
 """
+MONITOR = """\
+<monitor>
+  <policy when="nodes-short" enabled="true" after="1"/>
+  <policy when="nodes-idle" enabled="true" after="1" for="10m"/>
+</monitor>
+"""
+NOW_S = 1_795_000_000.0
 RECREATE = """\
 <app>
   <image>{image}</image>
@@ -57,23 +71,32 @@ class Switched(Site):
             f'<capacity memory="{capacity}"/>{power}</node>\n',
         )
 
-    def web(self, replicas: int, memory: str = "16MiB") -> None:
+    def web(self, replicas: int, memory: str = "300MiB") -> None:
         self.write("apps/web/app.xml", APP.format(replicas=replicas, image=self.lab.image, memory=memory))
 
-    def asked(self, *intents: list[str]) -> list[tuple[str, str]]:
-        """Queued, and done by one wake; what became of each."""
-        for words in intents:
-            self.k4t("intent", *words, "--here")
+    def asked(self, *intents: str) -> list[tuple[str, str]]:
+        """Queued as another machine would, and done by one wake; what became of each."""
+        for number, words in enumerate(intents):
+            action, name, *more = words.split()
+            one = made(
+                action, id=f"{time.time_ns() // 1_000_000:011x}{number:05x}", cluster=self.id, who="root@zabbix",
+                at=datetime.now(UTC), name=name, replica="".join(more),
+            )  # fmt: skip
+            queue.put_here(self.db, one, encode(one, None))
         found = json.loads(self.k4t("wake", "-o", "json", status=None).stdout)
         return [(one["action"], one["result"]) for one in found["intents"]]
+
+    def wanted(self, memory: spare.Memory, now_s: float) -> tuple[spare.Memory, list[str]]:
+        """What a monitor wants that looks now, whatever its clock says."""
+        tree = read_tree(self.db)
+        with watched(tree, self.db, [self.lab.known_hosts]) as fleet:
+            looked = check(fleet, at_s=now_s)
+        memory, actions = spare.decide(tree, looked, memory, now_s)
+        return memory, [action.words for action in actions]
 
     def availability(self, name: str) -> str:
         text = (self.db / f"nodes/{name}.xml").read_text()
         return text.partition('availability="')[2].partition('"')[0] or "active"
-
-    @property
-    def plan(self) -> dict[str, Any]:
-        return dict(json.loads(self.k4t("plan", "-o", "json").stdout))
 
 
 @pytest.fixture
@@ -97,46 +120,55 @@ def names(host: Host) -> set[str]:
 
 
 def test_what_the_master_is_asked_for(switched: Switched, lab: Lab) -> None:
-    """One replica is restarted, and no other; a spare node is emptied, sleeps without being in anybody's way, and is
-    switched on again; one that was given up and is back is cleaned first; what can't be done is named."""
+    """One replica is restarted, and no other; a spare node is emptied, sleeps without being in anybody's way, comes
+    when something has no place and goes again when it is idle; one that was given up and is back is cleaned first; what
+    can't be done is named."""
     n1, n2 = lab.host("n1"), lab.host("n2")
     switched.web(2)
+    switched.write("monitor.xml", MONITOR)
     switched.k4t("apply", "--yes")
-    before = {host.name: containers(host) for host in (n1, n2)}
-    asked = switched.asked(
-        ["restart", "web", "1"], ["prune", "n1"], ["back", "n1"], ["restart", "web", "7"], ["node-off", "n1"],
-        ["node-on", "n1"],
-    )  # fmt: skip
+    before = {*containers(n1), *containers(n2)}
+    switched.k4t("intent", "restart", "web", "1", "--here", "--note", "it is ill")
+    asked = switched.asked("prune n1", "back n1", "restart web 7", "node-off n1", "node-on n1")
     assert asked == [
         ("restart web 1", "done"), ("prune n1", "done"), ("back n1", "done"), ("restart web 7", "failed"),
         ("node-off n1", "failed"), ("node-on n1", "failed"),
     ]  # fmt: skip
-    there = {one for host in (n1, n2) for one in containers(host)}
-    assert there & {one for some in before.values() for one in some} == {"prod.web.0.1"}
-    assert there == {"prod.web.0.1", "prod.web.1.2"}
-    errors = {
-        one["action"]: one["error"] for one in json.loads(switched.k4t("intent", "list", "-o", "json").stdout)["done"]
-    }
-    assert "n1 is no spare node" in errors["node-off n1"]
+    assert before == {"prod.web.0.1", "prod.web.1.1"}
+    assert {*containers(n1), *containers(n2)} == {"prod.web.0.1", "prod.web.1.2"}
+    done = json.loads((switched.db / ".k4t/intents.done").read_text())["intents"]
+    assert ["n1 is no spare node" in one["error"] for one in done[-2:]] == [True, True]
 
-    assert switched.asked(["node-off", "n2"]) == [("node-off n2", "done")]
+    assert switched.asked("node-off n2") == [("node-off n2", "done")]
     assert (n2.is_on, switched.availability("n2"), names(n1)) == (False, "drained", {"prod.web.0", "prod.web.1"})
     switched.write("apps/db/app.xml", RECREATE.format(image=lab.image))
-    switched.k4t("apply", "--yes")
-    assert switched.plan["steps"] == []
+    assert switched.json("apply", "--yes")["result"] == "done"
     assert "prod.db.0" in names(n1)
 
-    assert switched.asked(["node-on", "n2"]) == [("node-on n2", "done")]
-    assert (n2.is_on, switched.availability("n2")) == (True, "active")
-    switched.k4t("node", "drain", "n1", "--yes")
-    assert names(n2) == {"prod.web.0", "prod.web.1", "prod.db.0"}
-    switched.k4t("node", "uncordon", "n1", "--yes")
+    assert "fits nowhere" in switched.k4t("scale", "web", "4", "--yes", status=3).stdout
+    memory, wanted = switched.wanted(spare.NONE, NOW_S)
+    assert wanted == ["node-on n2"]
+    assert switched.asked("node-on n2") == [("node-on n2", "done")]
+    assert (n2.is_on, switched.availability("n2"), len(names(n2))) == (True, "active", 1)
+    memory, wanted = switched.wanted(memory, NOW_S + 600)
+    assert wanted == []
 
-    assert switched.asked(["dead", "n2"]) == [("dead n2", "done")]
+    switched.k4t("scale", "web", "2", "--yes")
+    switched.k4t("node", "drain", "n1", "--yes")
+    switched.k4t("node", "uncordon", "n1", "--yes")
+    assert names(n2) == {"prod.web.0", "prod.web.1", "prod.db.0"}
+    assert switched.asked("dead n2", "back n2") == [("dead n2", "done"), ("back n2", "failed")]
     assert (n2.is_on, names(n1)) == (False, {"prod.web.0", "prod.web.1", "prod.db.0"})
-    assert switched.asked(["back", "n2"]) == [("back n2", "failed")]
     n2.power_on()
     assert wait_until(lambda: bool(containers(n2)), timeout_s=30)
-    assert switched.asked(["back", "n2"]) == [("back n2", "done")]
+    assert switched.asked("back n2") == [("back n2", "done")]
     assert (switched.availability("n2"), containers(n2)) == ("active", [])
-    assert switched.plan["steps"] == []
+
+    said = []
+    for later_s in (700, 1000, 1400):
+        memory, wanted = switched.wanted(memory, NOW_S + later_s)
+        said += wanted
+    assert said == ["node-off n2"]
+    assert switched.asked(*said) == [("node-off n2", "done")]
+    assert (n2.is_on, switched.availability("n2")) == (False, "drained")
+    assert switched.wanted(memory, NOW_S + 1500)[1] == []
