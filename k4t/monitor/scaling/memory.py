@@ -78,6 +78,7 @@ def _app(one: AppMemory) -> dict[str, Any]:
             "moves": [[move.at_s, move.before, move.after] for move in track.moves[-MOVES_MAX:]],
             "asked": track.asked,
             "asked_at": track.asked_s,
+            "cause": track.cause[:SAID_MAX],
             "said": track.said[:SAID_MAX],
         },
         "used": {id: [used.at_s, used.cpu_s] for id, used in list(one.seen.used.items())[:KEPT_MAX]},
@@ -110,6 +111,7 @@ def _decoded(found: Mapping[str, Any]) -> AppMemory:
             moves=tuple(Move(float(at), int(old), int(new)) for at, old, new in track["moves"][-MOVES_MAX:]),
             asked=None if asked is None else int(asked),
             asked_s=float(track["asked_at"]),
+            cause=str(track["cause"])[:SAID_MAX],
             said=str(track["said"])[:SAID_MAX],
         ),
         Seen(

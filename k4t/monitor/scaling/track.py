@@ -16,6 +16,7 @@ the way up and as just busy enough on the way down; one that can't be asked stop
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -33,7 +34,7 @@ UP_SAMPLES, DOWN_SAMPLES = 2, 3
 GAP_S = 1800.0
 """What was wanted before a pause as long as this says nothing about now."""
 PENDING_S = 600.0
-"""What was asked for and is not there by then is asked for again: the master may have had to boot."""
+"""What was asked for and is not there by then is thought over: the master may have had to boot."""
 WANTS_MAX = 720
 MOVES_MAX = 100
 
@@ -83,7 +84,8 @@ class Move:
 
 @value
 class Track:
-    """What is remembered of one app. `size`: as it was last; `asked`: what was last asked for, while it isn't there."""
+    """What is remembered of one app. `size`: as it was last; `asked`: what was last asked for and why, while it isn't
+    there. `said`: the last recommendation and its reason."""
 
     size: int
     at_s: float
@@ -91,12 +93,14 @@ class Track:
     moves: tuple[Move, ...] = ()
     asked: int | None = None
     asked_s: float = 0.0
+    cause: str = ""
     said: str = ""
 
 
 @value
 class Decision:
-    """`replicas`: to be asked for now, None for nothing. `cause` for people."""
+    """`replicas`: what the master is to bring about, in each round until it is there; None for nothing. `cause` for
+    people."""
 
     track: Track
     replicas: int | None = None
@@ -126,10 +130,11 @@ def decide(scale: Scale, sample: Sample, before: Track | None) -> Decision:
     said = f"{base} replicas: {told}; {_outlook(base, wanted, goal, scale)}"
     kept = _trimmed(scale, wants, sample.at_s)
     if goal == base:
-        return Decision(_with(track, kept, said))
+        return Decision(dataclasses.replace(track, wants=kept, said=said), track.asked, track.cause)
     moves = (*track.moves, Move(sample.at_s, base, goal))[-MOVES_MAX:]
-    asking = Track(sample.size, sample.at_s, kept, moves, goal, sample.at_s, said)
-    return Decision(asking, goal, f"{base} → {goal} replicas: {told}")
+    cause = f"{base} → {goal} replicas: {told}"
+    asking = Track(sample.size, sample.at_s, kept, moves, goal, sample.at_s, cause, said)
+    return Decision(asking, None if goal == sample.size else goal, cause)
 
 
 def _clamped(scale: Scale, replicas: int) -> int:
@@ -150,14 +155,10 @@ def _taken_up(sample: Sample, before: Track | None) -> Track:
         # By somebody else: that is as good as a wish of our own, and counts as one for the rates.
         moves = (*moves, Move(now_s, before.size if asked is None else asked, size))[-MOVES_MAX:]
         wants, asked = (*wants, Want(now_s, size)), None
-    if asked == size or now_s - before.asked_s > PENDING_S:
-        asked = None
     recent = tuple(one for one in moves if now_s - one.at_s < RATE_WINDOW_S)
-    return Track(size, now_s, wants, recent, asked, before.asked_s if asked is not None else 0.0, before.said)
-
-
-def _with(track: Track, wants: tuple[Want, ...], said: str) -> Track:
-    return Track(track.size, track.at_s, wants, track.moves, track.asked, track.asked_s, said)
+    if asked in {None, size} or now_s - before.asked_s > PENDING_S:
+        return Track(size, now_s, wants, recent, said=before.said)
+    return Track(size, now_s, wants, recent, asked, before.asked_s, before.cause, before.said)
 
 
 def _trimmed(scale: Scale, wants: Sequence[Want], now_s: float) -> tuple[Want, ...]:

@@ -56,7 +56,7 @@ class Loop:
             ] + [Reading("absent")] * (self.size - serving)
             found = decide(self.scale, Sample(now_s, self.size, tuple(readings)), track)
             track = found.track
-            if found.replicas is not None:
+            if found.replicas is not None and (not todo or todo[-1][1] != found.replicas):
                 self.goals.append((now_s, found.replicas))
                 todo.append((now_s + self.delay_s, found.replicas))
         return self
