@@ -31,7 +31,7 @@ HOSTS = {
 }  # fmt: skip
 """What the page's addresses 10.0.0.… are in the lab."""
 DOMAINS = {MASTER: MASTER, "node1": "n1", "node2": "n2", "node3": "n3"}
-AUTHORIZED = {MASTER: ("n1", "n2", "n3", "gw1", "gw2", MONITOR), MONITOR: ("gw1", "gw2")}
+AUTHORIZED = {MASTER: ("n1", "n2", "n3", "gw1", "gw2", MONITOR), MONITOR: ("n1", "n2", "n3", "gw1", "gw2")}
 """Whose key is put where by hand, as section 1 says."""
 GOES_OFF = ("k4t apply", "k4t power off")
 NAME = "shop.example.internal"
@@ -92,6 +92,14 @@ class Machines:
     def goes_off(self, timeout_s: float = 120) -> bool:
         return wait_until(lambda: not self.lab.host(MASTER).is_on, timeout_s=timeout_s)
 
+    def is_woken(self) -> bool:
+        """By the monitor, and nobody else."""
+        return wait_until(lambda: f"start {MASTER}" in self.power.done, timeout_s=120)
+
+    def watched(self) -> str:
+        """What the monitor said."""
+        return "".join(log.read_text() for log in (self.lab.directory / "run").glob(f"{MONITOR}.k4t-monitor-*.log"))
+
     @property
     def edges(self) -> list[Host]:
         return [self.lab.host("gw1"), self.lab.host("gw2")]
@@ -149,13 +157,17 @@ def test_the_page_from_empty_hosts_to_a_node_replaced(machines: Machines, tmp_pa
         time.sleep(60 if "K4T_FULL" in os.environ else 2)
         lost_at = time.time()
         lab.host("n2").power_off()
-        machines.play(5)
+        assert machines.is_woken(), machines.watched()
         assert machines.goes_off(), machines.woken()
         assert "destroy node2" in machines.power.done
+        told = machines.play(5)
+        assert "dead node2" in told, told
+        assert 'availability="dead"' in told
         assert len(containers(lab.host("n1"), all=False)) == 2
         assert says_off(machines) == [True, True, True]
         said = machines.play(6)
     print(machines.woken())
+    print(machines.watched())
     print(load.report.words())
     assert "Nothing to do" in said
     assert [len(containers(lab.host(name), all=False)) for name in ("n1", "n3")] == [1, 1]

@@ -42,14 +42,18 @@ class Told:
 def events(
     fleet: Fleet, directory: Path, apps: tuple[str, ...], *, since: str = "", more: Iterable[Happening] = ()
 ) -> Told:
-    """`since` is RFC 3339 UTC. Nodes that are away are named, and what the others remember is told. `more`: what
-    somebody else remembers, in order of time."""
+    """`since` is RFC 3339 UTC. Nodes that are away are named, and what the others remember is told; of one that was
+    given up nobody expects anything. `more`: what somebody else remembers, in order of time."""
     chosen = choose(fleet, Wanted(apps))
-    problems = [f"{state.name}: {state.problem}" for state in chosen.away]
+    nodes = fleet.tree.nodes
+    silent = {name for name, node in nodes.items() if node.availability == "dead"}
+    problems = [f"{state.name}: {state.problem}" for state in chosen.away if state.name not in silent]
+    silent |= {state.name for state in chosen.away}
     found = [*_of_applies(audit.entries(directory), _newest(fleet)), *more]
-    for happenings, problem in at_once(lambda node: _of_engine(fleet, node, since), fleet.tree.nodes):
+    asked = at_once(lambda node: _of_engine(fleet, node, since), nodes)
+    for node, (happenings, problem) in zip(nodes, asked, strict=True):
         found += happenings
-        if problem and not any(state.name == problem.partition(":")[0] for state in chosen.away):
+        if problem and node not in silent:
             problems.append(problem)
     wanted = (one for one in found if one.at >= since and (not apps or one.app in apps or _concerns(one, apps)))
     return Told(tuple(sorted(wanted, key=lambda one: one.at)), tuple(problems))
