@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from k4t.monitor.alerts.deliver import label
+from k4t.monitor.alerts.message import tries
 from k4t.render.console import Console, table
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def waiting(found: Sequence[tuple[Alert, Desk]], console: Console) -> None:
 
 def _waits(desk: Desk) -> str:
     first = desk.box.first
-    return "" if first is None else f"{_time((first.first_s,))}, {first.tries} tries"
+    return "" if first is None else f"since {_time((first.first_s,))}, {tries(first)}"
 
 
 def _time(sent: tuple[float, ...]) -> str | None:

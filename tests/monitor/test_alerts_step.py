@@ -315,29 +315,40 @@ def test_messages_are_bounded(series: list[str], alert: Alert) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(LETTERS, min_size=1, max_size=3), ALERTS, st.lists(st.booleans(), min_size=1, max_size=60))
+@given(
+    st.lists(LETTERS, min_size=1, max_size=3),
+    ALERTS,
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=30),
+)
 def test_a_way_that_fails_at_times_loses_nothing_and_tells_nothing_twice(
-    series: list[str], alert: Alert, works: list[bool]
+    series: list[str], alert: Alert, tries: list[tuple[bool, int]]
 ) -> None:
-    """What could not be delivered and what came since are one message: the same reader knows the same in the end."""
+    """Each try works or not, and takes some checks; what could not be delivered and what came since are one message:
+    the same reader knows the same in the end, and hears of every deed once."""
     seen = checks(series)
-    quiet = [[one for one in seen[-1] if one.level != "unknown" and one.confirmed]] * 500
-    reader, kept, state = Reader(), Box(), State()
+    quiet = [[one for one in seen[-1] if one.level != "unknown" and one.confirmed]] * 600
+    coming, reader, deeds = iter(tries), Reader(), []
+    kept, state = Box(), State()
+    under_way: tuple[Message, bool, int] | None = None
     for number, findings in enumerate([*seen, *quiet]):
         now_s = NOW_S + number * EVERY_S
-        state, messages = step(state, findings, (), alert, now_s, interval_s=EVERY_S)
+        if under_way is not None and number >= under_way[2]:
+            message, works, _ = under_way
+            under_way = None
+            if works:
+                reader.reads(message, all_clear=alert.all_clear)
+                deeds += [one.action.name for one in message.outcomes]
+            kept = box.delivered(kept, now_s) if works else box.failed(kept, "away", now_s)
+        done = [outcome(name=f"m{number}")] if number < 20 else []
+        state, messages = step(state, findings, done, alert, now_s, interval_s=EVERY_S)
         for message in messages:
-            kept = box.put(kept, message, now_s, under_way=False)
-        if kept.first is None or now_s < kept.next_s:
-            continue
-        message = box.fresh(kept.first, state, now_s)
-        if number < len(works) * 3 and not works[number % len(works)]:
-            kept = box.failed(kept, "away", now_s)
-            continue
-        reader.reads(message, all_clear=alert.all_clear)
-        kept = box.delivered(kept, now_s)
+            kept = box.put(kept, message, now_s, under_way=under_way is not None)
+        if kept.first is not None and under_way is None and now_s >= kept.next_s:
+            works, takes = next(coming, (True, 0))
+            under_way = box.fresh(kept.first, state, now_s), works, number + takes
     assert kept.first is None
     assert reader.puzzles == []
+    assert deeds == [f"m{number}" for number in range(min(20, len(seen) + len(quiet)))]
     wanted = {"warning": ("warning", "critical"), "critical": ("critical",)}[alert.level]
     last = {one.key for one in quiet[0] if one.level in wanted}
     if alert.all_clear:

@@ -84,7 +84,9 @@ class Delivery:
         self._thread.start()
 
     def wait(self, within_s: float) -> bool:
-        """Whether it is over."""
+        """Whether it is over, or never began."""
+        if self._thread.ident is None:
+            return True
         self._thread.join(max(0.0, within_s))
         return not self._thread.is_alive()
 

@@ -268,7 +268,11 @@ def _about(message: Message) -> Iterator[str]:
     if message.held:
         yield "Told late: so many messages an hour and no more."
     if message.tries:
-        yield f"Told late: since {time_of(message.first_s)} it could not be delivered ({message.tries} tries)."
+        yield f"Told late: since {time_of(message.first_s)} it could not be delivered ({tries(message)})."
+
+
+def tries(message: Message) -> str:
+    return "1 try" if message.tries == 1 else f"{message.tries} tries"
 
 
 def lasting(seconds: float) -> str:
