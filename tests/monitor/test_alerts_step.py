@@ -231,6 +231,14 @@ def test_words_of_hosts_are_one_line_that_can_be_shown() -> None:
     text(message, PROD).encode()
 
 
+def test_what_came_back_before_its_end_was_delivered_was_never_away() -> None:
+    """Who heard of the beginning alone hears that it lasts, or that it is worse."""
+    (_, over), (_, begun) = rounds(line("wwww....ccccc"))[1][1:]
+    assert [item.event for item in box.merged(over, begun).items] == ["worse"]
+    (_, over), (_, begun) = rounds(line("cccc....wwwww"))[1][1:]
+    assert [item.event for item in box.merged(over, begun).items] == ["still"]
+
+
 # --- properties ------------------------------------------------------------------------------------------------------
 
 NAMES = ("n1", "n2", "n3")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from k4t.model.value import value
 from k4t.monitor.alerts.message import Item, Message, ordered
 from k4t.monitor.alerts.step import State
+from k4t.monitor.judge import LEVELS
 
 BACKOFF_S, BACKOFF_MOST_S = 10.0, 900.0
 MAX_AGE_S = 86400.0
@@ -77,14 +78,15 @@ def merged(old: Message, new: Message) -> Message:
 
 
 def _later(before: Item, now: Item) -> Item:
-    """What somebody should hear who heard neither."""
+    """What somebody should hear who heard neither. One who was not told of the end holds it to be open still."""
     event, over = now.event, now.event in ("over", "passed")
     if before.event in ("begun", "passed"):
         event = "passed" if over else "begun"
     elif before.event == "worse" and event == "still":
         event = "worse"
-    elif before.event == "over" and event == "passed":
-        event = "over"
+    elif before.event == "over":
+        is_worse = LEVELS.index(now.level) > LEVELS.index(before.level)
+        event = "over" if over else "worse" if is_worse else "still"
     thread = before.thread or now.thread
     since_s = min(before.since_s, now.since_s) if over else now.since_s
     return replace(now, event=event, thread=thread, since_s=since_s)
