@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ class Zabbix:
         self.port, self.web = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.web}/api_jsonrpc.php"
         self.started: list[subprocess.Popen[bytes]] = []
+        self.starting: Future[None]
         self._token: str | None = None
         shutil.chown(self.directory, USER, USER)
 
