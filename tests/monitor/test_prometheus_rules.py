@@ -111,7 +111,7 @@ def test_each_finding_rings_by_its_alert_and_nothing_else_does(tmp_path: Path) -
     tried(tmp_path, *rung, step_s=STEP_S)
 
 
-def off(availability: str = "active", *, genuine: bool = True) -> Looked:
+def off(availability: str = "active", *, genuine: bool = True, spare: bool = False) -> Looked:
     """The master and a node are off; copies are overdue since."""
     master = Subject("master", "box")
     found = away(copies(90_000.0), "node/n2", SILENT)
@@ -121,6 +121,7 @@ def off(availability: str = "active", *, genuine: bool = True) -> Looked:
     )  # fmt: skip
     wanted = tree()
     node = dataclasses.replace(wanted.nodes["n2"], availability=availability)  # type: ignore[arg-type]
+    node = dataclasses.replace(node, power=Power(spare=spare))
     power = dataclasses.replace(wanted.cluster, power=Power(host="box"))
     wanted = dataclasses.replace(wanted, nodes={**wanted.nodes, "n2": node}, cluster=power)
     return Looked(found, judge(signs(found, wanted), NONE, wanted.monitor, NOW_S), wanted)
@@ -128,12 +129,13 @@ def off(availability: str = "active", *, genuine: bool = True) -> Looked:
 
 def test_what_is_off_on_purpose_does_not_ring(tmp_path: Path) -> None:
     """Neither the master that said so, nor copies that nobody makes then, nor a node that is declared dead (what it ran
-    is missing, though). A drained one is a warning; and nobody's word counts that can't be vouched for."""
+    is missing, though) or is a spare one. A drained one is a warning; and nobody's word counts that can't be vouched for."""
     short = ("K4tAppShortOfReplicas", "warning")
     vouched = {("K4tHostDown", "critical"), ("K4tBackupOverdue", "critical"), ("K4tNodeDown", "critical")}
     cases: list[tuple[Looked, set[tuple[str, str]]]] = [
         (off("dead"), {short}),
         (off("drained"), {("K4tFinding", "warning")}),
+        (off("drained", spare=True), {short}),
         (off("active"), {("K4tNodeDown", "critical")}),
         (off("active", genuine=False), vouched),
     ]
@@ -241,7 +243,7 @@ def test_rules_are_well_formed(tmp_path: Path) -> None:
 
 
 def test_the_configuration_of_the_docs_is_one(tmp_path: Path) -> None:
-    """As it stands, with the rules beside it; Alertmanager gets all labels by which a warning is of what is critical."""
+    """As it stands, with the rules beside it; Alertmanager is told all labels that a warning shares."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "prometheus.md").read_text()
     config, inhibited = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "prometheus.yml").write_text(config)
