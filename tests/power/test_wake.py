@@ -12,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from k4t.commands.perform import perform
 from k4t.commands.wake import do_queued
 from k4t.master.power import here
+from k4t.master.power.intents import made
 from k4t.options import Globals
 from k4t.render.console import Console
 
@@ -65,9 +68,11 @@ class Machine:
         """Its id."""
         return self.k4t("intent", *words, "--here")[0].split()[2]
 
-    def node(self, name: str, inside: str = "") -> bool:
-        (self.db / f"nodes/{name}.xml").write_text(f'<node address="127.0.0.9">{inside}</node>\n')
-        return True
+    def node(self, name: str, availability: str = "active") -> None:
+        """Where nobody answers."""
+        address = f"127.0.0.{len(name) + int(name[1:])}"
+        text = f'<node address="{address}" availability="{availability}"><ssh port="1" connect-timeout="1s"/></node>\n'
+        (self.db / f"nodes/{name}.xml").write_text(text)
 
     def went_off(self) -> bool:
         """Since it was asked last. Then it is on again, as after a boot."""
@@ -234,7 +239,8 @@ def test_a_monitor_on_this_machine_has_it_done(machine: Machine) -> None:
     with held(machine.db / ".k4t/monitor.lock"):
         assert do_queued(given) == 0
         assert machine.done == []
-        first, second = machine.queue("apply"), machine.queue("drain", "n1") if machine.node("n1") else ""
+        machine.node("n1")
+        first, second = machine.queue("apply"), machine.queue("drain", "n1")
         (machine.db / "nodes/n1.xml").unlink()
         assert do_queued(given) == 3
         assert [(one["id"], one["result"]) for one in machine.done] == [(first, "done"), (second, "failed")]
@@ -245,6 +251,30 @@ def test_a_monitor_on_this_machine_has_it_done(machine: Machine) -> None:
     (machine.db / "cluster.xml").write_text("<cluster")
     assert do_queued(given) == 65
     assert not machine.went_off()
+
+
+def test_no_intent_permits_what_is_unsafe(machine: Machine) -> None:
+    """A node is given up only when it is surely off; only spare nodes are switched; what a person drained stays so.
+    Nobody is asked before that is clear: these nodes don't answer."""
+    given = Globals(machine.db, Console(), yes=True, allow=frozenset({"unfenced"}), message="", wait=False)
+    machine.node("n1")
+    machine.node("n2", availability="drained")
+    said = {
+        ("dead", "n1"): (4, "nothing says that it is off"),
+        ("node-on", "n2"): (1, "n2 is no spare node"),
+        ("node-off", "n1"): (1, "n1 is no spare node"),
+        ("back", "n1"): (0, ""),
+        ("back", "n2"): (1, "n2 is drained, and stays so"),
+        ("restart", "n1"): (64, "the tree has no app 'n1'"),
+        ("prune", "n7"): (64, "the tree has no node 'n7'"),
+    }
+    for number, ((action, name), (status, words)) in enumerate(said.items()):
+        replica = "0" if action == "restart" else ""
+        one = made(
+            action, id=f"{number:016x}", cluster="k7f3q2m9", who="x", at=datetime.now(UTC), name=name, replica=replica
+        )
+        entry = perform(given, one)
+        assert (entry.exit_status, words in entry.error) == (status, True), entry
 
 
 def test_a_person_may_want_it_to_stay_on(machine: Machine) -> None:
