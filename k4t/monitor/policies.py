@@ -242,7 +242,8 @@ def _node_gone(scene: Scene) -> Iterator[Wish]:
 def _of_gone(scene: Scene, policy: Policy, node: Node, finding: Finding) -> Iterator[Wish]:
     """Its endpoints are taken out as soon as that is sure; it is given up later, by the master, which fences it."""
     name, count = node.name, scene.memory.runs.get(f"gone:{node.name}", 0)
-    cause = f"node {name}: {finding.what} for {count} check{'' if count == 1 else 's'}: {finding.sentence}"
+    long = f" for {count} check{'' if count == 1 else 's'}" if count else ""
+    cause = f"node {name}: {finding.what}{long}: {finding.sentence}"
     dead = Action(policy.when, "dead", name, cause, dry_run=policy.dry_run)
     out = Action(policy.when, "withdraw", name, cause, dry_run=policy.dry_run)
     if life := _life(scene.facts, finding):

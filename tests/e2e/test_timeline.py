@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import html5lib
 import pytest
 
 from k4t.tree.read import read_tree
@@ -144,6 +145,7 @@ class Play:
         self.lab, self.power = lab, power
         self.directory = lab.directory / "timeline"
         self.directory.mkdir()
+        self.page = self.directory / "page.html"
         self.master, self.monitor = (self._place(name) for name in (MASTER, MONITOR))
         self.monitor.id = self.master.id
         shutil.rmtree(self.monitor.db)
@@ -233,7 +235,7 @@ class Play:
     def watching(self) -> Iterator[None]:
         """`monitor run`, which has looked twice and found all well."""
         host = self.monitor.host
-        host.spawn("monitor", self.monitor.words("monitor", "run"))
+        host.spawn("monitor", self.monitor.words("monitor", "run", "--page", str(self.page)))
         try:
             assert wait_until(lambda: len(self.history().get("rounds", [])) >= 2, timeout_s=60), self.said()
             yield
@@ -371,6 +373,9 @@ def test_a_node_dies_under_load_while_the_master_sleeps(play: Play, tmp_path: Pa
     print(f"until the withdrawal: {dying.words()}\nsince then: {after.words()}")
     assert not after.lost, after.first_lost()
     assert sum(dying.lost.values()) < len(dying.samples) / 2
+    shown = " ".join("".join(html5lib.HTMLParser(strict=True).parse(play.page.read_text()).itertext()).split())
+    assert f"withdraw {victim.name}" in shown
+    assert "The monitor acts by itself on: node-gone, node-back." in shown
 
 
 @pytest.mark.skipif(not LONG, reason="K4T_FULL=1: three more boots of the master")
