@@ -54,7 +54,8 @@ def authorize(
     remove: Annotated[bool, typer.Option("--remove", help="No key any more, whichever it is.")] = False,
 ) -> None:
     """Let a monitor's key withdraw endpoints at every gateway and DNS server, give them back, and, where this is the
-    machine that <power host=> names, run `k4t wake` here. It can do nothing else; a key before it is let in no more."""
+    machine that <power host=> names, see how it is and run `k4t wake` here. It can do nothing else. A key before it is
+    let in no more."""
     from k4t.remote import restricted
     from k4t.wiring import opened
 
@@ -150,7 +151,9 @@ def _here(given: Globals, run: Run, public: str, failed: list[Failure]) -> list[
         )
         return []
     try:
-        line = public and restricted.forced_line(public, tree.cluster.id, detached.argv(given.db.absolute()))
+        line = public and restricted.forced_line(
+            public, tree.cluster.id, detached.argv(given.db.absolute(), tree.cluster.id)
+        )
         argv = restricted.editing(tree.cluster.id, line, user=_login(run, line))
         environ = {name: text for name, text in os.environ.items() if name != "SUDO_USER"}
         said = restricted.told(command.run([sys.executable, *argv[1:]], env=environ), "")

@@ -4,6 +4,7 @@ on one that is on already (`do_queued`), what was queued alone."""
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from k4t.commands import power as power_commands
 from k4t.commands.common import applied, group
 from k4t.commands.perform import STAY, perform
 from k4t.commands.power import Power
-from k4t.errors import K4tError, gravest
+from k4t.errors import K4tError, Usage, gravest
 from k4t.options import Globals
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ Network = Annotated[float, typer.Option("--timeout", help="How long to wait for 
 Install = Annotated[bool, typer.Option("--install-service", help="Have this machine run it at every boot.")]
 Remove = Annotated[bool, typer.Option("--remove-service", help="… and no more.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Begin, and don't wait: it says the rest in .k4t/wake.log.")]
+Forced = Annotated[str, typer.Option("--forced", hidden=True, metavar="ID")]
 
 
 @wake_app.command("wake", epilog="Example: k4t wake --stay-on")
@@ -45,11 +47,15 @@ def wake(
     install_service: Install = False,
     remove_service: Remove = False,
     detach: Detach = False,
+    forced: Forced = "",
 ) -> None:
     """What the master runs when it boots: do what was queued meanwhile, apply, copy, and go off again."""
     given: Globals = ctx.obj
     if install_service or remove_service:
         _service(given, install=install_service)
+        return
+    if forced:
+        _forced(given, forced)
         return
     if detach:
         _detached(given, power)
@@ -197,6 +203,23 @@ def _detached(given: Globals, power: bool | None) -> None:
     read(given.db)  # where there is no tree, none is begun
     said = detached.begin(given.db, [] if power is None else ["--power-off" if power else "--stay-on"])
     given.console.result(said)
+
+
+def _forced(given: Globals, cluster_id: str) -> None:
+    """What the monitor's key runs here, whatever it asks for: what it may, and nothing else. Raises typer.Exit."""
+    from k4t import command
+    from k4t.monitor import probe
+    from k4t.remote.restricted import PROBE, ROUSE
+
+    asked = os.environ.pop("SSH_ORIGINAL_COMMAND", "")
+    if asked == ROUSE:
+        _detached(given, None)
+    elif asked == PROBE:
+        done = command.run(probe.argv(cluster_id), timeout_s=probe.TIMEOUT_S)
+        sys.stdout.buffer.write(done.stdout)
+        raise typer.Exit(done.exit_status or 0)
+    else:
+        raise Usage(f"this key may ask for {PROBE} and {ROUSE} alone", "k4t monitor run does, by itself")
 
 
 def _service(given: Globals, *, install: bool) -> None:

@@ -31,7 +31,7 @@ from k4t.model.hosts import Node, Ssh
 from k4t.model.participant import Participant
 from k4t.model.state import NodeState, ParticipantState
 from k4t.model.value import value
-from k4t.monitor import probe
+from k4t.monitor import keys, probe
 from k4t.monitor.answer import Garbage
 from k4t.monitor.facts import Docker, Failure, FailureKind, Host, Reading, Subject, Ticks
 from k4t.node import events
@@ -40,6 +40,7 @@ from k4t.node.docker import Engine
 from k4t.node.joblist import runs
 from k4t.node.listing import sort_out
 from k4t.node.observe import begin_listing, unreachable
+from k4t.remote import restricted
 from k4t.remote.transport import Transport
 
 AT_ONCE = 256
@@ -179,12 +180,35 @@ def _look(fleet: Fleet, machine: Machine, node_on: Mapping[Key, Node], before: B
     try:
         if machine.host is None:
             return _read(machine, _here(fleet.tree.cluster.id), before), None
+        if (reading := _by_own_key(fleet, machine)) is not None:
+            return _read(machine, reading, before), None
         transport = fleet.connection(machine.host)
         if node is None:
             return _read(machine, probe.ask(transport, fleet.tree.cluster.id), before), None
         return _node(fleet, machine, node, before)
     except K4tError as error:
         return _failed(machine, failure_of(error))
+
+
+def _by_own_key(fleet: Fleet, machine: Machine) -> Reading | None:
+    """The master, by the key that may ask it this (remote.restricted): a monitor needs no other login there. None where
+    that is no way. Raises as asking a host does."""
+    if machine.host is None or any(thing.kind != "master" for thing in machine.things):
+        return None
+    try:
+        key = keys.private_file(fleet.tree.cluster.id)
+    except K4tError:
+        return None
+    if key is None:
+        return None
+    try:
+        transport = fleet.afresh(machine.host, restricted.login(machine.host.ssh, str(key)))
+    except LoginRefused:
+        return None
+    try:
+        return probe.ask_by_own_key(transport)
+    finally:
+        transport.close()
 
 
 def _node(fleet: Fleet, machine: Machine, node: Node, before: Before) -> tuple[Host, Docker]:

@@ -25,6 +25,7 @@ from k4t.errors import ConnectionLost
 from k4t.monitor.answer import PROCESSES, parse
 from k4t.monitor.facts import Reading
 from k4t.remote.lock import STATE
+from k4t.remote.restricted import PROBE
 from k4t.remote.transport import Transport
 
 TIMEOUT_S = 15.0
@@ -91,6 +92,13 @@ def ask(transport: Transport, cluster_id: str, *, timeout_s: float = TIMEOUT_S) 
     """One round trip. Raises answer.Garbage, ConnectionLost, and what else the transport raises."""
     sent_s, began_s = time.time(), time.monotonic()
     done = transport.run(argv(cluster_id), timeout_s=timeout_s, max_output_bytes=MAX_BYTES)
+    return taken_in(done, sent_s, time.monotonic() - began_s, transport.host)
+
+
+def ask_by_own_key(transport: Transport) -> Reading:
+    """The same of a master that lets the monitor's key in, which runs it there by itself."""
+    sent_s, began_s = time.time(), time.monotonic()
+    done = transport.run([PROBE], timeout_s=TIMEOUT_S, max_output_bytes=MAX_BYTES, bare=True)
     return taken_in(done, sent_s, time.monotonic() - began_s, transport.host)
 
 

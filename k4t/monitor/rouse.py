@@ -29,6 +29,7 @@ from k4t.model.value import value
 from k4t.monitor import history, keys
 from k4t.monitor.facts import Facts
 from k4t.monitor.signs.sign import unix_s
+from k4t.remote import restricted
 from k4t.remote.transport import Transport
 from k4t.tree.edit import write_file
 
@@ -45,8 +46,6 @@ LONGEST_S = 3600.0
 SILENT_S = 5.0
 ON_S = 60.0
 ANSWER_S = 20.0
-ASKED = "k4t-rouse"
-"""What is asked of the key's forced command, which does not listen to it. No program is called so."""
 
 
 @value
@@ -209,7 +208,7 @@ def _told(fleet: Fleet, host: Host) -> str:
     """What the forced command there says. Raises Unreachable where nobody is on, HostRefused and StepError with the
     remedy where somebody is."""
     key = keys.private_file(fleet.tree.cluster.id)
-    ssh = dataclasses.replace(host.ssh, key=str(key), sudo=False) if key else host.ssh
+    ssh = restricted.login(host.ssh, str(key)) if key else host.ssh
     remedy = "k4t monitor authorize KEY.pub, on the master" if key else "k4t monitor key makes one"
     try:
         transport = fleet.afresh(host, ssh)
@@ -219,7 +218,7 @@ def _told(fleet: Fleet, host: Host) -> str:
     try:
         if not key:
             raise StepError(f"{host.name} is on, and this machine has no key to tell it to look", remedy)
-        done = transport.run([ASKED], timeout_s=ANSWER_S, bare=True)
+        done = transport.run([restricted.ROUSE], timeout_s=ANSWER_S, bare=True)
     finally:
         transport.close()
     if not done.ok:

@@ -7,7 +7,6 @@ Of no app the last endpoint that may still serve goes: where nothing else would 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -213,7 +212,7 @@ def _told(fleet: Fleet, member: Member, verb: Verb, why: str) -> Done | None:
 def _let_in(fleet: Fleet, member: Member, key: Path) -> Iterator[Transport]:
     name = member.state.name
     host = fleet.host_of(fleet.tree.gateways[name] if member.state.kind == "gateway" else fleet.tree.dns[name])
-    transport = fleet.afresh(host, dataclasses.replace(host.ssh, key=str(key), sudo=False))
+    transport = fleet.afresh(host, restricted.login(host.ssh, str(key)))
     try:
         yield transport
     finally:

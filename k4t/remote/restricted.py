@@ -1,8 +1,8 @@
-"""The monitor's own key, which can take endpoints out and give them back, and wake a master that is on: what it may do
-is in the line that a host has of it in `authorized_keys`, a forced command. Nothing else is asked with it.
+"""The monitor's own key, which can take endpoints out and give them back, ask a master that is on how it is, and have
+it look at its queue. What it may do stands in the line that a host has of it in `authorized_keys`: a forced command.
 
     restrict,command="/usr/local/bin/k4t-registrar --cluster ID --verbs withdraw,restore … forced" ssh-ed25519 … MARK
-    restrict,command="… k4t --db DIR wake --detach" ssh-ed25519 … MARK
+    restrict,command="… k4t --db DIR wake --forced ID" ssh-ed25519 … MARK
 
 Of one mark there is one line in a file. `k4t.registrar.authorize`, which runs on the host, writes it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from k4t import command
 from k4t.command import Completed
 from k4t.errors import ConnectionLost, K4tError, RegistrarMismatch, StepError, Usage
+from k4t.model.hosts import Ssh
 from k4t.model.participant import Kind
 from k4t.remote.registrar import Place, Several, refusal, several_of, source
 from k4t.remote.setup import COMMAND
@@ -32,6 +34,8 @@ BY = "k4t-monitor"
 VERBS = "withdraw,restore"
 SUDO = r"sudo -n -- env \"SSH_ORIGINAL_COMMAND=$SSH_ORIGINAL_COMMAND\" "
 """In an option's quotes, for the login user's shell: one word, whatever is in it."""
+PROBE, ROUSE = "k4t-probe", "k4t-rouse"
+"""What may be asked of a master: how it is, and that it looks at its queue. No programs are called so."""
 USAGE = 64
 ANSWER_S = 20.0
 _TYPE = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"
@@ -75,6 +79,11 @@ def forced_line(key: str, cluster_id: str, argv: Sequence[str], *, sudo: bool = 
 def registrar_argv(cluster_id: str) -> list[str]:
     """What the key may do at gateways and DNS servers. COMMAND is the newest registrar there, whoever installed it."""
     return [COMMAND, "--cluster", cluster_id, "--verbs", VERBS, "--by", BY, "forced"]
+
+
+def login(ssh: Ssh, key: str) -> Ssh:
+    """With this key and no other; what it runs becomes root by itself where that is needed."""
+    return dataclasses.replace(ssh, key=key, sudo=False)
 
 
 def several(

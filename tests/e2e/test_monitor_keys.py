@@ -107,6 +107,14 @@ class Play:
             finally:
                 print(f"{verb}: {time.monotonic() - began_s:.2f} s")
 
+    def look(self) -> Looked:
+        """In which the master is asked by the restricted key alone."""
+        tree = wiring.read(self.site.db)
+        with wiring.watched(tree, self.site.db, [self.lab.known_hosts]) as fleet:
+            looked = check(fleet, NONE, at_s=time.time())
+            assert not [key for key in fleet._connections if key[0] == self.master.address]
+            return looked
+
     def rouse(self, *actions: str) -> rouse.Roused:
         tree = wiring.read(self.site.db)
         wanted = [
@@ -270,8 +278,8 @@ def test_the_key_can_do_nothing_else(play: Play, tmp_path: Path) -> None:
 
 
 def test_a_master_that_is_on_is_told_and_one_that_is_off_is_called(play: Play) -> None:
-    """What was queued is done, once; its words are in the master's own log. When it doesn't answer, <power on=> is run;
-    whatever is asked with the key, it only ever looks at its queue."""
+    """What was queued is done, once; its words are in the master's own log. When it doesn't answer, <power on=> is run.
+    What else is asked with the key than how it is, is refused."""
     kit = ["kit", "certify", "--kit", play.kit, "--uses", "intents"]
     play.here(*kit)
     found = play.rouse("stay")
@@ -285,10 +293,13 @@ def test_a_master_that_is_on_is_told_and_one_that_is_off_is_called(play: Play) -
     assert [one["action"] for one in json.loads(done.read_text())["intents"]] == ["stay"]
     assert play.pending() == ()
     assert not play.called.exists()
-    asked = play.ssh(play.master, ["id; touch /root/stray"])
-    assert (asked.returncode, "uid=" in asked.stdout) == (0, False)
-    assert "k4t wake has begun" in asked.stdout
-    assert play.master.exec(["ls", "/root/stray"], check=False).returncode != 0
+    for words in ("id", "", "k4t-rouse; id", "k4t-probe x", "sh", f"k4t --db {play.site.db} apply"):
+        asked = play.ssh(play.master, [words] if words else [])
+        assert (asked.returncode, asked.stdout) == (64, ""), words
+    probed = play.ssh(play.master, ["k4t-probe"])
+    assert "\ndisk root " in probed.stdout, probed
+    seen = play.look().facts.hosts[f"master/{play.master.address}"]
+    assert seen.reading is not None
     play.master.power_off()
     called = play.rouse("apply")
     assert f"{play.master.address} was switched on: `touch " in called.words

@@ -19,13 +19,13 @@ MAX_BYTES = 1024 * 1024
 """The log before this one is kept, as wake.log.1."""
 
 
-def argv(db: Path) -> list[str]:
-    """What runs `wake --detach` as this program runs now, wherever it is called from."""
+def argv(db: Path, cluster_id: str) -> list[str]:
+    """The forced command, which runs as this program runs now, wherever it is called from."""
     environ = service.environment()
     if path := os.environ.get("PYTHONPATH"):
         environ["PYTHONPATH"] = path
     settings = [f"{key}={text}" for key, text in environ.items()]
-    return ["env", *settings, sys.executable, "-m", "k4t.cli", "--db", os.fspath(db), "wake", "--detach"]
+    return ["env", *settings, sys.executable, "-m", "k4t.cli", "--db", os.fspath(db), "wake", "--forced", cluster_id]
 
 
 def begin(db: Path, words: Sequence[str]) -> str:
