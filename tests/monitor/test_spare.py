@@ -232,6 +232,18 @@ def test_nothing_is_decided_by_what_is_not_known() -> None:
     assert here.run(3) == ["node-on s1"]
 
 
+def test_a_tree_that_is_behind_the_masters_does_no_harm() -> None:
+    """On another machine it may be: a spare node that runs something is in use, whatever it says."""
+    here = World({"n1": 4}, {"s1": 8, "s2": 8}, {"web": web(8, 1.0)})
+    old = here.tree
+    assert here.run(3) == ["node-on s1"]
+    for _ in range(20):
+        here.now_s += ROUND_S
+        looked = dataclasses.replace(here.looked(), tree=old)
+        here.memory, actions = spare.decide(old, looked, here.memory, here.now_s)
+        assert actions == ()
+
+
 def test_each_is_off_by_default_and_may_only_say_what_it_would_do() -> None:
     """A dry run says the same node for as long as it is wanted."""
     here = World({"n1": 4}, {"s1": 8, "s2": 8}, {"web": web(8, 1.0)}, policies=())

@@ -17,7 +17,7 @@ from k4t.master.power.spare import is_spare, needed
 from k4t.model.hosts import Node
 from k4t.model.monitor import Policy
 from k4t.model.spec import Tree
-from k4t.model.state import Facts, NodeState, Observed
+from k4t.model.state import Facts, Observed
 from k4t.monitor.action import Action
 from k4t.monitor.check import Looked
 from k4t.monitor.history import GAP_S
@@ -41,6 +41,7 @@ def decide(tree: Tree, looked: Looked, memory: Memory, now_s: float) -> tuple[Me
         return NONE, ()
     before = memory if 0 <= now_s - memory.at_s <= GAP_S else dataclasses.replace(memory, short=0, idle=0, asked=None)
     observed = _observed(looked)
+    tree = _in_use(tree, observed)
     before = dataclasses.replace(before, facts=_facts(tree, observed, before.facts))
     if _is_unknown(tree, looked, observed):
         return before, ()
@@ -76,6 +77,19 @@ def _observed(looked: Looked) -> Observed:
         first = next(iter(nodes))
         nodes[first] = dataclasses.replace(nodes[first], head=head)
     return Observed(nodes, looked.facts.gateways, looked.facts.dns)
+
+
+def _in_use(tree: Tree, observed: Observed) -> Tree:
+    """A spare node that is drained in this tree, and runs something, is in use: this tree is an older one than the
+    master's. (While it is emptied, a run is under way.)"""
+    busy = {name for name, state in observed.nodes.items() if state.reachable and state.containers}
+    nodes = {
+        name: dataclasses.replace(node, availability="active")
+        if node.availability == "drained" and is_spare(node) and name in busy
+        else node
+        for name, node in tree.nodes.items()
+    }
+    return dataclasses.replace(tree, nodes=nodes)
 
 
 def _facts(tree: Tree, observed: Observed, before: Mapping[str, Facts]) -> dict[str, Facts]:
@@ -149,7 +163,7 @@ def _best(scene: _Scene) -> str | None:
     now = room(scene.tree, scene.observed, scene.desired)
     found = []
     for node in scene.tree.nodes.values():
-        if not is_spare(node) or node.availability != "drained" or _in_use(scene.observed.nodes.get(node.name)):
+        if not is_spare(node) or node.availability != "drained":
             continue
         facts = scene.memory.facts.get(node.name, Facts())
         then = room(*with_node(scene.tree, scene.observed, node.name, facts), scene.desired)
@@ -162,11 +176,6 @@ def _best(scene: _Scene) -> str | None:
 def _says_what_it_has(node: Node, facts: Facts) -> bool:
     capacity = node.capacity
     return bool(capacity.cpus or capacity.memory_bytes or facts.cpus or facts.memory_bytes)
-
-
-def _in_use(state: NodeState | None) -> bool:
-    """It has something, though it is drained in this tree: it is being drained, or this tree is an old one."""
-    return state is not None and state.reachable and bool(state.containers)
 
 
 # --- idle ------------------------------------------------------------------------------------------------------------
