@@ -91,6 +91,10 @@ class Policy:
     idle_s: float = 30 * MINUTE
 
 
+HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Where a secret goes in the clear and leaves no machine."""
+
+
 def smtp_place(text: str) -> tuple[str, int]:
     """Host and port of “mail.example.com:587”, “mail”, “[2001:db8::25]”. Raises ValueError."""
     found = re.fullmatch(r"([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", text)

@@ -9,13 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k4t.errors import Finding
-from k4t.model.monitor import Alert, smtp_place
+from k4t.model.monitor import HERE, Alert, smtp_place
 from k4t.tree.check import Item, cut
 from k4t.tree.semantics_app import finding
 
 WAYS = ("command", "webhook", "mail")
 ALERTS_MAX = 20
-HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAILBOX = re.compile(r"[^@\s,;:<>()\[\]\\\"]{1,64}@[A-Za-z0-9_.\-]{1,253}")
 
 

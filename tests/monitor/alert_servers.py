@@ -105,11 +105,56 @@ def talker(greeting: bytes, drip: bytes = b"", every_s: float = 0.05) -> Iterato
         listener.close()
 
 
+@contextlib.contextmanager
+def proxy(to: int) -> Iterator[tuple[int, list[str]]]:
+    """A proxy that takes CONNECT and leads to a port here, whatever is asked for; its port, and what was asked for."""
+    listener, asked = socket.create_server(("127.0.0.1", 0)), list[str]()
+
+    def carry(come: socket.socket, go: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := come.recv(65536):
+                go.sendall(data)
+        with contextlib.suppress(OSError):
+            go.shutdown(socket.SHUT_WR)
+
+    def serve(client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(65536)
+        asked.append(head.split(b" HTTP/")[0].decode())
+        with client, socket.create_connection(("127.0.0.1", to)) as server:
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            back = threading.Thread(target=carry, args=(server, client), daemon=True)
+            back.start()
+            carry(client, server)
+            back.join(5.0)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1], asked
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
 class Post:
-    """A mail server that keeps what it gets. `login`: the one that it takes; `refuse`: of recipients, an answer."""
+    """A mail server that keeps what it gets. `login`: the one that it takes; `refuse`: of recipients, an answer;
+    `implicit`: TLS from the first byte on."""
 
     def __init__(
-        self, *, tls: ssl.SSLContext | None = None, login: str = "", refuse: str = "", host: str = "127.0.0.1"
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        login: str = "",
+        refuse: str = "",
+        host: str = "127.0.0.1",
+        implicit: bool = False,
     ) -> None:
         self.got: list[tuple[str, list[str], bytes]] = []
         self.logins: list[str] = []
@@ -118,7 +163,8 @@ class Post:
             self,
             hostname=host,
             port=_free_port(host),
-            tls_context=tls,
+            tls_context=None if implicit else tls,
+            ssl_context=tls if implicit else None,
             authenticator=self._authenticate if login else None,
             auth_require_tls=False,
             decode_data=False,

@@ -25,7 +25,7 @@ from k4t.monitor.alerts.deliver import deliver, label
 from k4t.monitor.alerts.message import Item, Message, Sender, as_json, text
 from k4t.tree.read import read_tree
 from tests.authority import Authority
-from tests.monitor.alert_servers import Hook, Post, closed_port, talker
+from tests.monitor.alert_servers import Hook, Post, closed_port, proxy, talker
 from tests.monitor.world import NOW_S
 
 pytestmark = pytest.mark.unit
@@ -371,6 +371,18 @@ def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(hook.got) == 1
 
 
+def test_the_proxies_of_the_environment_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For https the certificate is the webhook's own, not the proxy's."""
+    authority = Authority()
+    trusted(authority, tmp_path, monkeypatch)
+    with Hook().private(tmp_path, authority, "hooks.example.com") as hook, proxy(hook.port) as (port, asked):
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        assert told(Alert(webhook="https://hooks.example.com/hook", secret="hook")) == ""
+        assert "mismatch" in told(Alert(webhook="https://other.example.com/hook", secret="hook"))
+    assert asked == ["CONNECT hooks.example.com:443", "CONNECT other.example.com:443"]
+    assert [path for path, _ in hook.asked] == ["/hook"]
+
+
 def test_a_tls_server_that_says_nothing_is_left_in_time() -> None:
     """In the handshake."""
     began_s = time.monotonic()
@@ -443,6 +455,19 @@ def test_a_login_goes_over_tls_that_is_checked(tmp_path: Path, monkeypatch: pyte
         why = told(alert, secret="k4t:wrong-one")
         assert why.startswith("the login is refused: 535 ")
         assert "wrong-one" not in why
+    assert len(post.got) == 1
+
+
+def test_port_465_is_private_from_the_first_byte_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And checked in the same way."""
+    monkeypatch.setattr(mail, "HERE", frozenset[str]())
+    authority, login = Authority(), f"k4t:{SECRET}"
+    with Post.private(tmp_path, authority, "localhost", login=login, host="localhost", implicit=True) as post:
+        monkeypatch.setattr(mail, "IMPLICIT_TLS_PORT", post.controller.port)
+        alert = Alert(mail="ops@example.com", smtp=post.place, secret="smtp")
+        assert told(alert, secret=login).startswith("its certificate can't be trusted: ")
+        trusted(authority, tmp_path, monkeypatch)
+        assert told(alert, secret=login) == ""
     assert len(post.got) == 1
 
 

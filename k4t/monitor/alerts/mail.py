@@ -15,14 +15,13 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 from k4t.errors import StepError
-from k4t.model.monitor import Alert, smtp_place
+from k4t.model.monitor import HERE, Alert, smtp_place
 from k4t.monitor.alerts.bound import Bound
 from k4t.monitor.alerts.message import Message, Sender, as_time, message_id, subject, text
 
 IMPLICIT_TLS_PORT = 465
 MAX_DOMAIN = 36
 """An id longer than a line would be encoded, and no reader finds its thread."""
-HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def send(message: Message, sender: Sender, alert: Alert, secret: str, bound: Bound) -> None:
