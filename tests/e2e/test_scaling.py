@@ -17,6 +17,7 @@ from k4t.monitor import scaling
 from k4t.monitor.action import Action
 from k4t.monitor.check import Looked, check
 from k4t.monitor.history import NONE, History
+from k4t.node import stats, usage
 from tests.e2e.conftest import wipe, wipe_node
 from tests.e2e.site import Site, containers, fetch
 from tests.lab import Lab
@@ -154,6 +155,22 @@ def test_a_load_step_makes_more_of_it_and_its_end_fewer(site: Site, lab: Lab) ->
     assert asked == [2, 4, 2, 1]
     assert "50 % aimed at" in monitor.did[0].cause
     assert desired(site)["web"] == 1
+
+
+def test_control_groups_say_what_the_engine_says(site: Site, lab: Lab) -> None:
+    """Processor time and memory of real containers, read within a moment of each other."""
+    with Monitor(site, lab) as monitor:
+        found = [one for one in monitor.look().facts.containers if one.running]
+        for node in {one.node for one in found}:
+            engine = monitor.fleet.engine(node)
+            mine = [one for one in found if one.node == node]
+            read = usage.read(engine.transport, [one.id for one in mine])
+            assert set(read) == {one.id for one in mine}
+            for one in mine:
+                told = stats.sample(engine, one)
+                assert told is not None
+                assert read[one.id].cpu_s == pytest.approx(told.cpu_s, abs=0.5)
+                assert read[one.id].memory_bytes == pytest.approx(told.memory_bytes, rel=0.5, abs=1 << 20)
 
 
 def test_requests_that_envoy_counts_make_more_of_it(site: Site, lab: Lab) -> None:

@@ -16,10 +16,20 @@ from k4t.model.value import value
 from k4t.monitor.facts import Facts
 from k4t.monitor.scaling.memory import NOTHING, Counted, Seen, Used
 from k4t.monitor.scaling.track import Condition, Reading, Sample
-from k4t.node import stats
 
 LEAST_S = 0.2
 """Between two readings: of less no rate can be made."""
+
+
+@value
+class Use:
+    """Of one container: processor time since its start, as it was read at `at_s`. `by`: whose clock and whose count it
+    is; only what one source says can be compared."""
+
+    at_s: float
+    cpu_s: float
+    memory_bytes: int
+    by: str = "cgroup"
 
 
 @value
@@ -27,7 +37,7 @@ class Answers:
     """`uses` by container id; `counted` by gateway, at its own time: by (app, ip:port); `numbers` by app, what its
     command printed. Who has not answered is missing."""
 
-    uses: Mapping[str, stats.Sample] = field(default_factory=dict)
+    uses: Mapping[str, Use] = field(default_factory=dict)
     counted: Mapping[str, tuple[float, Mapping[tuple[str, str], int]]] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
 
@@ -91,8 +101,9 @@ def measured(app: App, tree: Tree, facts: Facts, answers: Answers, before: Seen 
         requests_known=known,
         command=answers.numbers.get(app.name),
     )
-    uses = (answers.uses[one.container.id] for one in found if one.container and one.container.id in answers.uses)
-    return Taken(sample, Seen({use.container.id: Used(use.at_s, use.cpu_s) for use in uses}, counted))
+    ids = (one.container.id for one in found if one.container and one.container.id in answers.uses)
+    used = {id: Used(answers.uses[id].at_s, answers.uses[id].cpu_s, answers.uses[id].by) for id in ids}
+    return Taken(sample, Seen(used, counted))
 
 
 # --- CPU and memory --------------------------------------------------------------------------------------------
@@ -100,10 +111,10 @@ def measured(app: App, tree: Tree, facts: Facts, answers: Answers, before: Seen 
 
 def _reading(app: App, one: Replica, answers: Answers, before: Seen) -> Reading:
     use = answers.uses.get(one.container.id) if one.container else None
-    if use is None or one.condition != "serving":
+    if use is None or one.container is None or one.condition != "serving":
         return Reading(one.condition)
     limits = app.resources
-    cpus = _cpus(before.used.get(use.container.id), use)
+    cpus = _cpus(before.used.get(one.container.id), use)
     return Reading(
         one.condition,
         None if cpus is None or not limits.cpus else 100.0 * cpus / limits.cpus,
@@ -111,9 +122,9 @@ def _reading(app: App, one: Replica, answers: Answers, before: Seen) -> Reading:
     )
 
 
-def _cpus(before: Used | None, now: stats.Sample) -> float | None:
+def _cpus(before: Used | None, now: Use) -> float | None:
     """How many processors it kept busy since."""
-    if before is None or now.at_s - before.at_s < LEAST_S or now.cpu_s < before.cpu_s:
+    if before is None or before.by != now.by or now.at_s - before.at_s < LEAST_S or now.cpu_s < before.cpu_s:
         return None
     return (now.cpu_s - before.cpu_s) / (now.at_s - before.at_s)
 

@@ -1,6 +1,6 @@
 """What rounds before this one saw and asked for, by app. Whoever keeps it stores `encode`'s JSON and gives it back.
 
-    {"format":1,"apps":{APP:{"track":{…},"used":{CONTAINER:[Unix seconds, CPU seconds]},
+    {"format":1,"apps":{APP:{"track":{…},"used":{CONTAINER:[seconds, CPU seconds, SOURCE]},
                              "counted":{GATEWAY:[Unix seconds,{IP:PORT: number}]}}}}
 
 Lost, damaged or of another format it is as if there had been none: windows begin anew, and nothing shrinks until they
@@ -24,10 +24,11 @@ SAID_MAX = 400
 
 @value
 class Used:
-    """Processor time of a container since its start, as it was read at `at_s` (by its node's clock)."""
+    """Processor time of a container since its start, as it was read at `at_s`, by the clock of its source `by`."""
 
     at_s: float
     cpu_s: float
+    by: str = "cgroup"
 
 
 @value
@@ -81,7 +82,7 @@ def _app(one: AppMemory) -> dict[str, Any]:
             "cause": track.cause[:SAID_MAX],
             "said": track.said[:SAID_MAX],
         },
-        "used": {id: [used.at_s, used.cpu_s] for id, used in list(one.seen.used.items())[:KEPT_MAX]},
+        "used": {id: [used.at_s, used.cpu_s, used.by] for id, used in list(one.seen.used.items())[:KEPT_MAX]},
         "counted": {
             gateway: [counted.at_s, dict(list(counted.totals.items())[:KEPT_MAX])]
             for gateway, counted in list(one.seen.counted.items())[:KEPT_MAX]
@@ -115,7 +116,10 @@ def _decoded(found: Mapping[str, Any]) -> AppMemory:
             said=str(track["said"])[:SAID_MAX],
         ),
         Seen(
-            {str(id): Used(float(at), float(cpu)) for id, (at, cpu) in list(found["used"].items())[:KEPT_MAX]},
+            {
+                str(id): Used(float(at), float(cpu), str(by))
+                for id, (at, cpu, by) in list(found["used"].items())[:KEPT_MAX]
+            },
             {
                 str(gateway): Counted(float(at), {str(key): int(number) for key, number in totals.items()})
                 for gateway, (at, totals) in list(found["counted"].items())[:KEPT_MAX]

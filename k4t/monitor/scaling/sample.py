@@ -1,6 +1,7 @@
-"""Ask what the load of apps with `<scale>` is now: processor time and memory by the Engine, requests as gateways count
-them, a command's number. Only what a `<scale>` names is asked for, all at once, over the connections of the check.
-What has not answered within ANSWER_S is left out. Raises nothing that a host or a command could raise.
+"""Ask what the load of apps with `<scale>` is now: processor time and memory by the node's control groups (by the
+Engine, where they aren't found), requests as gateways count them, a command's number. Only what a `<scale>` names is
+asked for, all at once, over the connections of the check. What has not answered within ANSWER_S is left out. Raises
+nothing that a host or a command could raise.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from concurrent.futures import Future, wait
 from typing import Any, Protocol, TypeVar, cast
 
 from k4t import command
-from k4t.errors import K4tError
-from k4t.master.fleet import Fleet, begun
+from k4t.errors import K4tError, StepError
+from k4t.master.fleet import Fleet, at_once, begun
 from k4t.model.app import App
 from k4t.model.state import Container
 from k4t.monitor.facts import Facts
-from k4t.monitor.scaling.measure import Answers, gateways_of, replicas
-from k4t.node import stats
+from k4t.monitor.scaling.measure import Answers, Use, gateways_of, replicas
+from k4t.node import stats, usage
 
 ANSWER_S = 10.0
 COMMAND_S = 8.0
+USAGE_S = 4.0
+ENGINE_S = 5.0
+ENGINE_MAX = 24
+"""So many can be asked within that time, where each question waits a second and six are asked at once."""
 AT_ONCE = 64
-CONTAINERS_MAX = 2000
 NUMBER_MAX = 100_000
 
 T = TypeVar("T")
@@ -39,16 +43,16 @@ class Counting(Protocol):
 
 def ask(fleet: Fleet, facts: Facts, apps: Sequence[App]) -> Answers:
     """All of these apps at once."""
-    containers = list(_containers(facts, apps))[:CONTAINERS_MAX]
+    nodes = _by_node(_containers(facts, apps))
     gateways = _gateways(fleet, facts, apps)
     commanded = [app for app in apps if app.scale and app.scale.command]
-    uses = begun(lambda one: stats.sample(fleet.engine(one.node), one, ANSWER_S), containers, most=AT_ONCE)
+    uses = begun(lambda node: _uses(fleet, node, nodes[node]), nodes, most=AT_ONCE)
     counts = begun(lambda one: _counted(one[0], one[1]), gateways.values(), most=AT_ONCE)
     numbers = begun(lambda app: _number(app, len(facts.desired[app.name])), commanded, most=AT_ONCE)
     futures: list[Future[Any]] = [*uses, *counts, *numbers]
     wait(futures, timeout=ANSWER_S)
     return Answers(
-        uses=dict(_known((one.id for one in containers), uses)),
+        uses={id: use for _, found in _known(nodes, uses) for id, use in found.items()},
         counted=dict(_known(gateways, counts)),
         numbers=dict(_known((app.name for app in commanded), numbers)),
     )
@@ -65,6 +69,29 @@ def _containers(facts: Facts, apps: Iterable[App]) -> Iterator[Container]:
     for app in apps:
         if app.scale and (app.scale.cpu_percent is not None or app.scale.memory_percent is not None):
             yield from (one.container for one in replicas(app, facts) if one.container is not None)
+
+
+def _by_node(containers: Iterable[Container]) -> dict[str, list[Container]]:
+    found: dict[str, list[Container]] = {}
+    for one in containers:
+        mine = found.setdefault(one.node, [])
+        if len(mine) < usage.IDS_MAX:
+            mine.append(one)
+    return found
+
+
+def _uses(fleet: Fleet, node: str, containers: Sequence[Container]) -> dict[str, Use] | None:
+    """One command for all of them; an Engine is slower, and asked for what is left."""
+    engine = fleet.engine(node)
+    try:
+        read = usage.read(engine.transport, [one.id for one in containers], USAGE_S)
+    except StepError:
+        read = {}
+    found = {id: Use(one.at_s, one.cpu_s, one.memory_bytes) for id, one in read.items()}
+    left = [one for one in containers if one.id not in found][:ENGINE_MAX]
+    asked = at_once(lambda one: stats.sample(engine, one, ENGINE_S), left)
+    told = {one.container.id: Use(one.at_s, one.cpu_s, one.memory_bytes, "engine") for one in asked if one is not None}
+    return found | told
 
 
 def _gateways(fleet: Fleet, facts: Facts, apps: Iterable[App]) -> dict[str, tuple[Counting, list[str]]]:

@@ -20,11 +20,10 @@ from k4t.monitor.facts import Answer, Docker, Facts
 from k4t.monitor.history import NONE
 from k4t.monitor.judge import judge
 from k4t.monitor.scaling import sample, step
-from k4t.monitor.scaling.measure import Answers, Taken, measured
+from k4t.monitor.scaling.measure import Answers, Taken, Use, measured
 from k4t.monitor.scaling.memory import NOTHING, Counted, Seen, Used
 from k4t.monitor.scaling.track import Reading
 from k4t.monitor.signs.sign import Signs
-from k4t.node.stats import Sample as Use
 from tests.monitor import world
 from tests.monitor.world import NOW_S
 
@@ -50,8 +49,8 @@ def facts(**fields: Any) -> Facts:
     return world.facts(**{"probed": probed, "desired": {"web": ("0", "1")}, **fields})
 
 
-def use(number: int, at_s: float, cpu_s: float, memory_mib: int = 10) -> Use:
-    return Use(world.container(number, f"n{number + 1}"), at_s, cpu_s, memory_mib * MIB, 0, None, None, 1)
+def use(at_s: float, cpu_s: float, memory_mib: int = 10) -> Use:
+    return Use(at_s, cpu_s, memory_mib * MIB)
 
 
 def taken(answers: Answers, before: Seen = NOTHING, seen: Facts | None = None, **fields: Any) -> Taken:
@@ -67,7 +66,7 @@ def looked(**fields: Any) -> Looked:
 
 def test_cpu_is_what_was_used_between_two_readings_of_what_it_may_use() -> None:
     """A quarter of a CPU of half a CPU: 50 %. Memory is as it is now."""
-    answers = Answers({"id0": use(0, 20.0, 7.5, 30), "id1": use(1, 20.0, 5.0, 60)})
+    answers = Answers({"id0": use(20.0, 7.5, 30), "id1": use(20.0, 5.0, 60)})
     before = Seen({"id0": Used(10.0, 5.0), "id1": Used(10.0, 5.0)})
     found = taken(answers, before)
     assert found.sample.readings == (Reading("serving", 50.0, 30.0), Reading("serving", 0.0, 60.0))
@@ -75,11 +74,13 @@ def test_cpu_is_what_was_used_between_two_readings_of_what_it_may_use() -> None:
 
 
 def test_without_two_readings_of_one_life_there_is_no_cpu() -> None:
-    """The first one; one of a container that was started anew; two that are too close."""
-    answers = Answers({"id0": use(0, 20.0, 7.5), "id1": use(1, 20.0, 1.0)})
+    """The first one; one of a container that was started anew; two that are too close, or of two sources."""
+    answers = Answers({"id0": use(20.0, 7.5), "id1": use(20.0, 1.0)})
     assert [one.cpu_percent for one in taken(answers).sample.readings] == [None, None]
     before = Seen({"id0": Used(19.9, 5.0), "id1": Used(10.0, 5.0)})
     assert [one.cpu_percent for one in taken(answers, before).sample.readings] == [None, None]
+    before = Seen({"id0": Used(10.0, 5.0, "engine"), "id1": Used(10.0, 0.5)})
+    assert [one.cpu_percent for one in taken(answers, before).sample.readings] == [None, 10.0]
 
 
 def conditions(seen: Facts, **fields: Any) -> list[str]:
@@ -124,7 +125,7 @@ def test_during_an_update_the_newer_container_of_a_replica_counts() -> None:
     newer = world.container(0, "n2", id="id9", generation=2)
     both = nodes(world.container(0, "n1"), newer, world.container(1, "n2"))
     probed = {name: Answer("") for name in ("id0", "id1", "id9")}
-    found = taken(Answers({"id9": use(9, 20.0, 1.0, 70)}), seen=facts(nodes=both, probed=probed))
+    found = taken(Answers({"id9": use(20.0, 1.0, 70)}), seen=facts(nodes=both, probed=probed))
     assert found.sample.size == 2
     stopped = nodes(world.container(0, "n1"), dataclasses.replace(newer, state="created"), world.container(1, "n2"))
     assert conditions(facts(nodes=stopped, probed=probed)) == ["serving", "serving"]
@@ -172,7 +173,7 @@ def rounds(number: int, requests_s: float, **fields: Any) -> tuple[scaling.Memor
         at_s = NOW_S + 10.0 * place
         totals = int(requests_s * 10 * place)
         answers = Answers(
-            {f"id{n}": use(n, at_s, at_s * 0.01) for n in range(2)},
+            {f"id{n}": use(at_s, at_s * 0.01) for n in range(2)},
             {name: counted(at_s, a=totals // 2) for name in ("gw1", "gw2")},
         )
         seen = looked(**fields)
