@@ -8,6 +8,8 @@ import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -126,6 +128,28 @@ def test_a_part_that_is_not_known_is_absent() -> None:
     mine = {name for name, labels in series if ("host", "n1") in labels}
     assert mine == {"k4t_host_up", "k4t_host_expected_up", "k4t_host_cpus", "k4t_node_info"}
     assert not of(series, "k4t_host_cpu_used_ratio")
+
+
+PARTS = {
+    "uptime_s": {"k4t_host_uptime_seconds"},
+    "load": {"k4t_host_load1", "k4t_host_load5", "k4t_host_load15"},
+    "cpus": {"k4t_host_cpus"},
+    "skew_s": {"k4t_host_clock_skew_seconds", "k4t_host_clock_skew_doubt_seconds"},
+    "memory": {
+        "k4t_host_memory_size_bytes", "k4t_host_memory_available_bytes", "k4t_host_memory_used_ratio",
+        "k4t_host_swap_size_bytes", "k4t_host_swap_free_bytes",
+    },
+}  # fmt: skip
+"""What is made of each part of a reading."""
+
+
+@given(st.sets(st.sampled_from(sorted(PARTS))))
+def test_just_what_is_known_is_there(unknown: set[str]) -> None:
+    """Whatever parts of a host's answer are missing, in any combination: those, and no others."""
+    series = exported(with_reading(facts(), "node/n1", **dict.fromkeys(unknown)))
+    mine = {name for name, labels in series if ("host", "n1") in labels}
+    for part, names in PARTS.items():
+        assert mine & names == (set() if part in unknown else names)
 
 
 def test_when_the_monitor_is_cut_off_no_host_is_down() -> None:
@@ -279,6 +303,25 @@ def test_the_file_is_replaced_for_all_to_read(tmp_path: Path) -> None:
     assert file.read_text() == prometheus.text(looked(facts()))
     with pytest.raises(K4tError, match="gone"):
         prometheus.write(tmp_path / "gone" / "k4t.prom", looked(facts()))
+
+
+def test_the_command_refuses_what_nobody_would_read(tmp_path: Path) -> None:
+    """A file that the node exporter passes over; and rules and dashboard need neither tree nor host."""
+
+    def k4t(*words: str, status: int = 0) -> str:
+        argv = [sys.executable, "-m", "k4t.cli", "--db", str(tmp_path / "none"), "monitor", "export", "prometheus"]
+        done = subprocess.run([*argv, *words], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    assert "files that end in .prom alone" in k4t("--textfile", str(tmp_path / "k4t.txt"), status=64)
+    assert "no tree" in k4t("--textfile", str(tmp_path / "k4t.prom"), status=64)
+    assert "--cluster" in k4t("--cluster", "k7f3q2m9", status=64)
+    assert k4t("--rules", "-") == rules.yaml()
+    told = json.loads(k4t("--rules", str(tmp_path), "--dashboard", str(tmp_path / "board.json"), "-o", "json"))
+    assert told == {"version": 1, "files": [str(tmp_path / "k4t.rules.yml"), str(tmp_path / "board.json")]}
+    assert (tmp_path / "board.json").read_text() == dashboard.dashboard()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["board.json", "k4t.rules.yml"]
 
 
 # --- rules and dashboard ---------------------------------------------------------------------------------------------

@@ -128,8 +128,8 @@ def off(availability: str = "active", *, genuine: bool = True, spare: bool = Fal
 
 
 def test_what_is_off_on_purpose_does_not_ring(tmp_path: Path) -> None:
-    """Neither the master that said so, nor copies that nobody makes then, nor a node that is declared dead (what it ran
-    is missing, though) or is a spare one. A drained one is a warning; and nobody's word counts that can't be vouched for."""
+    """Neither the master that said so, nor copies that nobody makes then, nor a node that is dead, or a spare one
+    (what it ran is missing, though). A drained one is a warning; and no word counts that can't be vouched for."""
     short = ("K4tAppShortOfReplicas", "warning")
     vouched = {("K4tHostDown", "critical"), ("K4tBackupOverdue", "critical"), ("K4tNodeDown", "critical")}
     cases: list[tuple[Looked, set[tuple[str, str]]]] = [
