@@ -8,8 +8,10 @@ from k4t.tree.table import Element
 
 def merge(node: Node, default: Node, row: Element) -> None:
     """In place. Repeated elements with a key are taken one by one, those without only when `node` has none of them."""
+    beside = _said_otherwise(node)
     for name, text in default.attributes.items():
-        node.attributes.setdefault(name, text)
+        if name not in beside:
+            node.attributes.setdefault(name, text)
     if not node.text or (row.text is None and node.text.isspace()):
         node.text = node.text or default.text
     own = {child.tag for child in node.children}
@@ -17,7 +19,7 @@ def merge(node: Node, default: Node, row: Element) -> None:
     chosen = bool(own & set(row.one_of))
     for child in default.children:
         known = row.by_child.get(child.tag)
-        if known is None:
+        if known is None or child.tag in beside:
             continue
         if known.many:
             if (known.key and (child.tag, _key(child, row)) not in keys) or (not known.key and child.tag not in own):
@@ -35,6 +37,15 @@ def _key(node: Node, row: Element) -> str:
     return node.attributes.get(known.key) or known.by_attribute[known.key].default or ""
 
 
+def _said_otherwise(node: Node) -> set[str]:
+    """How many replicas there are is said in one of two ways: an app's own is the one that counts."""
+    found = {"replicas"} if any(child.tag == "scale" for child in node.children) else set()
+    return found | ({"scale"} if "replicas" in node.attributes else set())
+
+
 def _complete(node: Node, row: Element) -> bool:
-    """Defaults of `<health>` without a probe count for apps that have one, and make none."""
-    return not row.one_of or any(child.tag in row.one_of for child in node.children)
+    """Defaults of `<health>` without a probe, or of `<scale>` without min and max, count for apps that have one, and
+    make none."""
+    required = {attribute.name for attribute in row.attributes if attribute.required}
+    probed = not row.one_of or any(child.tag in row.one_of for child in node.children)
+    return probed and required <= set(node.attributes)
