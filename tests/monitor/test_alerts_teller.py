@@ -322,6 +322,26 @@ def test_a_secret_that_can_not_be_had_waits_for_it(file: Path) -> None:
         loop.close()
 
 
+def test_a_way_that_tells_nobody_is_told_the_others(file: Path) -> None:
+    """After ten minutes; when it works again, that is told too. It is as grave as what it should have told."""
+    with Hook(500) as bad, Hook() as good:
+        loop = Loop(file, at_once(bad.address), at_once(good.address, level="critical"))
+        loop.until(lambda: len(loop.notes) == 2, finding("n2"))
+        for _ in range(25):
+            loop.round(finding("n2"), later_s=30.0)
+        loop.until(lambda: len(good.got) == 2, finding("n2"))
+        (told,) = good.got[1]["findings"]
+        assert (told["what"], told["level"]) == ("alert-undelivered", "critical")
+        assert told["sentence"] == (
+            f"an alert can't be told: webhook http://127.0.0.1:{bad.port}: answers 500 Internal Server Error: ok"
+        )
+        bad.status = 200
+        loop.until(lambda: len(good.got) == 3, finding("n2"), later_s=30.0)
+        loop.close()
+    assert [item["event"] for item in good.got[2]["findings"]] == ["over"]
+    assert all(one["what"] != "alert-undelivered" for told in bad.got for one in told["findings"])
+
+
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 PROCESS = """

@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +25,15 @@ from k4t.monitor.alerts.deliver import Delivery, SecretOf, label
 from k4t.monitor.alerts.memory import Desk
 from k4t.monitor.alerts.message import Sender, identity, lasting, subject
 from k4t.monitor.alerts.step import step
+from k4t.monitor.facts import Subject
+from k4t.monitor.judge import Finding
 
 if TYPE_CHECKING:
     from k4t.monitor.check import Looked
 
+UNHEARD = "alert-undelivered"
+UNHEARD_S = 600.0
+"""What could not be told one way for so long is told the others."""
 END_S = 3.0
 """For deliveries that are cut short when the monitor ends."""
 
@@ -138,7 +143,7 @@ class Teller:
         judgement = looked.judgement
         state, messages = step(
             desk.state,
-            judgement.findings,
+            (*judgement.findings, *self._unheard(name, now_s)),
             outcomes,
             self._alerts[name],
             now_s,
@@ -149,6 +154,20 @@ class Teller:
         for message in messages:
             kept = box.put(kept, message, now_s, under_way=name in self._under_way)
         return Desk(state, kept)
+
+    def _unheard(self, name: str, now_s: float) -> Iterator[Finding]:
+        """For the others: that one way has told nobody for long. It is as grave as what it should have told."""
+        waits = [(one, self._desk(one).box) for one in self._alerts if one != name]
+        late = [(self._alerts[one], box.first, box.error) for one, box in waits if box.first and box.first.tries]
+        late = [one for one in late if now_s - one[1].first_s >= UNHEARD_S]
+        if late:
+            level = "critical" if any(first.level == "critical" for _, first, _ in late) else "warning"
+            since_s = min(first.first_s for _, first, _ in late)
+            words = "; ".join(f"{label(alert)}: {error}" for alert, _, error in late)
+            yield Finding(
+                Subject("cluster", self._cluster), UNHEARD, level, confirmed=True, since_s=since_s, seen=1, checks=1,
+                sentence=f"an alert can't be told: {words}", remedy="k4t monitor alert test",
+            )  # fmt: skip
 
     def _desk(self, name: str) -> Desk:
         return (self._desks or {}).get(name, Desk())
