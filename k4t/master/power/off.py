@@ -66,11 +66,12 @@ def go_off(
     run.copy.prepare()
     holder = lock.Holder(run.who, socket.gethostname(), os.getpid(), run.at, "power off", "")
     with ExitStack() as held:
-        wanted: list[AbstractContextManager[object]] = [] if has_turn else [turns.taken()]
+        wanted: list[Callable[[], AbstractContextManager[object]]] = [] if has_turn else [turns.taken]
+        wanted += [run.lock, lambda: copy.alone(run.directory, holder, wait_s=copying_wait_s)]
         locks = []
-        for one in (*wanted, run.lock(), copy.alone(run.directory, holder, wait_s=copying_wait_s)):
+        for lock_of in wanted:
             try:
-                held.enter_context(one)
+                held.enter_context(lock_of())
             except Locked as error:
                 locks.append(f"{error.host}: {error.message}" if error.host else error.message)
         if not locks:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from k4t.errors import K4tError, Locked
@@ -32,11 +31,9 @@ class Turns:
         own = tree / ".k4t"
         self._lock, self._again, self._going = own / LOCK, own / AGAIN, own / GOING
 
-    @contextmanager
-    def taken(self, *, wait_s: float = 0.0) -> Iterator[None]:
+    def taken(self, *, wait_s: float = 0.0) -> LocalLock:
         """Raises Locked while another one has the turn."""
-        with LocalLock(self._lock, f"what is queued for {self._tree}").take(self._holder, wait_s=wait_s):
-            yield
+        return LocalLock(self._lock, f"what is queued for {self._tree}").take(self._holder, wait_s=wait_s)
 
     def run(self, work: Callable[[], int], *, wait_s: float) -> Iterator[int]:
         """The exit status of each turn: a second one for those who came meanwhile. Raises Locked where another one
@@ -45,12 +42,13 @@ class Turns:
             self._refuse_going()
             self.ask()
             try:
-                with self.taken(wait_s=wait_s):
-                    yield work()
+                held = self.taken(wait_s=wait_s)
             except Locked as error:
                 if number:
                     return
                 raise Locked(error.message, "it looks at what is queued once more before it ends") from error
+            with held:
+                yield work()
             if not self.asked or self._is_going():
                 return
 
