@@ -357,6 +357,25 @@ def test_a_fault_is_reported_by_its_name_and_nothing_else_is(scene: Scene, fault
     assert everything(looked) == []
 
 
+@pytest.mark.skipif("K4T_FULL" not in os.environ, reason="K4T_FULL=1: the same faults, two at once")
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ("memory eaten", "DNS wrong"),
+        ("disk filled", "gateway stopped"),
+        ("clock off", "container gone"),
+        ("disk filled", "Docker stopped"),
+    ],
+)
+def test_two_faults_at_once_are_two_names(scene: Scene, faults: tuple[str, str]) -> None:
+    """Neither hides the other, and together they make nothing else."""
+    (first, one), (second, other) = FAULTS[faults[0]], FAULTS[faults[1]]
+    with first(scene), second(scene):
+        looked = scene.twice()
+    assert said(looked) == {one, other}, everything(looked)
+    scene.settle()
+
+
 def test_a_copy_that_is_overdue_is_reported(scene: Scene) -> None:
     """The master makes no copies any more: an hour later that is all there is to say."""
     assert said(scene.twice(later_s=4 * 3600)) == {"backup n1: backup-age"}
