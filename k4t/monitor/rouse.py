@@ -91,14 +91,14 @@ def queue_here(db: Path, wanted: Sequence[Intent]) -> Roused:
 def rouse(fleet: Fleet, wanted: Sequence[Intent], now_s: float, facts: Facts | None = None) -> Roused:
     """Queue intents on hosts, and make the master look. `facts`: what the last check saw of it. Bounded. Raises
     NotCertified and Unreachable, with the remedy, when nothing was queued."""
-    on = _queue(fleet, wanted, now_s)
+    on = _queue(fleet, wanted, now_s, facts)
     return dataclasses.replace(_roused(fleet, now_s, facts), on=on)
 
 
 def again(fleet: Fleet, now_s: float, facts: Facts | None = None) -> Roused | None:
     """The same for what was queued before and still is, such as when the master went off at that very moment. None when
     nothing is, or it was called or told just now. To be called once a round."""
-    if not pending(fleet, now_s):
+    if not pending(fleet, now_s, facts):
         return None
     memory = load(path(fleet.tree.cluster.id))
     if now_s < memory.told_s + _pause_s(LOOK_AGAIN_S, memory.tries):
@@ -107,7 +107,7 @@ def again(fleet: Fleet, now_s: float, facts: Facts | None = None) -> Roused | No
     return None if found.boots else found
 
 
-def pending(fleet: Fleet, now_s: float) -> tuple[str, ...]:
+def pending(fleet: Fleet, now_s: float, facts: Facts | None = None) -> tuple[str, ...]:
     """Which of the intents that were queued from here the master has not taken yet. It takes one away from all places
     that it reaches; so one that is gone somewhere was taken. What can't be asked is unknown: it counts as queued."""
     file = path(fleet.tree.cluster.id)
@@ -115,7 +115,7 @@ def pending(fleet: Fleet, now_s: float) -> tuple[str, ...]:
     if not memory.queued:
         return ()
     names = {name for on, _ in memory.queued.values() for name in on}
-    lying, _ = everywhere(fleet, [host for host in places(fleet) if host.name in names], _ids(fleet))
+    lying, _ = everywhere(fleet, [host for host in _places(fleet, facts) if host.name in names], _ids(fleet))
     left = {
         id: (on, until_s)
         for id, (on, until_s) in memory.queued.items()
@@ -133,14 +133,14 @@ def pending(fleet: Fleet, now_s: float) -> tuple[str, ...]:
 # --- to queue --------------------------------------------------------------------------------------------------------
 
 
-def _queue(fleet: Fleet, wanted: Sequence[Intent], now_s: float) -> tuple[str, ...]:
+def _queue(fleet: Fleet, wanted: Sequence[Intent], now_s: float, facts: Facts | None) -> tuple[str, ...]:
     own = signing_keys.load(fleet.tree, "intents")
     if own is None:
         raise NotCertified(
             "this machine may queue nothing for the master: its key is not certified for intents",
             "k4t kit certify --kit FILE --uses intents, with the cluster's recovery kit",
         )
-    hosts = places(fleet)
+    hosts = _places(fleet, facts)
     if not hosts:
         raise Unreachable("the tree has no gateway, DNS server or backup target that could hold an intent", "add one")
     taken: dict[str, tuple[tuple[str, ...], float]] = {}
@@ -155,6 +155,19 @@ def _queue(fleet: Fleet, wanted: Sequence[Intent], now_s: float) -> tuple[str, .
         queued = dict([*memory.queued.items(), *taken.items()][-MAX_QUEUED:])
         save(file, dataclasses.replace(memory, queued=queued, tries=0))
     return tuple(dict.fromkeys(name for on, _ in taken.values() for name in on))
+
+
+def _places(fleet: Fleet, facts: Facts | None) -> list[Host]:
+    """Where intents lie, but for who didn't answer just now: the dead node may be one, and nobody waits for that."""
+    hosts = list(places(fleet))
+    if facts is None:
+        return hosts
+    known_as = {
+        host.name: [facts.host_of.get(f"{kind}/{host.name}", "") for kind in ("node", "gateway", "dns", "host")]
+        for host in hosts
+    }
+    silent = {key for key, host in facts.hosts.items() if host.reading is None}
+    return [host for host in hosts if not silent & set(known_as[host.name])] or hosts
 
 
 def _ids(fleet: Fleet) -> Any:

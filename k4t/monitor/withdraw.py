@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from k4t.errors import K4tError, LoginRefused, Partial
+from k4t.errors import K4tError, LoginRefused, Partial, RegistrarMismatch
 from k4t.master.fleet import WITHOUT_SHELL, Fleet, begun
 from k4t.model.state import ParticipantState, Withdrawn
 from k4t.model.value import value
@@ -106,7 +106,7 @@ def _taken_out(facts: Facts, node: str, state: ParticipantState) -> Member:
     left = {
         (one.app, one.port_name)
         for one in published
-        if one.node != node and _of(one) not in gone and _may_serve(facts, one.node)
+        if one.node != node and _of(one) not in gone and _may_serve(facts, one)
     } | {(one.app, one.port_name) for one in _others(state)}
     whole = sorted({one.app for one in wanted if (one.app, one.port_name) not in left})
     return Member(state, _places(one for one in wanted if one.app not in whole), tuple(whole))
@@ -128,10 +128,11 @@ def _unable(state: ParticipantState) -> Member | None:
     return None
 
 
-def _may_serve(facts: Facts, node: str) -> bool:
-    """One that doesn't answer us either is nothing to rely on."""
-    host = facts.hosts.get(facts.host_of.get(f"node/{node}", ""))
-    return host is None or host.reading is not None
+def _may_serve(facts: Facts, one: Endpoint) -> bool:
+    """What is on a node that doesn't answer us either is nothing to rely on, unless a gateway's host reaches it."""
+    reached = facts.reached.get((one.container, one.port))
+    host = facts.hosts.get(facts.host_of.get(f"node/{one.node}", ""))
+    return host is None or host.reading is not None or (reached is not None and reached.problem == "")
 
 
 def _others(state: ParticipantState) -> Iterable[Endpoint]:
@@ -205,6 +206,8 @@ def _told(fleet: Fleet, member: Member, verb: Verb, why: str) -> Done | None:
                 return Done(restricted.several(*args, kind=kind, name=participant.name))
         except LoginRefused:
             note = "it does not know the monitor's key: k4t monitor authorize KEY.pub, on the master"
+        except RegistrarMismatch as error:
+            note = f"not by the monitor's key: {error.words}"
     return Done(participant.several(verb, member.places, restricted.BY, why), note)
 
 

@@ -20,11 +20,11 @@ from k4t.model.hosts import Dns, Gateway, Node, Power, Ssh
 from k4t.model.spec import Cluster as ClusterOf
 from k4t.model.spec import Tree
 from k4t.monitor import keys, rouse
-from k4t.monitor.facts import OffNotice
+from k4t.monitor.facts import Host, OffNotice, Subject
 from k4t.monitor.rouse import Memory
 from k4t.remote.fake import FakeHost, FakeTransport
 from tests.backup.trees import Cluster
-from tests.monitor.world import NOW_S, facts
+from tests.monitor.world import NOW_S, facts, reading
 
 pytestmark = pytest.mark.unit
 CLUSTER = Cluster()
@@ -212,6 +212,18 @@ def test_what_counts_as_queued(scene: Scene) -> None:
     scene.away = {"gw1", "gw2"}
     assert rouse.pending(scene.fleet, NOW_S) == (f"{3:016x}",)
     assert rouse.pending(scene.fleet, NOW_S + rouse.LIFE_S) == ()
+
+
+def test_nobody_waits_for_a_host_that_did_not_answer_just_now(scene: Scene) -> None:
+    """The dead node may be a backup target. Where none answered, all are tried."""
+    for silent, expected in ((("gateway/gw2",), ("gw1",)), (("gateway/gw1", "gateway/gw2"), ("gw1", "gw2"))):
+        subjects = {f"gateway/{name}": Subject("gateway", name) for name in ("gw1", "gw2")}
+        hosts = {
+            key: Host(one.name, one, reading=None if key in silent else reading()) for key, one in subjects.items()
+        }
+        seen = facts(hosts=hosts, host_of={key: key for key in subjects})
+        assert scene.asked(facts=seen).on == expected
+    assert rouse.pending(scene.fleet, NOW_S, seen) == (f"{1:016x}",)
 
 
 def test_what_is_remembered_may_be_lost_or_damaged(scene: Scene) -> None:

@@ -10,7 +10,7 @@ import pytest
 from k4t.errors import Partial
 from k4t.model.state import ParticipantState, Withdrawn
 from k4t.monitor import withdraw
-from k4t.monitor.facts import Facts, Failure
+from k4t.monitor.facts import Answer, Facts, Failure
 from k4t.monitor.withdraw import Done, Plan
 from k4t.registrar.document import Document, Endpoint, Epoch
 from k4t.remote.registrar import Several
@@ -47,7 +47,8 @@ def test_all_endpoints_of_the_node_go_everywhere() -> None:
     """On every gateway and DNS server; nobody else's. Nothing is given back that is not out."""
     found = gone("n2")
     assert places(withdraw.out(found, "n2")) == [(N2,), (N2,)]
-    assert places(withdraw.out(found, "n1")) == [(), ()]  # n2 is no replacement for it
+    unreached = gone("n2", reached={})
+    assert places(withdraw.out(unreached, "n1")) == [(), ()]  # n2 is no replacement for it
     assert withdraw.back(found, "n2").empty
     assert withdraw.held(found, "n2") == 0
     assert withdraw.out(found, "n7").empty
@@ -72,8 +73,11 @@ def test_the_last_endpoint_of_an_app_stays() -> None:
     assert places(plan) == [(("api", "10.0.0.12", 9000),)]
     assert plan.members[0].whole == ("web",)
     assert "gateway gw1 keeps those of web: nothing else would be left there" in withdraw.said(plan, [Done(Several(1))])
-    both = gone("n1", "n2")
+    both = gone("n1", "n2", reached={})
     assert places(withdraw.out(both, "n2")) == [(), ()]
+    reached = {("id0", 8080): Answer("", "gw1")}
+    served = gone("n1", "n2", reached=reached)  # n1 is only cut off from us
+    assert places(withdraw.out(served, "n2")) == [(N2,), (N2,)]
     alone = gone("n2", gateways={"gw1": member("gateway", "gw1", withdrawn=(out("k7f3q2m9", "root", 0),))}, dns={})
     assert places(withdraw.out(alone, "n2")) == [()]
 

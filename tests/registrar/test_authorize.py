@@ -150,6 +150,23 @@ def test_a_line_says_what_a_shell_and_sshd_both_understand() -> None:
             restricted.forced_line(KEY, "k7f3q2m9", ["k4t", "--db", wrong])
 
 
+def test_what_is_asked_goes_through_sudo_as_one_word(tmp_path: Path) -> None:
+    """sudo keeps no environment; a shell stands in between. Whatever is in it, it arrives as it was."""
+    fake, shown = tmp_path / "sudo", tmp_path / "show"
+    fake.write_text('#!/bin/sh\n[ "$1 $2" = "-n --" ] || exit 9\nshift 2\nexec env -i "PATH=$PATH" "$@"\n')
+    shown.write_text('#!/bin/sh\nprintf "%s|%s" "$SSH_ORIGINAL_COMMAND" "$*"\n')
+    for path in (fake, shown):
+        path.chmod(0o755)
+    line = restricted.forced_line(KEY, "k7f3q2m9", [str(shown), "--cluster", "x y"], sudo=True)
+    command = line.partition('command="')[2].partition(f'" {KEY}')[0].replace('\\"', '"')  # as sshd reads it
+    for asked in ("withdraw --many --why='a b'", '$(id) `id` "; id; "', "*", "A=B -n -- x", ""):
+        environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SSH_ORIGINAL_COMMAND": asked}
+        done = subprocess.run(
+            ["sh", "-c", command], env=environ, capture_output=True, text=True, check=True, timeout=30
+        )
+        assert done.stdout == f"{asked}|--cluster x y"
+
+
 def test_a_key_of_its_own_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenSSH's own format, for this user alone; what ssh-keygen makes of it is what is printed."""
     monkeypatch.setenv("K4T_KEYS", str(tmp_path))
