@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WAIT_S = 60.0
 """A loop that starts waits so long for a check from cron that acts."""
 CLOSE_S = 2.0
+TELL_S = 40.0
+"""So long a check from cron waits for those who are told; what they have not taken by then the next one tells."""
 FINISH_S = 7200.0
 """So long a check from cron waits for the master's work, where that is done on this machine."""
 
@@ -62,6 +64,8 @@ def one_round(given: Globals) -> tuple[Looked, tuple[Outcome, ...], tuple[str, .
             outcomes += late
             if late and going.tell is not None:
                 notes += going.tell.round(found.looked, late, time.time())
+            if going.tell is not None:
+                notes += going.tell.close(TELL_S)
     return found.looked, outcomes, (*found.notes, *notes)
 
 

@@ -20,10 +20,11 @@ from tests.authority import Authority
 
 
 class Hook:
-    """An HTTP server that keeps what it gets, and answers `status` (with `headers` and `answer`)."""
+    """An HTTP server that keeps what it gets, and answers `status` (with `headers` and `answer`) after `takes_s`."""
 
     def __init__(self, status: int = 200, answer: bytes = b"ok", **headers: str) -> None:
         self.status, self.answer, self.headers = status, answer, headers
+        self.takes_s = 0.0
         self.got: list[dict[str, Any]] = []
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -40,6 +41,7 @@ class Hook:
                 hook.asked.append((self.path, {name.lower(): text for name, text in self.headers.items()}))
                 if hook.status == 200:
                     hook.got.append(json.loads(body))
+                time.sleep(hook.takes_s)
                 answer = hook.answer.replace(b"TOKEN", self.headers.get("Authorization", "").encode())
                 self.send_response(hook.status)
                 for name, text in hook.headers.items():
