@@ -208,3 +208,20 @@ def test_a_size_is_asked_for_kept_on_the_hosts_and_never_written_to_the_tree(sit
     assert any(
         "scale web" in entry["message"] or "sale" in entry["message"] for entry in site.json("history")["revisions"]
     )
+
+
+def test_the_monitor_on_the_master_does_what_a_command_wants(site: Site, lab: Lab) -> None:
+    """From cron: two looks that say so make three of one, and the reason is told."""
+    queue = site.directory / "queue"
+    queue.write_text("1\n")
+    scale = f'min="1" max="4" command="cat {queue}" stabilize-up="0s" stabilize-down="0s"'
+    site.write("apps/web/app.xml", SCALED.format(image=lab.image, name="web", scale=scale))
+    site.k4t("apply", "--yes")
+    site.k4t("scale", "web", "1", "--yes")
+    queue.write_text("3\n")
+    for _ in range(3):
+        site.k4t("monitor", "check", "--act", status=None)
+    assert desired(site)["web"] == 3
+    assert "1 → 3 replicas: its command wants 3" in site.k4t("explain", "web").stdout
+    assert "scale web 3" in site.k4t("events").stdout
+    assert len([name for host in lab.nodes for name in containers(host) if ".web." in name]) == 3

@@ -13,7 +13,7 @@ from k4t.master.planning.endpoints import compose, routes_of, settled_by_app, wa
 from k4t.master.planning.former import of_app
 from k4t.master.planning.plan import Publish
 from k4t.master.publication.fake import FakeParticipant
-from k4t.model.app import App, Image, Port
+from k4t.model.app import App, Image, Port, Scale
 from k4t.model.hosts import Gateway, Script
 from k4t.model.participant import Capabilities
 from k4t.model.publish import Certificate, Route
@@ -203,3 +203,19 @@ def test_a_script_can_do_what_its_commands_are_told_of() -> None:
     more = capabilities(dataclasses.replace(bare, scripts=(*bare.scripts, route, Script("list", ("l",)))))
     told = {"tls", "weight", "routes_l4", "hosts_and_paths", "reads_back"}
     assert more == Capabilities(**dict.fromkeys(SAID - told, False))
+
+
+def test_who_counts_no_requests_is_named_where_an_app_is_scaled_by_them() -> None:
+    """With the line of its <scale>; not in groups that don't route to it, nor where something else is measured."""
+    counting = dataclasses.replace(gateway(name="gw1"), capabilities=Capabilities(counts=True))
+    scaled = tree(Route())
+    web = dataclasses.replace(scaled.apps["web"], scale=Scale(1, 4, requests=5.0, where=Where("apps/web/app.xml", 3)))
+    scaled = dataclasses.replace(scaled, apps={"web": web})
+    (found,) = inexpressible(scaled, [counting, gateway()])
+    assert str(found) == (
+        "apps/web/app.xml:3: web is scaled by requests, which gw2 (plain) does not count; "
+        "scale by something else, or route by Envoy or HAProxy"
+    )
+    assert inexpressible(scaled, [counting, dataclasses.replace(gateway(), group="other")]) == ()
+    by_cpu = dataclasses.replace(web, scale=Scale(1, 4, cpu_percent=50.0))
+    assert inexpressible(dataclasses.replace(scaled, apps={"web": by_cpu}), [gateway()]) == ()

@@ -44,7 +44,7 @@ class Answers:
 
 @value
 class Replica:
-    """One that there should be. `container`: its newest that runs."""
+    """One that there should be. `container`: the one of it that runs."""
 
     condition: Condition
     container: Container | None = None
@@ -60,19 +60,20 @@ class Taken:
 
 def replicas(app: App, facts: Facts) -> tuple[Replica, ...]:
     """Of each replica that there should be, whether it serves."""
-    newest: dict[str, Container] = {}
-    for one in sorted(facts.containers, key=lambda one: one.generation):
-        if one.app == app.name and (one.running or one.replica not in newest):
-            newest[one.replica] = one
+    found: dict[str, list[Container]] = {}
+    for one in facts.containers:
+        if one.app == app.name:
+            found.setdefault(one.replica, []).append(one)
     away = any(not node.state.reachable for node in facts.nodes.values())
-    return tuple(_replica(app, newest.get(name), facts, away=away) for name in facts.desired.get(app.name, ()))
+    return tuple(_replica(app, found.get(name, []), facts, away=away) for name in facts.desired.get(app.name, ()))
 
 
-def _replica(app: App, one: Container | None, facts: Facts, *, away: bool) -> Replica:
-    if one is None:
-        return Replica("unknown" if away else "absent")
-    if not one.running:
-        return Replica("absent")
+def _replica(app: App, containers: list[Container], facts: Facts, *, away: bool) -> Replica:
+    """While one of its containers takes over from another, neither of them says what it will use."""
+    running = [one for one in containers if one.running]
+    if len(running) != 1:
+        return Replica("unknown" if away and not containers else "absent")
+    (one,) = running
     answer = facts.probed.get(one.id)
     if answer is None or answer.problem is None:
         return Replica("unknown", one)

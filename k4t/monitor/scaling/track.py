@@ -151,7 +151,8 @@ def _taken_up(sample: Sample, before: Track | None) -> Track:
     if before is None or not 0.0 <= now_s - before.at_s <= GAP_S:
         return Track(size, now_s, (Want(now_s, size),))
     wants, moves, asked = before.wants, before.moves, before.asked
-    if not min(before.size, asked or before.size) <= size <= max(before.size, asked or before.size):
+    ends = (before.size, before.size if asked is None else asked)
+    if not min(ends) <= size <= max(ends):
         # By somebody else: that is as good as a wish of our own, and counts as one for the rates.
         moves = (*moves, Move(now_s, before.size if asked is None else asked, size))[-MOVES_MAX:]
         wants, asked = (*wants, Want(now_s, size)), None

@@ -120,15 +120,16 @@ def test_a_replica_that_starts_is_not_counted_until_it_had_its_time() -> None:
     assert conditions(facts(nodes=old, hosts=hosts), health=health) == ["serving", "serving"]
 
 
-def test_during_an_update_the_newer_container_of_a_replica_counts() -> None:
-    """Unless only the older one runs."""
+def test_while_a_replica_is_replaced_it_counts_as_starting() -> None:
+    """Traffic is on its way from one container to the other. One that was only created, or is kept to go back to, is
+    none of them."""
     newer = world.container(0, "n2", id="id9", generation=2)
     both = nodes(world.container(0, "n1"), newer, world.container(1, "n2"))
     probed = {name: Answer("") for name in ("id0", "id1", "id9")}
-    found = taken(Answers({"id9": use(20.0, 1.0, 70)}), seen=facts(nodes=both, probed=probed))
-    assert found.sample.size == 2
-    stopped = nodes(world.container(0, "n1"), dataclasses.replace(newer, state="created"), world.container(1, "n2"))
-    assert conditions(facts(nodes=stopped, probed=probed)) == ["serving", "serving"]
+    assert conditions(facts(nodes=both, probed=probed)) == ["absent", "serving"]
+    created = dataclasses.replace(newer, state="created")
+    before = nodes(world.container(0, "n1"), created, world.container(1, "n2"))
+    assert conditions(facts(nodes=before, probed=probed)) == ["serving", "serving"]
 
 
 # --- requests --------------------------------------------------------------------------------------------------

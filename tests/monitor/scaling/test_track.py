@@ -319,6 +319,19 @@ def test_rounds_that_are_far_apart_need_several_that_say_so() -> None:
     assert [one.replicas for one in run(CPU, idle)][:3] == [None, None, 2]
 
 
+def test_a_command_alone_may_want_none_and_one_again() -> None:
+    """With min="0"; and the way is not taken for somebody else's."""
+    scale = Scale(0, 3, command="x", up_after_s=0, down_after_s=0)
+    sizes = [1, 1, 1, 0, 0, 0, 0]
+    samples = [
+        Sample(place * 70.0, size, serving(*[1.0] * size), command=0 if place < 5 else 2)
+        for place, size in enumerate(sizes)
+    ]
+    found = run(scale, samples)
+    assert [one.replicas for one in found] == [None, None, 0, None, None, None, 2]
+    assert found[3].track.asked is None
+
+
 def test_sizes_that_alternate_are_told() -> None:
     """The helper of these tests tells an oscillation from a way."""
     assert turns([1, 2, 2, 3, 2, 3]) == ["up", "down", "up"]
