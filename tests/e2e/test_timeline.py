@@ -53,15 +53,18 @@ WATCH = """\
   <threshold of="cpu" warning="never"/>
   <threshold of="load" warning="never" critical="never"/>
   <threshold of="disk" warning="98%" critical="99%"/>
-  <threshold of="docker-disk" warning="98%" critical="99%"/>
+  <threshold of="docker-disk" warning="{full}" critical="99%"/>
   <threshold of="memory" warning="98%" critical="99%"/>
   <threshold of="clock-skew" warning="10s"/>
   <policy when="node-gone" enabled="true" after="2" max-nodes="40%"/>
-  <policy when="node-back" enabled="true" after="2"/>
+  <policy when="node-back" enabled="true" after="2"/>{more}
 </monitor>
 """
+MORE = """
+  <policy when="app-unhealthy" enabled="true" after="2"/>
+  <policy when="disk-full" enabled="true" per-hour="1"/>"""
 FENCE = '<power off="virsh -c qemu+ssh://root@10.0.0.2/system destroy {name}"/>'
-ROUTED = '<route domain="{0}.k4t.lab"/><record name="{0}"/><health interval="1s"><http path="/"/></health>'
+ROUTED = '<route domain="{0}.k4t.lab"/><record name="{0}" ttl="1s"/><health interval="1s"><http path="/"/></health>'
 HANDED_ON = """\
 #!/bin/sh
 # The monitor's copy of the tree; production.md does it with ssh.
@@ -176,7 +179,7 @@ class Play:
         """From nothing to a cluster that serves, with a monitor that may ask and withdraw."""
         site = self.master
         site.write("cluster.xml", CLUSTER.format(id=site.id, master=MASTER))
-        site.write("monitor.xml", WATCH.format(interval_s=INTERVAL_S))
+        site.write("monitor.xml", WATCH.format(interval_s=INTERVAL_S, full="98%", more=""))
         for host in self.lab.nodes:
             site.node(host)
         for host in self.gateways:
@@ -433,3 +436,33 @@ def test_a_node_that_still_serves_is_left_alone(play: Play, tmp_path: Path) -> N
     assert not load.report.lost, load.report.first_lost()
     assert {one["kind"] for one in play.events()[before:]} <= {"raised", "refused", "over"}
     assert not play.master.host.is_on
+
+
+@pytest.mark.skipif(not LONG, reason="K4T_FULL=1")
+def test_a_replica_that_is_unwell_is_restarted_and_a_full_disk_pruned(play: Play) -> None:
+    """The master is woken for both, and sleeps again: a new container is in the place of the one, and old images are
+    gone. So often in an hour, and not oftener."""
+    play.awake()
+    play.master.write("monitor.xml", WATCH.format(interval_s=INTERVAL_S, full="1%", more=MORE))
+    play.sleep()
+    node = next(host for host in play.lab.nodes if host.name in play.on("web"))
+    name = next(one for one in containers(node) if ".web." in one)
+    for number in range(6):
+        image = play.lab.push(f"old{number}", VER=f"old{number}")
+        for host in play.lab.nodes:
+            if host.is_on:
+                host.docker(["pull", "-q", image])
+    boots, before = play.power.done.count(f"start {MASTER}"), len(play.events())
+    with play.watching():
+        node.docker(["exec", name, "rm", "/dev/shm/index.html"])
+        restarted = wait_until(lambda: name not in containers(node) and len(play.on("web")) == 2, timeout_s=180)
+        assert restarted, play.woken()
+        assert play.off(), play.woken()
+        assert wait_until(lambda: "over app web" in play.happened()[before:], timeout_s=60), play.said()
+    assert play.power.done.count(f"start {MASTER}") - boots in (1, 2)
+    pruned = [one for one in play.events()[before:] if one.get("what") == "disk-full" and one["kind"] == "queued"]
+    print("\n".join(f"{one['at']} {one['words']}" for one in pruned))
+    images = {host.name: host.docker(["images", "-q"]).stdout.split() for host in play.lab.nodes if host.is_on}
+    print({name: len(found) for name, found in images.items()})
+    assert len(pruned) == 1
+    assert min(len(found) for found in images.values()) < 6
