@@ -21,6 +21,7 @@ from k4t.model.state import Container
 from k4t.monitor.facts import Facts
 from k4t.monitor.scaling.measure import Answers, Use, gateways_of, replicas
 from k4t.node import stats, usage
+from k4t.node.docker import Engine
 
 ANSWER_S = 10.0
 COMMAND_S = 8.0
@@ -89,9 +90,15 @@ def _uses(fleet: Fleet, node: str, containers: Sequence[Container]) -> dict[str,
         read = {}
     found = {id: Use(one.at_s, one.cpu_s, one.memory_bytes) for id, one in read.items()}
     left = [one for one in containers if one.id not in found][:ENGINE_MAX]
-    asked = at_once(lambda one: stats.sample(engine, one, ENGINE_S), left)
-    told = {one.container.id: Use(one.at_s, one.cpu_s, one.memory_bytes, "engine") for one in asked if one is not None}
-    return found | told
+    told = (one for one in at_once(lambda one: _told(engine, one), left) if one is not None)
+    return found | {one.container.id: Use(one.at_s, one.cpu_s, one.memory_bytes, "engine") for one in told}
+
+
+def _told(engine: Engine, container: Container) -> stats.Sample | None:
+    try:
+        return stats.sample(engine, container, ENGINE_S)
+    except K4tError:
+        return None
 
 
 def _gateways(fleet: Fleet, facts: Facts, apps: Iterable[App]) -> dict[str, tuple[Counting, list[str]]]:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from k4t.errors import HostUnreachable, ParticipantAway
 from k4t.master.fleet import Fleet
+from k4t.master.publication.fake import FakeParticipant
 from k4t.model.app import App, Health, HttpProbe, Resources, Scale
 from k4t.model.hosts import Gateway
+from k4t.model.participant import Capabilities
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head, NodeState
 from k4t.monitor import scaling
@@ -24,6 +27,7 @@ from k4t.monitor.scaling.measure import Answers, Taken, Use, measured
 from k4t.monitor.scaling.memory import NOTHING, Counted, Seen, Used
 from k4t.monitor.scaling.track import Reading
 from k4t.monitor.signs.sign import Signs
+from k4t.remote.fake import FakeTransport
 from tests.monitor import world
 from tests.monitor.world import NOW_S
 
@@ -46,6 +50,7 @@ def tree(**fields: Any) -> Tree:
 
 def facts(**fields: Any) -> Facts:
     probed = {f"id{number}": Answer("", f"n{number + 1}") for number in range(2)}
+    probed |= {letter * 64: Answer("") for letter in "ab"}
     return world.facts(**{"probed": probed, "desired": {"web": ("0", "1")}, **fields})
 
 
@@ -206,6 +211,42 @@ def test_an_app_that_is_held_or_stopped_or_has_no_scale_is_left_alone() -> None:
         assert scaling.round(nobody, looked(**fields), scaling.NONE, NOW_S) == (scaling.NONE, ())
     blind = dataclasses.replace(looked(), has_tree=False)
     assert scaling.round(nobody, blind, scaling.NONE, NOW_S) == (scaling.NONE, ())
+
+
+class Counter(FakeParticipant):
+    """A gateway that counts, or can't be asked."""
+
+    def counters(self, apps: list[str]) -> dict[tuple[str, str], int]:
+        self._enter("counters")
+        return {(app, "a"): 7 for app in apps}
+
+
+def test_who_does_not_answer_is_left_out_and_keeps_nobody_from_answering() -> None:
+    """A node whose control groups know one of its two containers and whose Engine is silent, one that can't be reached;
+    a gateway that counts, one that fails; one that counts nothing is not asked."""
+    first, beside = world.container(0, "n1", id="a" * 64), world.container(1, "n1", id="b" * 64)
+    here = nodes(first, beside, world.container(2, "n2"))
+    states = {name: world.member("gateway", name) for name in ("gw1", "gw2")}
+    seen = facts(nodes=here, gateways=states, desired={"web": ("0", "1", "2")})
+    said = f"k4t-usage 1\nuptime 9.5\ncontainer {'a' * 64}\nusage_usec 4000000\nmemory 5000\n"
+
+    def connect(name: str, *_: object) -> FakeTransport:
+        if name != "n1":
+            raise HostUnreachable("it is off")
+        transport = FakeTransport()
+        transport.answer(["sh"], said.encode())
+        return transport
+
+    counting = Capabilities(counts=True)
+    broken = Counter("gw2", capabilities=counting, faults={"counters": [ParticipantAway("gone")]})
+    members: dict[Any, Any] = {
+        ("gateway", "gw1"): Counter("gw1", capabilities=counting), ("gateway", "gw2"): broken,
+    }  # fmt: skip
+    found = sample.ask(Fleet(tree(), connect, members), seen, [app()])
+    assert found.uses == {"a" * 64: Use(9.5, 4.0, 5000)}
+    assert {name: totals for name, (_, totals) in found.counted.items()} == {"gw1": {("web", "a"): 7}}
+    silent: dict[Any, Any] = {("gateway", name): FakeParticipant(name) for name in ("gw1", "gw2")}
+    assert sample.ask(Fleet(tree(), connect, silent), seen, [app()]).counted == {}
 
 
 def test_a_command_is_told_the_app_and_believed_when_it_prints_a_number() -> None:
