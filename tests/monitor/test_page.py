@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k4t.monitor.check import Looked
-from k4t.monitor.facts import Facts, OffNotice, Subject
+from k4t.monitor.facts import Facts, Failure, Host, OffNotice, Subject
 from k4t.monitor.judge import Finding, Judgement
 from k4t.monitor.page import page, style, wrong
 from k4t.monitor.page.markup import Html, element, text
@@ -310,6 +310,13 @@ def test_a_master_that_is_off_on_purpose_and_a_run_at_work_are_said() -> None:
     assert "off on purpose since 2026-11-18T10:00:00Z, by ana@laptop: done for today" in noted(
         dataclasses.replace(facts(), off=off)
     )
+    master = Subject("master", "k4t-master")
+    silent = Failure("silent", "k4t-master:22 does not answer within 10 s")
+    hosts = {**facts().hosts, master.key: Host(master.name, master, (master,), failure=silent)}
+    asleep = dataclasses.replace(facts(), off=off, hosts=hosts, master=master.key)
+    shown = parsed(page(clusters.looked(asleep, tree()), tree(), (), NOW_S))
+    (card,) = [one for one in elements(shown, "li") if [words(name) for name in elements(one, "h4")] == ["k4t-master"]]
+    assert words(card) == "k4t-master · off on purpose master"
     forged = dataclasses.replace(off, genuine=False)
     assert "off on purpose" not in noted(dataclasses.replace(facts(), off=forged))
     host = facts().hosts["node/n1"]

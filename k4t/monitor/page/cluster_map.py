@@ -80,8 +80,16 @@ def _sends(one: ParticipantState) -> str:
 
 def _machine(page: Page, host: Host) -> Html:
     words = ", ".join(dict.fromkeys("holds copies" if one.kind == "host" else one.kind for one in host.things))
-    parts = [_head(page, host.name, "answers", host.subject.key), _facts(words), *_meters(page, host)]
+    parts = [_head(page, host.name, _answers(page, host), host.subject.key), _facts(words), *_meters(page, host)]
     return _card(page, host.subject.key, parts)
+
+
+def _answers(page: Page, host: Host) -> str:
+    """Or what is noted of one that need not."""
+    if host.reading is not None:
+        return "answers"
+    noted = next((one for one in page.mentioned if one.subject.key == host.subject.key), None)
+    return {"master-off-on-purpose": "off on purpose", "login": "on"}.get(noted.what if noted else "", "not known")
 
 
 WELL = ("well", "in step", "answers")

@@ -20,7 +20,7 @@ def section(page: Page) -> Html:
 
 
 def _inside(page: Page) -> Iterator[Html]:
-    newest = sorted(page.events, key=lambda one: one.at_s, reverse=True)
+    newest = sorted(page.events, key=lambda one: one.at_s)[::-1]  # of one second, what came later first
     if newest:
         yield element("ol", *(_event(page, one) for one in newest[:SHOWN]), class_="findings card")
         yield from more(len(newest) - SHOWN, "before these: k4t events")

@@ -69,6 +69,7 @@ h1+.badge{font-size:1rem;padding:.2rem .85rem}
 background:var(--critical);color:var(--card)}
 .stale main{filter:saturate(.3)}
 .findings{padding:0}
+.findings+p{margin-top:.5rem}
 .findings>li{display:grid;grid-template-columns:6.2rem 1fr;gap:.15rem 1rem;align-items:start;padding:.7rem 1rem;
 border-left:.3rem solid var(--line);overflow-wrap:anywhere}
 .findings>li>.badge{justify-self:start}

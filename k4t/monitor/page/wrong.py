@@ -33,8 +33,8 @@ def _inside(page: Page) -> Iterator[Html]:
 
 
 def _finding(page: Page, one: Finding, number: int = 0) -> Html:
-    since = f"for {page.since(one.since_s)}" if one.confirmed and page.now_s - one.since_s >= 1 else ""
     noted = one.confirmed and one.level == "ok"
+    since = f"for {page.since(one.since_s)}" if one.confirmed and not noted and page.now_s - one.since_s >= 1 else ""
     about = [element("strong", named(str(one.subject))), Html(" "), element("span", one.what)]
     about += [Html(" "), element("span", since, class_="soft small")] if since else []
     said = [element("p", *about), element("p", named(one.sentence))]
