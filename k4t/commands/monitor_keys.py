@@ -11,7 +11,7 @@ import typer
 
 from k4t.commands.common import agree
 from k4t.commands.monitor import monitor_app
-from k4t.errors import K4tError, Partial, StepError, Usage
+from k4t.errors import K4tError, Partial, StepError, Usage, gravest
 from k4t.options import Globals
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from k4t.master.power.places import Failure
     from k4t.master.run import Run
     from k4t.model.hosts import Dns, Gateway
+    from k4t.monitor.allowed import Tried
 
 MAX_BYTES = 16 * 1024
 KeyFile = Annotated[
@@ -30,6 +31,7 @@ KeyFile = Annotated[
 def key(
     ctx: typer.Context,
     cluster: Annotated[str, typer.Option("--cluster", help="Without a tree: of this one.", metavar="ID")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Try what it may do, everywhere; changes nothing.")] = False,
 ) -> None:
     """Print the public key of this machine's monitor, which `k4t monitor authorize` takes on the master. It is made the
     first time."""
@@ -37,6 +39,9 @@ def key(
     from k4t.wiring import read
 
     given: Globals = ctx.obj
+    if check:
+        _check(given)
+        return
     cluster_id = cluster or read(given.db).cluster.id
     line, made = keys.ensure(cluster_id)
     if made:
@@ -45,6 +50,25 @@ def key(
         given.console.result(line)
     else:
         given.console.data({"version": 1, "cluster": cluster_id, "key": line, "made": made})
+
+
+def _check(given: Globals) -> None:
+    """The exit status says the gravest of what was wrong: 77 where it is not let in, 69 where nobody answered."""
+    from k4t.monitor.allowed import tried
+    from k4t.wiring import read, watched
+
+    with watched(read(given.db), given.db) as fleet:
+        found = tried(fleet)
+    if given.console.output == "table":
+        given.console.result([f"{'no ' if one.problem else 'yes'}  {one.what}{_why(one)}" for one in found])
+    else:
+        rows = [{"what": one.what, "may": not one.problem, "problem": one.problem} for one in found]
+        given.console.data({"version": 1, "tried": rows})
+    raise typer.Exit(gravest(one.status for one in found))
+
+
+def _why(one: Tried) -> str:
+    return f": {one.problem}" if one.problem else ""
 
 
 @monitor_app.command(epilog="Example: k4t monitor authorize monitor.pub")

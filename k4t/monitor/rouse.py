@@ -136,10 +136,7 @@ def pending(fleet: Fleet, now_s: float, facts: Facts | None = None) -> tuple[str
 def _queue(fleet: Fleet, wanted: Sequence[Intent], now_s: float, facts: Facts | None) -> tuple[str, ...]:
     own = signing_keys.load(fleet.tree, "intents")
     if own is None:
-        raise NotCertified(
-            "this machine may queue nothing for the master: its key is not certified for intents",
-            "k4t kit certify --kit FILE --uses intents, with the cluster's recovery kit",
-        )
+        raise not_certified()
     hosts = _places(fleet, facts)
     if not hosts:
         raise Unreachable("the tree has no gateway, DNS server or backup target that could hold an intent", "add one")
@@ -155,6 +152,13 @@ def _queue(fleet: Fleet, wanted: Sequence[Intent], now_s: float, facts: Facts | 
         queued = dict([*memory.queued.items(), *taken.items()][-MAX_QUEUED:])
         save(file, dataclasses.replace(memory, queued=queued, tries=0))
     return tuple(dict.fromkeys(name for on, _ in taken.values() for name in on))
+
+
+def not_certified() -> NotCertified:
+    return NotCertified(
+        "this machine may queue nothing for the master: its key is not certified for intents",
+        "k4t kit certify --kit FILE --uses intents, with the cluster's recovery kit",
+    )
 
 
 def _places(fleet: Fleet, facts: Facts | None) -> list[Host]:
@@ -196,7 +200,7 @@ def _roused(fleet: Fleet, now_s: float, facts: Facts | None) -> Roused:
 def _woken(fleet: Fleet, now_s: float, facts: Facts | None) -> Roused:
     """Raises K4tError that names the master and the remedy."""
     file = path(fleet.tree.cluster.id)
-    memory, host = load(file), _master(fleet.tree)
+    memory, host = load(file), master_of(fleet.tree)
     try:
         said = _told(fleet, host)
     except Unreachable:
@@ -208,7 +212,8 @@ def _woken(fleet: Fleet, now_s: float, facts: Facts | None) -> Roused:
     return Roused(words=f"{host.name} is on, and was told to look: {said}")
 
 
-def _master(tree: Tree) -> Host:
+def master_of(tree: Tree) -> Host:
+    """Another machine, which is asked for a short time. Raises K4tError where this is it."""
     power = tree.cluster.power
     if power is None or not power.host or here.is_here(power.host):
         raise K4tError("this machine is the master: there is nobody to wake")
@@ -222,7 +227,7 @@ def _told(fleet: Fleet, host: Host) -> str:
     remedy where somebody is."""
     key = keys.private_file(fleet.tree.cluster.id)
     ssh = restricted.login(host.ssh, str(key)) if key else host.ssh
-    remedy = "k4t monitor authorize KEY.pub, on the master" if key else "k4t monitor key makes one"
+    remedy = restricted.REMEDY if key else "k4t monitor key makes one"
     try:
         transport = fleet.afresh(host, ssh)
     except LoginRefused as error:

@@ -200,21 +200,22 @@ def _told(fleet: Fleet, member: Member, verb: Verb, why: str) -> Done | None:
     note = ""
     if key := keys.private_file(fleet.tree.cluster.id):
         try:
-            with _let_in(fleet, member, key) as transport:
+            with let_in(fleet, participant, key) as transport:
                 driver, kind = participant.registrar or participant.driver, participant.kind
                 args = (transport, driver, verb, member.places, why)
                 return Done(restricted.several(*args, kind=kind, name=participant.name))
         except LoginRefused:
-            note = "it does not know the monitor's key: k4t monitor authorize KEY.pub, on the master"
+            note = f"it does not know the monitor's key: {restricted.REMEDY}"
         except RegistrarMismatch as error:
             note = f"not by the monitor's key: {error.words}"
     return Done(participant.several(verb, member.places, restricted.BY, why), note)
 
 
 @contextmanager
-def _let_in(fleet: Fleet, member: Member, key: Path) -> Iterator[Transport]:
-    name = member.state.name
-    host = fleet.host_of(fleet.tree.gateways[name] if member.state.kind == "gateway" else fleet.tree.dns[name])
+def let_in(fleet: Fleet, member: RegistrarParticipant, key: Path) -> Iterator[Transport]:
+    """A connection by the monitor's own key. Raises what connecting raises."""
+    tree = fleet.tree
+    host = fleet.host_of(tree.gateways[member.name] if member.kind == "gateway" else tree.dns[member.name])
     transport = fleet.afresh(host, restricted.login(host.ssh, str(key)))
     try:
         yield transport

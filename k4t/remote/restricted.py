@@ -36,6 +36,7 @@ SUDO = r"sudo -n -- env \"SSH_ORIGINAL_COMMAND=$SSH_ORIGINAL_COMMAND\" "
 """In an option's quotes, for the login user's shell: one word, whatever is in it."""
 PROBE, ROUSE = "k4t-probe", "k4t-rouse"
 """What may be asked of a master: how it is, and that it looks at its queue. No programs are called so."""
+REMEDY = "k4t monitor authorize KEY.pub, on the master"
 USAGE = 64
 ANSWER_S = 20.0
 _TYPE = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"
@@ -118,9 +119,7 @@ def _no_answer(host: str, done: Completed, kind: Kind, name: str) -> K4tError:
         return RegistrarMismatch(
             f"its registrar does not do that: {done.words()}", f"k4t {kind} install {name}", host=host
         )
-    return StepError(
-        f"the monitor's key runs something else there: {done.words()}", "k4t monitor authorize KEY.pub", host=host
-    )
+    return StepError(f"the monitor's key runs something else there: {done.words()}", REMEDY, host=host)
 
 
 # --- who may ---------------------------------------------------------------------------------------------------------

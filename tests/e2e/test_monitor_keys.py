@@ -84,14 +84,14 @@ class Play:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def here(self, *words: str) -> str:
+    def here(self, *words: str, status: int = 0) -> str:
         """On the monitor's machine."""
         own = {name: os.environ[name] for name in ("K4T_KEYS", "XDG_STATE_HOME")}
         done = subprocess.run(
             self.site.argv(*words), env=self.site.environment(own), stdin=subprocess.DEVNULL, capture_output=True,
             text=True, timeout=60, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
     def act(self, verb: str, node: str = "n2") -> str:
@@ -198,6 +198,24 @@ def test_the_key_is_made_and_let_in(play: Play) -> None:
     assert "monitor authorize: SHA256:" in (play.site.db / ".k4t/audit.jsonl").read_text()
 
 
+def test_what_it_may_is_tried_beforehand(play: Play) -> None:
+    """At every member, and of the master; what is missing is named with its remedy. Nothing is changed by it."""
+    before = play.served()
+    said = play.here("monitor", "key", "--check", status=1)
+    assert [line[:3] for line in said.splitlines()] == ["yes"] * 4 + ["no ", "yes"], said
+    assert "k4t kit certify --kit FILE --uses intents" in said
+    play.here("kit", "certify", "--kit", play.kit, "--uses", "intents")
+    play.edges[2].exec(["mv", "/root/.ssh/authorized_keys", "/root/.ssh/kept"])
+    try:
+        said = play.here("monitor", "key", "--check", status=77)
+    finally:
+        play.edges[2].exec(["mv", "/root/.ssh/kept", "/root/.ssh/authorized_keys"])
+    assert said.count("no ") == 1, said
+    assert "withdraw endpoints at gateway gw3: the login of root" in said
+    assert play.here("monitor", "key", "--check").count("yes") == 6
+    assert play.served() == before
+
+
 def test_a_node_is_taken_out_everywhere_and_given_back(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Envoy, HAProxy, nginx and dnsmasq, by the restricted key; what was added by hand stays. A person's withdrawal is
     not given back. A gateway that is away is named, the others are done; by and by it follows."""
@@ -280,8 +298,6 @@ def test_the_key_can_do_nothing_else(play: Play, tmp_path: Path) -> None:
 def test_a_master_that_is_on_is_told_and_one_that_is_off_is_called(play: Play) -> None:
     """What was queued is done, once; its words are in the master's own log. When it doesn't answer, <power on=> is run.
     What else is asked with the key than how it is, is refused."""
-    kit = ["kit", "certify", "--kit", play.kit, "--uses", "intents"]
-    play.here(*kit)
     found = play.rouse("stay")
     print(found)
     assert (found.on, found.problem) == (("gw1", "gw2", "gw3"), "")
