@@ -65,11 +65,13 @@ class Teller:
         self._clock = clock
         self._sender = Sender(cluster, "")
         self._guard = threading.Lock()
+        self._writing = threading.Lock()
         self._under_way: dict[str, Delivery] = {}
         self._desks: dict[str, Desk] | None = None
         self._at_s: float | None = None
         self._interval_s: float | None = None
-        self._is_kept = True
+        self._changes = self._kept_changes = 0
+        self._kept_at_s: float | None = None
         self._notes: list[str] = []
         self._troubles: set[str] = set()
         self._lock: int | None = None
@@ -81,6 +83,7 @@ class Teller:
             self._alerts = {identity(alert): alert for alert in alerts}
             if self._desks is not None:
                 self._desks = {name: self._desks.get(name, Desk()) for name in self._alerts}
+                self._changes += 1
 
     def round(self, looked: Looked, outcomes: Sequence[Outcome], now_s: float) -> tuple[str, ...]:
         """What of this check is to be told is on its way; lines for a log. Raises nothing, waits for nobody."""
@@ -92,12 +95,11 @@ class Teller:
             self._sender = Sender(self._cluster, looked.facts.cluster_id)
             if self._desks is None:
                 self._load()
-            before = dict(self._desks or {})
             self._checked(looked.facts.at_s)
             for name in self._alerts:
                 self._keep(name, self._turn(name, looked, outcomes, now_s))
-            if self._desks != before:
-                self._save()
+        self._save()
+        with self._guard:
             for name in self._alerts:
                 self._send(name, now_s)
             return self._noted()
@@ -113,9 +115,8 @@ class Teller:
                 one.end()
         until_s = time.monotonic() + END_S
         are_over = [one.wait(until_s - time.monotonic()) for one in under_way]
+        self._save(whole=True)
         with self._guard:
-            if not self._is_kept:
-                self._save()
             if all(are_over):
                 self._let_go()
             return self._noted()
@@ -127,14 +128,14 @@ class Teller:
     def _load(self) -> None:
         kept, note = memory.load(self._file)
         self._desks = {name: kept.desks.get(name, Desk()) for name in self._alerts}
-        self._at_s = kept.at_s
+        self._at_s = self._kept_at_s = kept.at_s
         self._notes += [note] * bool(note)
 
     def _checked(self, at_s: float) -> None:
         """How long it takes from one check to the next; also from cron, where each has a process of its own."""
         if at_s != self._at_s:
             self._interval_s = at_s - self._at_s if self._at_s is not None and at_s > self._at_s else None
-            self._at_s, self._is_kept = at_s, False
+            self._at_s = at_s
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
@@ -173,20 +174,28 @@ class Teller:
         return (self._desks or {}).get(name, Desk())
 
     def _keep(self, name: str, desk: Desk) -> None:
-        if self._desks is not None and name in self._desks:
+        if self._desks is not None and name in self._desks and self._desks[name] != desk:
             self._desks[name] = desk
+            self._changes += 1
 
-    def _save(self) -> None:
-        """On a disk that is full alerts go on, from memory."""
-        if self._desks is None:
-            return
-        try:
-            memory.save(self._file, memory.Kept(self._desks, self._at_s))
-        except K4tError as error:
-            self._trouble(f"what alerts have told can't be kept: {error}")
-        else:
-            self._troubles.clear()
-            self._is_kept = True
+    def _save(self, *, whole: bool = False) -> None:
+        """If anything is to be kept (`whole`: also when the last check was). Whoever has waited for another's writing
+        finds that it was his own too. On a disk that is full alerts go on, from memory."""
+        with self._writing:
+            with self._guard:
+                changes, kept = self._changes, memory.Kept(dict(self._desks or {}), self._at_s)
+                is_news = changes != self._kept_changes or (whole and self._at_s != self._kept_at_s)
+                if self._desks is None or not is_news:
+                    return
+            try:
+                memory.save(self._file, kept)
+            except K4tError as error:
+                with self._guard:
+                    self._trouble(f"what alerts have told can't be kept: {error}")
+                return
+            with self._guard:
+                self._troubles.clear()
+                self._kept_changes, self._kept_at_s = changes, kept.at_s
 
     def _trouble(self, words: str) -> None:
         """Said when it begins, not at every check."""
@@ -219,7 +228,6 @@ class Teller:
         """In the delivery's thread."""
         failpoints.reach("alert:sent")
         with self._guard:
-            self._under_way.pop(name, None)
             desk, now_s = self._desk(name), self._clock()
             if one.error:
                 kept = box.failed(desk.box, one.error, now_s)
@@ -228,7 +236,9 @@ class Teller:
                 kept = box.delivered(desk.box, now_s)
                 self._notes.append(f"{label(one.alert)}: told: {subject(one.message, self._sender)}")
             self._keep(name, Desk(desk.state, kept))
-            self._save()
+        self._save()
+        with self._guard:
+            self._under_way.pop(name, None)  # only now: until it is written down it isn't over
             if self._is_closed and not self._under_way:
                 self._let_go()
             elif not one.error:
