@@ -8,7 +8,8 @@ when nothing more is queued; `power:announced`, `power:going` before the machine
 begin, picture, sequence (it is given out), store, stored, confirm, confirmed, remembered, prune, pruned, part,
 part-stored; `monitor:decided` (written down, not begun), `monitor:acted` (done, not written down); `restore:` made,
 unpacked, carried, synced, named, aside, swapped, kept, cleared, clearing (see master.backup.swap); `recover:`
-certified, placed, told; `alert:sending`, `alert:sent` (taken, not written down). `NAME=stop` stops this process there (SIGSTOP).
+certified, placed, told; `alert:sending`, `alert:sent` (taken, not written down). `NAME=stop` stops this process there
+(SIGSTOP).
 """
 
 from __future__ import annotations
