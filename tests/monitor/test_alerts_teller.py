@@ -160,6 +160,16 @@ def test_what_waits_is_told_when_it_is_back(file: Path) -> None:
     assert loop.notes[0].endswith(": answers 500 Internal Server Error: ok")
 
 
+def test_a_clock_that_is_put_back_delays_no_further_try(file: Path) -> None:
+    """Not by a day."""
+    with Hook(500) as hook:
+        loop = Loop(file, at_once(hook.address))
+        loop.until(lambda: len(loop.notes) == 1, finding("n2"))
+        loop.now_s -= 86400
+        loop.until(lambda: len(loop.notes) == 2, finding("n2"))
+        loop.close()
+
+
 def test_a_monitor_that_is_started_again_goes_on(file: Path) -> None:
     """It tells what was not delivered, and nothing that was."""
     away = at_once(f"http://127.0.0.1:{closed_port()}/hook")

@@ -57,6 +57,11 @@ def failed(box: Box, error: str, now_s: float) -> Box:
     return Box(first, None, now_s + wait_s, error[:MAX_ERROR])
 
 
+def must_wait(box: Box, now_s: float) -> bool:
+    """Until its next try. A clock that was put back makes nobody wait for longer than that can be."""
+    return 0.001 < box.next_s - now_s <= BACKOFF_MOST_S
+
+
 def merged(old: Message, new: Message) -> Message:
     """One message that says what both would, as things stand now."""
     items = {one.key: one for one in old.items}

@@ -207,7 +207,7 @@ class Teller:
     def _send(self, name: str, now_s: float) -> None:
         desk = self._desk(name)
         waiting = desk.box.first
-        if waiting is None or name in self._under_way or self._is_closed or now_s < desk.box.next_s - 0.001:
+        if waiting is None or name in self._under_way or self._is_closed or box.must_wait(desk.box, now_s):
             return
         message = waiting if waiting.at_s == now_s else box.fresh(waiting, desk.state, now_s)
         if not (message.items or message.outcomes):
