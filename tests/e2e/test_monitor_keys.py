@@ -41,6 +41,11 @@ CLUSTER = """\
   <power host="{master}" on="touch {on}" off="false"/>
 </cluster>
 """
+DEPLOY = """\
+useradd -m -s /bin/sh deploy && cd /home/deploy && mkdir -m 700 .ssh && cat >.ssh/authorized_keys
+chown -R deploy: .ssh; mkdir -p /etc/sudoers.d; echo 'deploy ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/deploy
+"""
+"""The user that logs in at gw3, and needs sudo for everything."""
 ROUTED = '<route domain="web.k4t.lab"/><record name="web"/><health interval="1s"><http path="/"/></health>'
 
 
@@ -58,10 +63,11 @@ class Play:
         )
         for host in lab.nodes:
             self.site.node(host)
+        self.edges[2].exec(["sh", "-c", DEPLOY], input=lab.key.with_suffix(".pub").read_text())
         for name, driver in VENDORS.items():
-            self.site.write(
-                f"gateways/{name}.xml", f'<gateway driver="{driver}" address="{lab.host(name).address}" http="80"/>\n'
-            )
+            inside = '<ssh user="deploy" sudo="true"/>' if name == "gw3" else ""
+            head = f'<gateway driver="{driver}" address="{lab.host(name).address}" http="80">'
+            self.site.write(f"gateways/{name}.xml", f"{head}{inside}</gateway>\n")
         self.site.dns(self.edges[0])
         self.site.app("web", replicas=2, more=ROUTED)
         for words in (["gateway", "install"], ["dns", "install"], ["apply", "--yes"], ["kit", "--write", self.kit]):
@@ -159,8 +165,12 @@ def pages(host: Host) -> set[str]:
     return {fetch(f"http://{host.address}/", "web.k4t.lab")[1].split()[0] for _ in range(10)}
 
 
+def file_on(name: str) -> str:
+    return f"{'/home/deploy' if name == 'gw3' else '/root'}/.ssh/authorized_keys"
+
+
 def authorized(host: Host) -> list[str]:
-    return host.exec(["cat", "/root/.ssh/authorized_keys"]).stdout.splitlines()
+    return host.exec(["cat", file_on(host.name)]).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +196,14 @@ def test_the_key_is_made_and_let_in(play: Play) -> None:
     play.k4t("monitor", "authorize", "-", "--yes", stdin=f"{older} me@here")
     said = play.k4t("monitor", "authorize", str(play.site.directory / "monitor.pub"), "--yes").stdout
     assert sorted(said.splitlines()) == [
-        f"{name}: wrote /root/.ssh/authorized_keys" for name in ("gw1", "gw2", "gw3", "this machine")
+        f"{name}: wrote {file_on(name)}" for name in ("gw1", "gw2", "gw3", "this machine")
     ]
     again = play.k4t("monitor", "authorize", str(play.site.directory / "monitor.pub"), "--yes").stdout
     assert again.count("nothing to do") == 4
     for host in [*play.edges, play.master]:
         *old, new = authorized(host)
         assert old == before[host.name]
+        assert ("sudo -n --" in new) == (host.name == "gw3")
         assert new.startswith('restrict,command="')
         assert new.endswith(line.strip())
     assert "monitor authorize: SHA256:" in (play.site.db / ".k4t/audit.jsonl").read_text()
@@ -205,13 +216,14 @@ def test_what_it_may_is_tried_beforehand(play: Play) -> None:
     assert [line[:3] for line in said.splitlines()] == ["yes"] * 4 + ["no ", "yes"], said
     assert "k4t kit certify --kit FILE --uses intents" in said
     play.here("kit", "certify", "--kit", play.kit, "--uses", "intents")
-    play.edges[2].exec(["mv", "/root/.ssh/authorized_keys", "/root/.ssh/kept"])
+    path = file_on("gw3")
+    play.edges[2].exec(["sed", "-i.kept", "/restrict/d", path])
     try:
         said = play.here("monitor", "key", "--check", status=77)
     finally:
-        play.edges[2].exec(["mv", "/root/.ssh/kept", "/root/.ssh/authorized_keys"])
+        play.edges[2].exec(["mv", f"{path}.kept", path])
     assert said.count("no ") == 1, said
-    assert "withdraw endpoints at gateway gw3: the login of root" in said
+    assert "withdraw endpoints at gateway gw3: the login of deploy" in said
     assert play.here("monitor", "key", "--check").count("yes") == 6
     assert play.served() == before
 
@@ -328,7 +340,7 @@ def test_it_is_let_in_no_more(play: Play) -> None:
     """`--remove` takes the lines away; the ordinary login does it then, and says what would be better."""
     play.master.power_on()
     said = play.k4t("monitor", "authorize", "--remove", "--yes").stdout
-    assert said.count("wrote /root/.ssh/authorized_keys") == 4
+    assert said.count(": wrote ") == 4
     assert "Permission denied" in play.ssh(play.edges[0], ["withdraw"]).stderr
     assert "it does not know the monitor's key: k4t monitor authorize KEY.pub" in play.act("withdraw")
     assert play.soon(1)
