@@ -101,6 +101,7 @@ class Hands:
         from k4t import command
         from k4t.master.power.memory import DONE, Memory
 
+        before = self.pending()
         self._over.clear()
         try:
             argv = [sys.executable, "-m", "k4t.cli", "--db", os.fspath(self._db), "monitor", "act"]
@@ -118,7 +119,13 @@ class Hands:
                 results.append(Handed("queued", f"another one is at work here: {_last(done)}", one.id))
             else:
                 results.append(Handed("failed", (entry.error if entry else "") or _last(done)))
-        return Handing(tuple(results), "" if intents or not done.exit_status else _last(done))
+        named = {one.id for one in intents}
+        others = [
+            f"{entry.action} {entry.result}{f': {entry.error}' if entry.error else ''}"
+            for id, entry in entries.items() if id in before - left - named
+        ]  # fmt: skip
+        failed = [] if intents or others or not done.exit_status else [_last(done)]
+        return Handing(tuple(results), "; ".join([*(f"queued before: {one}" for one in others), *failed]))
 
 
 def _intent(order: Order, cluster_id: str) -> Intent:
