@@ -175,7 +175,7 @@ class Zabbix:
         port = free_port()
         file = self.directory / "agent.conf"
         file.write_text(AGENT.format(directory=self.directory, port=port, parameter=parameter))
-        self._run("agent", ["setpriv", "--pdeathsig=TERM", "zabbix_agentd", "-f", "-c", str(file)], as_root=True)
+        self._run("agent", ["setpriv", "--pdeathsig=INT", "zabbix_agentd", "-f", "-c", str(file)], as_root=True)
         self.until(lambda: answers(port), "the agent answers")
         return port
 
@@ -277,7 +277,7 @@ class Watched:
 
 def as_user() -> list[str]:
     """Ends with the process that starts it."""
-    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=TERM"]
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=INT"]
 
 
 def postgres() -> Path:

@@ -25,7 +25,7 @@ from k4t.monitor.facts import Disk, Failure
 from k4t.monitor.history import NONE
 from k4t.monitor.judge import judge
 from k4t.monitor.signs import signs
-from k4t.monitor.zabbix import sender, things, values
+from k4t.monitor.zabbix import kinds, sender, things, values
 from k4t.monitor.zabbix.parts import Part
 from k4t.monitor.zabbix.template import made, template
 from k4t.registrar.document import Certificate
@@ -223,12 +223,12 @@ def test_nothing_is_sent_that_the_template_has_no_item_for() -> None:
 def test_everything_that_the_monitor_tells_is_somebodys_level() -> None:
     """docs/monitor.md has the names; “on purpose” is none to alarm about."""
     named = {name.strip("` ") for cells in rows("What is checked") for name in cells[0].split(",")}
-    kinds = (values.HOST, values.NODE, values.APP, values.MEMBER, values.BACKUP, values.CERTIFICATE, values.CLUSTER)
-    told = {what for kind in kinds for whats in kind.values() for what in whats}
+    tables = (kinds.HOST, kinds.NODE, kinds.APP, kinds.MEMBER, kinds.BACKUP, kinds.CERTIFICATE, kinds.CLUSTER)
+    told = {what for kind in tables for whats in kind.values() for what in whats}
     assert named - told == {"master-off-on-purpose"}
     assert told - named == set()
     of_cluster = {cells[0].strip("`") for cells in rows("What is checked") if "cluster" in cells[1]}
-    assert {what for whats in values.CLUSTER.values() for what in whats} == of_cluster
+    assert {what for whats in kinds.CLUSTER.values() for what in whats} == of_cluster
 
 
 # --- the document --------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_a_host_that_is_gone_ends_none_of_its_troubles() -> None:
     host = found["hosts"]["node/n2"]
     assert (host["away"], host["disk"]) == (3, 3)
     assert host["said"].startswith("host-off: off, or cut off")
-    assert "; disk: its disk / is 97 % full" in host["said"]
+    assert "\ndisk: its disk / is 97 % full" in host["said"]
 
 
 def test_a_kind_of_trouble_that_is_new_is_told_all_the_same() -> None:

@@ -13,17 +13,17 @@ from dataclasses import field
 from typing import Any
 
 from k4t.model.value import value
+from k4t.monitor.zabbix.kinds import Kinds
 
 Part = dict[str, Any]
 LEVELS = "k4t level"
 YES_NO = "k4t yes or no"
 HISTORY, TRENDS = "14d", "365d"
-QUIET = "1h"
-"""A value that does not change is written down so often."""
+QUIET, QUIET_LEVEL = "1h", "5m"
+"""A value that does not change is written down so often. A trigger that was not known yet when its value came sees the
+next one alone."""
 COLORS = ("1A7C11", "2774A4", "F63100", "A54F10", "FC6EA3", "6C59DC")
 CRITICAL, WARNING, UNKNOWN = 3, 2, 1
-WORDS = '{{ITEM.LASTVALUE2}.regsub("(.*)", "\\1")}'
-"""What the second item of an expression says. Without the function it would be cut after 20 characters."""
 
 
 def uuid_of(*words: str) -> str:
@@ -73,6 +73,7 @@ class Thing:
     alarms: tuple[Alarm, ...] = ()
     graphs: tuple[tuple[str, tuple[str, ...]], ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    kinds: Kinds = field(default_factory=dict)
     chosen: bool = False
     """Whether macros choose which of them are taken."""
 
@@ -113,7 +114,7 @@ def item(template: str, key: str, figure: Figure, *, master: str, path: str, tag
     if figure.units:
         found["units"] = figure.units
     if figure.quiet:
-        steps.append(step("DISCARD_UNCHANGED_HEARTBEAT", QUIET))
+        steps.append(step("DISCARD_UNCHANGED_HEARTBEAT", QUIET_LEVEL if figure.kind in ("level", "text") else QUIET))
     return found | {"preprocessing": steps, "master_item": {"key": master}, "tags": tagged(tags)}
 
 
@@ -171,29 +172,39 @@ def raised(
     *,
     level: str,
     said: str,
+    whats: Sequence[str],
     tags: Mapping[str, str],
     after: Sequence[Part] = (),
 ) -> list[Part]:
     """The triggers of one level of what is called `named`: the critical one first, which stands for the next. `level`
-    and `said` are items; what the second one says is shown beside the problem."""
+    and `said` are items; what the second one says of `whats` (none: of anything) is shown with the problem, and waited
+    for: Zabbix takes them in one by one, in any order."""
     found: list[Part] = []
+    line = f"(?m)^(?:{'|'.join(whats)}): " if whats else "."
     degrees = [(CRITICAL, alarm.critical, alarm.worst or alarm.words), (WARNING, alarm.warning, alarm.words)]
     degrees += [(UNKNOWN, "INFO", alarm.unknown)] if alarm.unknown else []
     for severity, priority, words in degrees:
         made = trigger(
             template,
             f"{named} {words}",
-            f"last(/{template}/{level})>={severity} and length(last(/{template}/{said}))>0",
+            f'last(/{template}/{level})>={severity} and find(/{template}/{said},,"regexp","{line}")=1',
             priority,
             {"scope": alarm.scope, **tags},
             id=f"{level} {severity}",
             description=alarm.means,
-            event=f"{named} {words}: {WORDS}",
-            operational=WORDS,
+            event=f"{named} {words}: {words_of(whats)}",
+            operational=words_of(whats),
             after=[*found[-1:], *after],
         )
         found.append(made)
     return found
+
+
+def words_of(whats: Sequence[str]) -> str:
+    """The first line about these of what the second item of an expression says. Without the function it would be cut
+    after 20 characters."""
+    line = f"^((?:{'|'.join(whats)}): .*)" if whats else "^(.*)"
+    return f'{{{{ITEM.LASTVALUE2}}.regsub("(?m){line}", "\\1")}}'
 
 
 def tagged(tags: Mapping[str, str]) -> list[Part]:
@@ -218,7 +229,7 @@ def discovery(template: str, thing: Thing, master: str, apart: Sequence[Part]) -
         after = [*alarms[alarm.unless][:1]] if alarm.unless else [*apart]
         alarms[alarm.key] = raised(
             template, thing.title, alarm, level=thing.key(alarm.key), said=thing.key("said"),
-            tags={"k4t": thing.singular}, after=after,
+            whats=thing.kinds[alarm.key], tags={"k4t": thing.singular}, after=after,
         )  # fmt: skip
     found: Part = {
         "uuid": uuid_of(template, "discovery", thing.of), "name": f"k4t: {thing.of}", "type": "DEPENDENT",

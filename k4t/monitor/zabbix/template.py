@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k4t.monitor.zabbix import parts, things
+from k4t.monitor.zabbix.kinds import CLUSTER
 from k4t.monitor.zabbix.parts import Alarm, Part
 
 VERSION = "6.0"
@@ -27,7 +28,7 @@ def template(*, agent: bool = False) -> str:
     import yaml
 
     text: str = yaml.safe_dump(
-        {"zabbix_export": made(agent=agent)}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False
+        {"zabbix_export": made(agent=agent)}, sort_keys=False, allow_unicode=True, width=10000, default_flow_style=False
     )
     return text
 
@@ -79,10 +80,11 @@ def _items(name: str, master: str, *, agent: bool) -> list[Part]:
 
 
 def _triggers(name: str) -> list[Part]:
-    def alarm(one: Alarm, said: str = "said", *after: Part) -> list[Part]:
+    def alarm(one: Alarm, said: str = "cluster_said") -> list[Part]:
         return parts.raised(
-            name, "k4t:", one, level=_key(one.key), said=_key(said), tags={"k4t": "cluster"}, after=after
-        )
+            name, "k4t:", one, level=_key(one.key), said=_key(said), whats=CLUSTER.get(one.key, ()),
+            tags={"k4t": "cluster"},
+        )  # fmt: skip
 
     silent = parts.trigger(
         name, f"k4t: nothing is heard for {NO_DATA}", f"nodata(/{name}/{_key('checked_at')},{NO_DATA})=1", "HIGH",

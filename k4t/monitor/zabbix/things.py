@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from k4t.monitor.zabbix import kinds
 from k4t.monitor.zabbix.parts import Alarm, Figure, Thing
 
 SAID = Figure("said", "what is wrong", "text")
@@ -54,6 +55,7 @@ HOSTS = Thing(
         ("memory", ("memory_percent",)),
     ),
     {"name": "{#HOST}", "kind": "{#KIND}"},
+    kinds.HOST,
     chosen=True,
 )  # fmt: skip
 
@@ -93,6 +95,7 @@ NODES = Thing(
               "that an app needs.", unless="docker", scope="notice"),
     ),
     (("containers", ("containers", "running", "strangers")),),
+    kinds=kinds.NODE,
 )  # fmt: skip
 
 APPS = Thing(
@@ -118,6 +121,7 @@ APPS = Thing(
         Alarm("held", "is held", "Its spec did not get healthy, and is not tried again.", scope="notice"),
     ),
     (("replicas", ("desired", "running", "healthy", "published", "reached")),),
+    kinds=kinds.APP,
     chosen=True,
 )  # fmt: skip
 
@@ -151,6 +155,7 @@ def member(of: str, singular: str, title: str) -> Thing:
                   unless="away", scope="notice"),
         ),
         (("endpoints", ("endpoints", "withdrawn_endpoints")),),
+        kinds=kinds.MEMBER,
     )  # fmt: skip
 
 
@@ -175,6 +180,7 @@ BACKUPS = Thing(
               unless="refused", unknown="can't be read"),
     ),
     (("age", ("age_s", "every_s")),),
+    kinds=kinds.BACKUP,
 )  # fmt: skip
 
 CERTIFICATES = Thing(
@@ -189,6 +195,7 @@ CERTIFICATES = Thing(
     ),
     (Alarm("expiry", "ends soon", "Of what gateways serve under this name, and of the tree's, what ends first."),),
     (("left", ("left_s",)),),
+    kinds=kinds.CERTIFICATE,
 )
 
 THINGS = (HOSTS, DISKS, NODES, APPS, GATEWAYS, DNS, BACKUPS, CERTIFICATES)
@@ -208,6 +215,7 @@ CLUSTER = (
     level("clock", "level of our own clock"),
     level("lock", "level of the lock"),
     level("transaction", "level of publications that are not over"),
+    Figure("cluster_said", "what is wrong with the cluster", "text"),
     level("other", "level of everything else"),
     Figure("other_said", "everything else", "text"),
 )

@@ -19,50 +19,17 @@ from k4t.monitor.judge import LEVELS
 from k4t.monitor.signs.cluster import certificate_ends
 from k4t.monitor.signs.sign import View, unix_s
 from k4t.monitor.tally import tallies
+from k4t.monitor.zabbix.kinds import APP, BACKUP, CERTIFICATE, CLUSTER, HOST, MEMBER, NODE, Kinds
 
 VERSION = 1
 SAID_LINES = 10
 SAID_CHARS = 2000
-HOST_KINDS = ("node", "gateway", "dns", "master", "host")
-MEMBERS = ("gateway", "dns")
 
 PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f\ud800-\udfff]+')
 """Names that stand in a path as they are. A thing of another name is told among “other”."""
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 T = TypeVar("T")
-Kinds = Mapping[str, tuple[str, ...]]
-HOST: Kinds = {
-    "away": ("host-off", "network", "sshd", "login", "hangs", "garbage"),
-    "disk": ("disk",),
-    "docker_disk": ("docker-disk",),
-    "memory": ("memory",),
-    "cpu": ("cpu",),
-    "load": ("load",),
-    "clock": ("clock-skew",),
-}
-NODE: Kinds = {"docker": ("docker",), "stranger": ("stranger",)}
-APP: Kinds = {
-    "replicas": ("container-missing", "restarting", "container-stopped", "unhealthy", "endpoint-dead"),
-    "unpublished": ("unpublished",),
-    "held": ("held",),
-}
-MEMBER: Kinds = {
-    "away": ("gateway-away", "dns-away"),
-    "stopped": ("gateway-stopped", "dns-stopped"),
-    "step": ("out-of-step",),
-    "rejected": ("rejected-config",),
-    "withdrawn": ("withdrawn",),
-}
-BACKUP: Kinds = {"age": ("backup-age",), "refused": ("backup-refused",)}
-CERTIFICATE: Kinds = {"expiry": ("certificate-expiry",)}
-CLUSTER: Kinds = {
-    "cut_off": ("network",),
-    "clock": ("clock-skew",),
-    "lock": ("lock-held",),
-    "transaction": ("transaction-open",),
-}
-"""What is told of a thing (docs/monitor.md “What is checked”), by the one level that stands for it."""
 
 
 def values(looked: Looked) -> dict[str, Any]:
@@ -112,6 +79,7 @@ class Values:
             "off_on_purpose": int(facts.off is not None and facts.off.genuine),
             "open_transactions": len(facts.transactions),
             **self._levels(cluster, CLUSTER),
+            "cluster_said": self._said(cluster, CLUSTER),
             **self._others(),
             "found": {kind: list(_found(kind, named)) for kind, named in things.items()},
             **things,
@@ -127,6 +95,7 @@ class Values:
         }
 
     def _said(self, subject: Subject, kinds: Kinds) -> str:
+        """A line for each; a problem picks its own."""
         whats = [what for names in kinds.values() for what in names]
         raised = self.raised.get(subject.key, {})
         return _short([f"{what}: {raised[what][1]}" for what in whats if what in raised])
@@ -146,7 +115,7 @@ class Values:
             for name in ("critical", "warning", "unknown")
         }
         lines = [f"{subject.replace('/', ' ', 1)}: {what}: {words}" for _, subject, what, words in sorted(all_raised)]
-        return {**counts, "said": _short(lines, "\n")}
+        return {**counts, "said": _short(lines)}
 
     def _others(self) -> dict[str, Any]:
         """What no thing in the document stands for: kinds of trouble that are newer than the template."""
@@ -157,7 +126,7 @@ class Values:
             if (subject, what) not in self.told
         ]
         level = max((severity for severity, _ in rest), default=0)
-        return {"other": level, "other_said": _short([words for _, words in rest], "\n")}
+        return {"other": level, "other_said": _short([words for _, words in rest])}
 
     # --- things --------------------------------------------------------------------------------------------------
 
@@ -300,9 +269,9 @@ def _clean(text: str) -> str:
     return _UNSEEN.sub(" ", text)
 
 
-def _short(lines: list[str], between: str = "; ") -> str:
+def _short(lines: list[str]) -> str:
     """So many that somebody reads them."""
     shown = [_clean(line) for line in lines[:SAID_LINES]]
     if more := len(lines) - len(shown):
         shown.append(f"and {more} more")
-    return between.join(shown)[:SAID_CHARS]
+    return "\n".join(shown)[:SAID_CHARS]
