@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import re
 import shutil
@@ -76,6 +75,10 @@ $IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;
 """
 
 
+WHOLE = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child")
+"""Whatever such a program starts ends with it, and it ends with us. (PostgreSQL would leave shared memory behind.)"""
+LAST = "--pdeathsig=KILL"
+"""Another user's process forgets what --kill-child told it."""
 AGENT = """\
 Server=127.0.0.1
 ServerActive=
@@ -118,23 +121,19 @@ class Zabbix:
         self._database()
         self._write("server.conf", SERVER)
         self._write("etc/zabbix.conf.php", PHP)
-        self._run("server", ["zabbix_server", "-f", "-c", str(self.directory / "server.conf")])
+        self._run("server", [*WHOLE, *as_user(LAST), "zabbix_server", "-f", "-c", str(self.directory / "server.conf")])
         # Debian's frontend has one place for its settings: here another is there, for this process alone
-        mounted = f"mount --bind {self.directory}/etc /etc/zabbix && exec {' '.join(as_user())} "
+        mounted = f"mount --bind {self.directory}/etc /etc/zabbix && exec {' '.join(as_user(LAST))} "
         mounted += f"php -d max_execution_time=300 -d post_max_size=64M -S 127.0.0.1:{self.web} -t /usr/share/zabbix"
-        self._run("php", ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted], as_root=True)
+        self._run("php", [*WHOLE, "--mount", "--propagation", "private", "sh", "-c", mounted])
         self.until(self._login, "the frontend answers")
         self.until(lambda: answers(self.port), "the server takes connections")
 
     def end(self) -> None:
         """The server first: the database is what it writes to."""
         for process in reversed(self.started):
-            process.send_signal(signal.SIGTERM if process.poll() is None else 0)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(timeout=20)
+            process.send_signal(signal.SIGQUIT if process is self.started[0] else signal.SIGKILL)
+            process.wait(timeout=60)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def api(self, method: str, params: Any) -> Any:
@@ -175,7 +174,7 @@ class Zabbix:
         port = free_port()
         file = self.directory / "agent.conf"
         file.write_text(AGENT.format(directory=self.directory, port=port, parameter=parameter))
-        self._run("agent", ["setpriv", "--pdeathsig=INT", "zabbix_agentd", "-f", "-c", str(file)], as_root=True)
+        self._run("agent", [*WHOLE, "zabbix_agentd", "-f", "-c", str(file)])
         self.until(lambda: answers(port), "the agent answers")
         return port
 
@@ -217,7 +216,7 @@ class Zabbix:
         ]
         subprocess.run([*as_user(), *initdb], check=True, capture_output=True, cwd="/")
         self._write("data/postgresql.auto.conf", POSTGRES)
-        self._run("postgres", [f"{programs}/postgres", "-D", str(data)])
+        self._run("postgres", [*as_user("--pdeathsig=QUIT"), f"{programs}/postgres", "-D", str(data)])
         socket_file = self.directory / ".s.PGSQL.5432"
         self.until(lambda: socket_file.exists() and self._sql("", "postgres"), "the database is there")
         assert self._sql("CREATE DATABASE zabbix", "postgres"), self.log()
@@ -241,12 +240,9 @@ class Zabbix:
         )
         file.chmod(0o644)
 
-    def _run(self, name: str, argv: Sequence[str], *, as_root: bool = False) -> None:
+    def _run(self, name: str, argv: Sequence[str]) -> None:
         with (self.directory / f"{name}.log").open("wb") as log:
-            lead = [] if as_root else as_user()
-            process = subprocess.Popen(
-                [*lead, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
-            )
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
         self.started.append(process)
 
 
@@ -275,9 +271,8 @@ class Watched:
         return {one[word] for one in self.zabbix.api(method, {"hostids": self.id, "output": [word]})}
 
 
-def as_user() -> list[str]:
-    """Ends with the process that starts it."""
-    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=INT"]
+def as_user(*options: str) -> list[str]:
+    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *options]
 
 
 def postgres() -> Path:
