@@ -129,12 +129,13 @@ class Hands:
 
 
 def _intent(order: Order, cluster_id: str) -> Intent:
+    from k4t.commands.perform import MONITOR
     from k4t.master.power import intents
     from k4t.wiring import who
 
     action = order.action
     return intents.made(
-        action.verb, id=order.id, cluster=cluster_id, who=f"{who()} (monitor)", at=datetime.now(UTC), name=action.name,
+        action.verb, id=order.id, cluster=cluster_id, who=f"{who()} {MONITOR}", at=datetime.now(UTC), name=action.name,
         replicas=action.replicas, replica=action.replica,
         note="".join(one if one.isprintable() else " " for one in action.cause),
     )  # fmt: skip

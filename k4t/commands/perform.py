@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from k4t.master.power.intents import Intent
     from k4t.master.power.memory import Entry
 
+MONITOR = "(monitor)"
+"""How the one who queued something is called where that is a monitor."""
 STAY = "stay"
 """The intent of a person who wants to work on this machine: for whoever would switch it off."""
 
@@ -93,11 +95,18 @@ def _uncordon(given: Globals, intent: Intent) -> None:
 
 
 def _dead(given: Globals, intent: Intent) -> None:
-    """Given up when its <power off> has switched it off; without one it is refused."""
+    """Given up when its <power off> has switched it off; without one it is refused. What a monitor saw may be long ago:
+    one that answers now is left on."""
     from k4t.commands import nodes
-    from k4t.wiring import read, thing
+    from k4t.wiring import opened, read, thing
 
     node = thing(read(given.db).nodes, "node", intent.name)
+    if intent.who.endswith(MONITOR):
+        from k4t.master.observe import observe_node
+
+        with opened(given.db) as run:
+            if observe_node(run.fleet, node).reachable:
+                raise K4tError(f"{node.name} answers again, and is not given up", "its replicas run where they are")
     nodes.give_up(given, intent.name, fence=node.power is not None and bool(node.power.off))
 
 

@@ -42,8 +42,8 @@ MONITOR = """\
   <threshold of="memory" warning="98%" critical="99%"/>
   <threshold of="disk" warning="98%" critical="99%"/>
   <threshold of="docker-disk" warning="98%" critical="99%"/>
-  <policy when="node-gone" enabled="true"{dry_run}/>
-  <policy when="node-back" enabled="true"/>
+  <policy when="node-gone" enabled="true" after="2"{dry_run}/>
+  <policy when="node-back" enabled="true" after="2"/>
 </monitor>
 """
 
@@ -98,6 +98,8 @@ class Running:
 def cluster(published: Site, lab: Lab) -> Iterator[Site]:
     """A published app on two nodes that can be switched."""
     site = published
+    settings = site.db / "cluster.xml"
+    settings.write_text(settings.read_text().replace('connect-timeout="4s"', 'connect-timeout="2s"'))
     switch = site.directory / "switch"
     temporary = os.environ.get("TMPDIR", "/tmp")
     switch.write_text(SWITCH.format(root=ROOT, temporary=temporary, python=sys.executable, lab=lab.name))
@@ -107,7 +109,10 @@ def cluster(published: Site, lab: Lab) -> Iterator[Site]:
     site.write("apps/web/app.xml", APP.format(image=lab.image))
     site.k4t("apply", "--yes")
     yield site
-    site.end()
+    while site.started:  # whose streams are read by others
+        process = site.started.pop()
+        process.kill()
+        process.wait()
     for host in lab.nodes:
         if not host.is_on:
             host.power_on()
@@ -168,7 +173,7 @@ def test_a_node_without_power_is_replaced_and_taken_back(cluster: Site, lab: Lab
     running = run(cluster)
     until(lambda: 'availability="dead"' in (cluster.db / "nodes/n2.xml").read_text())
     until(lambda: any("queued before:" in note for note in running.notes))
-    assert any("queued before: dead done" in note for note in running.notes), running.notes
+    assert any("queued before: dead n2 done" in note for note in running.notes), running.notes
     assert not [one for one in running.events if " dead n2" in one["words"]]
     assert 'availability="dead"' in (cluster.db / "nodes/n2.xml").read_text()
     assert len(containers(n1)) == 2
