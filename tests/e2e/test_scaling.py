@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Self
 
@@ -70,9 +70,10 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._open.__exit__(None, None, None)
 
-    def until(self, app: str, size: int, rounds: int) -> None:
-        """Rounds, each followed by what it asked for, until the app has this size."""
+    def until(self, app: str, size: int, rounds: int, before: Callable[[], None] = lambda: None) -> None:
+        """Rounds, each after `before` and followed by what it asked for, until the app has this size."""
         for _ in range(rounds):
+            before()
             for action in self.round():
                 self.did.append(action)
                 self.site.k4t("scale", action.name, str(action.replicas), "--yes", "-m", action.cause)
@@ -88,7 +89,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for name in ("n1", "n2"):
         made.node(lab.host(name))
     made.gateway(lab.host("gw1"))
-    for name, scale in (("web", 'min="1" max="4" cpu="50%" tolerance="20%"'), ("api", 'min="1" max="3" requests="4"')):
+    for name, scale in (("web", 'min="1" max="4" cpu="70%"'), ("api", 'min="1" max="3" requests="4"')):
         made.write(f"apps/{name}/app.xml", SCALED.format(image=lab.image, name=name, scale=scale))
     made.k4t("gateway", "install")
     made.k4t("apply", "--yes")
@@ -104,13 +105,16 @@ def burn(lab: Lab, app: str) -> None:
     for host in lab.nodes:
         for name in containers(host, all=False):
             if f".{app}." in name:
-                host.docker(["exec", "-d", name, "sh", "-c", f"[ -f /dev/shm/burn ] || {{ {BURN}; }}"])
+                host.docker(["exec", "-d", name, "sh", "-c", f"[ -f /dev/shm/burn ] || {{ {BURN}; }}"], check=False)
 
 
 def cool(lab: Lab) -> None:
-    for host in lab.nodes:
-        for name in containers(host, all=False):
-            host.docker(["exec", name, "rm", "-f", "/dev/shm/burn"])
+    """Twice: what was begun in the background may begin late."""
+    for pause_s in (1.0, 0.0):
+        for host in lab.nodes:
+            for name in containers(host, all=False):
+                host.docker(["exec", name, "rm", "-f", "/dev/shm/burn"])
+        time.sleep(pause_s)
 
 
 class Requests:
@@ -140,20 +144,23 @@ def desired(site: Site) -> dict[str, int]:
 
 
 def test_a_load_step_makes_more_of_it_and_its_end_fewer(site: Site, lab: Lab) -> None:
-    """One container at its limit, half of it aimed at: two. Both at it: four. Nothing any more: one, by halves."""
+    """One container at its limit, seven tenths of it aimed at: two. All of them at it: up to four. None: one
+    again, by halves."""
     with Monitor(site, lab) as monitor:
         for _ in range(3):
             assert monitor.round() == ()
             time.sleep(0.25)
         burn(lab, "web")
-        monitor.until("web", 2, rounds=20)
-        burn(lab, "web")
-        monitor.until("web", 4, rounds=20)
+        monitor.until("web", 2, rounds=40)
+        monitor.until("web", 4, rounds=40, before=lambda: burn(lab, "web"))
         cool(lab)
-        monitor.until("web", 1, rounds=60)
+        monitor.until("web", 1, rounds=80)
     asked = [action.replicas for action in monitor.did]
-    assert asked == [2, 4, 2, 1]
-    assert "50 % aimed at" in monitor.did[0].cause
+    top = asked.index(4)
+    assert asked[: top + 1] == sorted(asked[: top + 1])
+    assert asked[top:] == sorted(asked[top:], reverse=True)
+    assert min(asked[top:-1]) >= 2
+    assert "70 % aimed at" in monitor.did[0].cause
     assert desired(site)["web"] == 1
 
 
@@ -188,6 +195,7 @@ def test_a_size_is_asked_for_kept_on_the_hosts_and_never_written_to_the_tree(sit
     """By command, by intent, from a clone without `.k4t`; and who asked is told."""
     file = site.db / "apps/web/app.xml"
     before = file.read_bytes()
+    site.k4t("scale", "web", "1", "--yes")
     assert "1 to 4 replicas, not 5" in site.k4t("scale", "web", "5", "--yes", status=64).stderr
     assert "--no-apply" in site.k4t("scale", "web", "2", "--no-apply", status=64).stderr
     assert "1 to 4 replicas, not 9" in site.k4t("intent", "scale", "web", "9", "--here", status=64).stderr
