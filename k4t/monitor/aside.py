@@ -19,11 +19,12 @@ class Aside:
 
     def __call__(self, looked: Looked) -> None:
         """Raises what became of the last one, as long as that is a problem. Waits for nothing."""
+        problem = self._problem
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, args=(looked,), name="monitor aside", daemon=True)
             self._thread.start()
-        if self._problem is not None:
-            raise self._problem
+        if problem is not None:
+            raise problem
 
     def _run(self, looked: Looked) -> None:
         try:
