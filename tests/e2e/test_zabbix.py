@@ -395,6 +395,21 @@ def test_a_master_that_is_off_on_purpose_raises_nothing(scene: Scene, paper: tup
     scene.zabbix.until(lambda: not watched.problems(), "it is over")
 
 
+def test_words_that_nobody_should_have_are_words(scene: Scene, paper: tuple[Watched, dict[str, Any]]) -> None:
+    """What hosts, containers and people may call themselves breaks nothing on its way into a problem's name."""
+    watched, well = paper
+    told(scene, values(clusters.hostile()))
+    words = "</style></script><img src=x onerror=alert(1)>\"'&"
+    expected = (f"node node3 is gone: login: {words}", f"k4t: something else is raised: backup {words}")
+    scene.zabbix.until(lambda: all(begins(watched, one) for one in expected), "they are told")
+    told(scene, well)
+    scene.zabbix.until(lambda: not watched.problems(), "all of them are over")
+
+
+def begins(watched: Watched, name: str) -> bool:
+    return any(one.startswith(name) for one in watched.problems())
+
+
 def test_garbage_is_refused_whole(scene: Scene, paper: tuple[Watched, dict[str, Any]]) -> None:
     """What is no document of ours changes nothing that is known, and Zabbix shows why the item is not supported."""
     watched, well = paper

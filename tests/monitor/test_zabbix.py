@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -427,6 +428,24 @@ def test_a_value_that_is_taken_is_no_error_and_one_that_is_not_is() -> None:
         with pytest.raises(sender.NotTaken, match="takes nothing for host prod: 1 of 1 refused") as raised:
             sender.deliver("{}", f"127.0.0.1:{port}", "prod", 10.0)
         assert raised.value.exit_status == 1
+
+
+def test_one_check_is_one_value_of_one_host() -> None:
+    """The whole document, compressed, for the item that all others depend on."""
+    got: list[bytes] = []
+
+    def taken(connection: socket.socket, _: int) -> None:
+        head = connection.recv(13, socket.MSG_WAITALL)
+        assert head[:5] == b"ZBXD\x03"
+        got.append(zlib.decompress(connection.recv(int.from_bytes(head[5:9], "little"), socket.MSG_WAITALL)))
+        connection.sendall(packet(accepted(1, 0)))
+
+    with answering(taken) as port:
+        sender.send(clusters.healthy(), f"127.0.0.1:{port}", "k4t-prod", 10.0)
+    (request,) = (json.loads(one) for one in got)
+    (sent,) = request["data"]
+    assert (request["request"], sent["host"], sent["key"]) == ("sender data", "k4t-prod", "k4t.check")
+    assert json.loads(sent["value"]) == document(clusters.healthy())
 
 
 @pytest.mark.skipif(not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists(), reason="no IPv6 here")
