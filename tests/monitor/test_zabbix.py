@@ -22,7 +22,7 @@ import yaml
 from k4t.errors import Unreachable, Usage
 from k4t.model.monitor import Monitor
 from k4t.monitor.check import Looked
-from k4t.monitor.facts import Disk, Failure
+from k4t.monitor.facts import Disk, Failure, OffNotice
 from k4t.monitor.history import NONE
 from k4t.monitor.judge import judge
 from k4t.monitor.signs import signs
@@ -294,6 +294,15 @@ def test_a_master_that_is_off_on_purpose_is_no_trouble() -> None:
     assert (off["hosts"]["master/boss"]["reachable"], off["hosts"]["master/boss"]["away"]) == (0, 0)
     gone = document(clusters.master_off(on_purpose=False))
     assert (gone["off_on_purpose"], gone["level"], gone["hosts"]["master/boss"]["away"]) == (0, 3, 3)
+
+
+def test_a_copy_that_was_late_is_no_trouble_while_the_master_is_off_on_purpose() -> None:
+    """As in every other place where people look."""
+    late = dataclasses.replace(facts(), targets=(dataclasses.replace(facts().targets[0], confirmed_s=NOW_S - 5000),))
+    said_off = OffNotice("root@boss", "2026-11-20T12:00:00Z", "after apply", True, "gw1")
+    assert document(looked(late))["backups"]["n1"]["age"] == 3
+    off = document(looked(late, late, dataclasses.replace(late, off=said_off)))
+    assert (off["backups"]["n1"]["age"], off["backups"]["n1"]["said"], off["level"]) == (0, "", 0)
 
 
 def test_names_that_nobody_should_have_break_no_path() -> None:

@@ -74,7 +74,7 @@ class Values:
             "serial": head.serial if head else 0,
             "checked_at": round(facts.at_s),
             "took_s": round(facts.took_s, 3),
-            "level": LEVELS.index(self.looked.judgement.level),
+            "level": max((severity for raised in self.raised.values() for severity, _ in raised.values()), default=0),
             **self._counts(),
             "off_on_purpose": int(facts.off is not None and facts.off.genuine),
             "open_transactions": len(facts.transactions),
@@ -213,12 +213,14 @@ class Values:
 
 def _raised(looked: Looked) -> Iterator[tuple[str, str, int, str]]:
     """Subject's key, what, severity and sentence. Of what this check could not see (a host that is away stands for it)
-    that is what the last one saw: nothing is over because nobody can look."""
-    judgement = looked.judgement
+    that is what the last one saw: nothing is over because nobody can look. But a master that is off on purpose makes no
+    copies, and their age says nothing."""
+    judgement, off = looked.judgement, looked.facts.off
     seen = {one.key: one.sentence for one in judgement.findings}
     for key, entry in judgement.history.entries.items():
-        if entry.level:
-            subject, _, what = key.rpartition(":")
+        subject, _, what = key.rpartition(":")
+        silent = off is not None and off.genuine and subject.startswith("backup/") and key not in seen
+        if entry.level and not silent:
             yield subject, what, entry.level, seen.get(key, entry.said)
 
 
