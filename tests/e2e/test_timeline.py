@@ -62,6 +62,29 @@ def test_a_node_that_only_lost_contact_and_cannot_be_fenced(play: Play) -> None:
     assert f"start {MASTER}" not in play.power.done
 
 
+@pytest.mark.skipif(not LONG, reason="K4T_FULL=1")
+def test_a_monitor_that_is_cut_off_and_too_many_nodes_at_once(play: Play) -> None:
+    """It says so, and does nothing: it is rather its own network than all of them; and what two of three nodes have in
+    common is nothing that a monitor should decide about."""
+    play.sleep()
+    before = len(play.events())
+    with play.watching():
+        for hosts, told in (
+            ([play.monitor.host], "cluster prod"),
+            (play.lab.nodes[:2], f"node {play.lab.nodes[0].name}"),
+        ):
+            for host in hosts:
+                host.cut()
+            assert wait_until(partial(play.has, f"raised {told}", before), timeout_s=90), play.said()
+            time.sleep(5 * INTERVAL_S)
+            for host in hosts:
+                host.restore()
+            assert wait_until(partial(play.has, f"over {told}", before), timeout_s=90), play.said()
+    assert {one["kind"] for one in play.events()[before:]} <= {"raised", "refused", "over"}
+    assert not [one.name for one in play.gateways for node in play.lab.nodes if play.withdrawn(one, node)]
+    assert not play.master.host.is_on
+
+
 def test_a_node_dies_under_load_while_the_master_sleeps(play: Play, tmp_path: Path) -> None:
     """Its endpoints are withdrawn within two intervals, the master is woken, fences it, starts its replicas elsewhere
     and sleeps again; lost is only what was given to it before the gateways, or the monitor, knew."""
@@ -192,26 +215,3 @@ def test_a_replica_that_is_unwell_is_restarted_and_a_full_disk_pruned(play: Play
     print({name: len(found) for name, found in images.items()})
     assert len(pruned) == 1
     assert min(len(found) for found in images.values()) < 6
-
-
-@pytest.mark.skipif(not LONG, reason="K4T_FULL=1")
-def test_a_monitor_that_is_cut_off_and_too_many_nodes_at_once(play: Play) -> None:
-    """It says so, and does nothing: it is rather its own network than all of them; and what two of three nodes have in
-    common is nothing that a monitor should decide about."""
-    play.sleep()
-    before = len(play.events())
-    with play.watching():
-        for hosts, told in (
-            ([play.monitor.host], "cluster prod"),
-            (play.lab.nodes[:2], f"node {play.lab.nodes[0].name}"),
-        ):
-            for host in hosts:
-                host.cut()
-            assert wait_until(partial(play.has, f"raised {told}", before), timeout_s=90), play.said()
-            time.sleep(5 * INTERVAL_S)
-            for host in hosts:
-                host.restore()
-            assert wait_until(partial(play.has, f"over {told}", before), timeout_s=90), play.said()
-    assert {one["kind"] for one in play.events()[before:]} <= {"raised", "refused", "over"}
-    assert not [one.name for one in play.gateways for node in play.lab.nodes if play.withdrawn(one, node)]
-    assert not play.master.host.is_on
