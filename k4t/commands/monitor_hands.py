@@ -63,10 +63,14 @@ class Hands:
             return withdraw.give_back(fleet, looked, action.name)
 
     def pending(self) -> frozenset[str]:
+        """Here: of what lies in this working copy, what a monitor queued; a person's waits for `k4t wake`."""
+        from k4t.commands.perform import MONITOR
         from k4t.master.power import queue
         from k4t.monitor import rouse
 
-        return frozenset(queue.ids_here(self._db) if self._here else rouse.load(rouse.path(self._cluster_id)).queued)
+        if not self._here:
+            return frozenset(rouse.load(rouse.path(self._cluster_id)).queued)
+        return frozenset(id for id, data in queue.files_here(self._db).items() if MONITOR.encode() in data)
 
     def hand_over(self, looked: Looked, orders: Sequence[Order]) -> Handing:
         from k4t.monitor import rouse

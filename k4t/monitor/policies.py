@@ -16,7 +16,7 @@ from k4t.model.hosts import Node
 from k4t.model.monitor import Policy
 from k4t.model.value import value
 from k4t.monitor import limits, withdraw
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.action import OWN, Action, Outcome
 from k4t.monitor.acts import Memory
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Facts
@@ -164,9 +164,14 @@ def settled(memory: Memory, outcome: Outcome) -> Memory:
 
 
 def adopted(memory: Memory, pending: Collection[str]) -> Memory:
-    """After a restart: what was begun, and lies queued, was handed over."""
+    """After a restart: what was begun, and lies queued, was handed over; what the monitor does itself is simply tried
+    again, since it can be done twice."""
     ours = [act for act in memory.acts if act.result == "begun" and act.intent in pending]
-    acts = tuple(dataclasses.replace(act, result="queued") if act in ours else act for act in memory.acts)
+    own = [act for act in memory.acts if act.result == "begun" and act.verb in OWN]
+    acts = tuple(
+        dataclasses.replace(act, result="queued" if act in ours else "failed") if act in (*ours, *own) else act
+        for act in memory.acts
+    )
     dead = {act.name: act.at_s for act in ours if act.verb == "dead"}
     return dataclasses.replace(memory, acts=acts, given_up={**memory.given_up, **dead})
 

@@ -213,6 +213,15 @@ def test_after_a_restart_limits_hold_and_nothing_is_done_again(rounds: Rounds, h
     assert "node3" in memory.given_up
 
 
+def test_what_was_being_taken_out_is_taken_out_after_a_restart(rounds: Rounds, hands: FakeHands) -> None:
+    """Within seconds: it can be done twice, and traffic waits."""
+    hands.hangs = {"withdraw"}
+    rounds.rounds(2, OFF)
+    hands.hangs = set()
+    again = Rounds(rounds.file, hands, rounds.course)
+    assert "done withdraw node3" in again.rounds(2, OFF)
+
+
 def test_the_master_is_reminded_of_what_it_has_not_taken(rounds: Rounds, hands: FakeHands) -> None:
     """Not in every round of a fast loop: by the clock."""
     hands.takes = False

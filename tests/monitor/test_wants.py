@@ -87,7 +87,9 @@ def test_where_the_master_is_decides_what_is_pending(tmp_path: Path) -> None:
     assert hands.pending() == frozenset()
     intent = monitor_hands._intent(Order(Action("node-gone", "dead", "node3", "off"), "0" * 16), ID)
     queue.put_here(tmp_path / "db", intent, intents.encode(intent, None))
-    assert hands.pending() == {"0" * 16}
+    theirs = intents.made("dead", id="1" * 16, cluster=ID, who="ana@laptop", at=datetime.now(UTC), name="node3")
+    queue.put_here(tmp_path / "db", theirs, intents.encode(theirs, None))
+    assert hands.pending() == {"0" * 16}  # a person's waits for `k4t wake`
     elsewhere = dataclasses.replace(course.tree.cluster, power=Power("k4t-master.example"))
     hands.taken(dataclasses.replace(course.tree, cluster=elsewhere))
     assert hands.pending() == frozenset()

@@ -155,13 +155,9 @@ def set_aside(fleet: Fleet, hosts: Iterable[Host], tree: Path, bad: Iterable[Bad
     return everywhere(fleet, [host for host in hosts if host.name in by_place], move)[1]
 
 
-def ids_here(tree: Path) -> list[str]:
-    """What lies in this working copy, whatever it is; [] also where that can't be read."""
-    try:
-        found = (_FILE.fullmatch(name) for name in sorted(os.listdir(_own(tree))))
-    except OSError:
-        return []
-    return [name[1] for name in found if name]
+def files_here(tree: Path) -> dict[str, bytes]:
+    """What lies in this working copy, by id, whatever it is; nothing also where that can't be read."""
+    return _here(tree)
 
 
 def _own(tree: Path) -> Path:
