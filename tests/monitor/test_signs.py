@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from k4t.model.hosts import Power
-from k4t.model.monitor import DAY, Threshold
+from k4t.model.monitor import DAY, Monitor, Policy, Threshold
 from k4t.model.publish import Certificate as TreeCertificate
 from k4t.model.state import BoundPort, Head, NodeState, Stranger, Withdrawn
 from k4t.monitor.facts import (
@@ -29,6 +29,7 @@ from k4t.monitor.signs import signs
 from k4t.monitor.signs.sign import CRITICAL, OK, UNKNOWN, WARNING, ago, sized
 from k4t.registrar.document import Certificate
 from k4t.remote.lock import Holder
+from k4t.remote.restricted import BY
 from tests.monitor import world
 from tests.monitor.world import GIB, NOW_S, away, container, facts, member, tree, with_node, with_reading
 
@@ -240,6 +241,16 @@ CASES: dict[str, tuple[Callable[[], Facts], dict[str, int]]] = {
     "a stranger is not in the way": (lambda: stranger("postgres", port=5432), {}),
     "a stranger has our port": (in_the_way, {GONE: WARNING, "node n2: stranger": WARNING}),
 }  # fmt: skip
+
+
+def test_what_the_monitor_took_out_is_no_alarm_while_it_also_gives_back() -> None:
+    """With node-gone in force it gives back by itself. Without, or where a person took something out too, nobody does."""
+    ours = Withdrawn("k7f3q2m9", "10.0.0.11", 8080, "id0", BY, "host-off")
+    theirs = dataclasses.replace(ours, by="ada", container="id1")
+    acts = dataclasses.replace(tree(), monitor=Monitor(policies={"node-gone": Policy("node-gone", enabled=True)}))
+    for wanted, out, severity in ((acts, (ours,), OK), (tree(), (ours,), WARNING), (acts, (ours, theirs), WARNING)):
+        found = signs(members(withdrawn=out), wanted).found
+        assert {one.what: one.severity for one in found} == {"withdrawn": severity}
 
 
 @pytest.mark.parametrize("case", CASES)

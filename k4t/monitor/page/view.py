@@ -16,6 +16,7 @@ from k4t.monitor.events import Event
 from k4t.monitor.facts import Facts
 from k4t.monitor.judge import Finding
 from k4t.monitor.page.markup import Html, element, text
+from k4t.monitor.policies import FULL, GONE, UNHEALTHY
 from k4t.monitor.signs.sign import ago
 
 SIGNS = {"ok": "✓", "warning": "!", "critical": "✕", "unknown": "?", "plain": "·"}
@@ -74,15 +75,16 @@ class Page:
         return min(found, key=lambda one: one[0], default=None)
 
     @cached_property
-    def _actions(self) -> dict[str, Event]:
-        """By subject, the newest of what was done about it."""
+    def _actions(self) -> dict[tuple[str, str], Event]:
+        """By subject and policy, the newest of what was done."""
         done = sorted((one for one in self.events if one.kind in ACTED), key=lambda one: one.at_s)
-        return {one.subject.key: one for one in done}
+        return {(one.subject.key, one.what): one for one in done}
 
     def action(self, finding: Finding) -> Event | None:
-        """What was done about it since it was seen first."""
-        found = self._actions.get(finding.subject.key)
-        return found if found is not None and found.at_s >= finding.since_s else None
+        """What was done about it since it was seen first, and not about something else of that subject."""
+        policies = [policy for policy, whats in REACTS_TO.items() if finding.what in whats]
+        found = (self._actions.get((finding.subject.key, policy)) for policy in policies)
+        return next((one for one in found if one is not None and one.at_s >= finding.since_s), None)
 
     @cached_property
     def withdrawn(self) -> dict[str, int]:
@@ -135,6 +137,8 @@ def badge(level: str, words: str = "") -> Html:
     )
 
 
+REACTS_TO: Mapping[str, tuple[str, ...]] = {"node-gone": GONE, "app-unhealthy": UNHEALTHY, "disk-full": FULL}
+"""By policy, the findings that it does something about."""
 ACTED: Mapping[str, tuple[str, str]] = {
     "done": ("ok", "done"), "queued": ("unknown", "asked for"), "dry-run": ("plain", "dry run"),
     "refused": ("warning", "held back"), "failed": ("critical", "failed"),

@@ -8,7 +8,8 @@ from k4t.master.planning.lag import ahead, lag
 from k4t.model.participant import Kind
 from k4t.model.state import Container, ParticipantState
 from k4t.monitor.facts import Subject
-from k4t.monitor.signs.sign import CRITICAL, WARNING, Sign, View, listed
+from k4t.monitor.signs.sign import CRITICAL, OK, WARNING, Sign, View, listed
+from k4t.remote.restricted import BY
 
 PROGRAMS = {
     "envoy": ("envoy",), "haproxy": ("haproxy",), "nginx": ("nginx",), "dnsmasq": ("dnsmasq",), "rfc2136": ("named",),
@@ -111,7 +112,7 @@ def _exists(view: View, container: str, node: str) -> bool:
 
 
 def _withdrawn(view: View, subject: Subject, state: ParticipantState) -> Iterator[Sign]:
-    """Taken out by somebody; not told of what is dead anyway."""
+    """Taken out by somebody; not told of what is dead anyway. What the monitor took out it gives back by itself."""
     nodes = {end.container: end.node for end in (state.document.endpoints if state.document else ())}
     out = [
         one for one in state.withdrawn
@@ -119,4 +120,8 @@ def _withdrawn(view: View, subject: Subject, state: ParticipantState) -> Iterato
     ]  # fmt: skip
     if out:
         words = [f"{one.ip}:{one.port} by {one.by or 'somebody'} ({one.why or 'no reason given'})" for one in out]
-        yield Sign(subject, "withdrawn", WARNING, f"taken out: {listed(words)}", "k4t apply, once it is well again")
+        policy = view.tree.monitor.policy("node-gone")
+        if policy.enabled and not policy.dry_run and all(one.by == BY for one in out):
+            yield Sign(subject, "withdrawn", OK, f"taken out: {listed(words)}; given back when the node stays up")
+        else:
+            yield Sign(subject, "withdrawn", WARNING, f"taken out: {listed(words)}", "k4t apply, once it is well again")
