@@ -244,7 +244,7 @@ CASES: dict[str, tuple[Callable[[], Facts], dict[str, int]]] = {
 
 
 def test_what_the_monitor_took_out_is_no_alarm_while_it_also_gives_back() -> None:
-    """With node-gone in force it gives back by itself. Without, or where a person took something out too, nobody does."""
+    """With node-gone in force it gives back by itself. Without, or where a person took one out too, nobody does."""
     ours = Withdrawn("k7f3q2m9", "10.0.0.11", 8080, "id0", BY, "host-off")
     theirs = dataclasses.replace(ours, by="ada", container="id1")
     acts = dataclasses.replace(tree(), monitor=Monitor(policies={"node-gone": Policy("node-gone", enabled=True)}))
