@@ -30,12 +30,12 @@ FINISH_S = 7200.0
 
 def alone(cluster_id: str, *, wait_s: float = 0.0) -> AbstractContextManager[object]:
     """Of several monitors of a cluster on this machine, one acts. Raises Locked."""
-    from k4t.monitor import history
+    from k4t.monitor import statefile
     from k4t.remote.lock import Holder, LocalLock
     from k4t.wiring import now, who
 
     holder = Holder(who(), socket.gethostname(), os.getpid(), now(), "monitor", "")
-    file = history.path(cluster_id).with_name(f"{cluster_id}.lock")
+    file = statefile.path(cluster_id).with_name(f"{cluster_id}.lock")
     return LocalLock(file, f"acting for cluster {cluster_id}").take(holder, wait_s=wait_s)
 
 

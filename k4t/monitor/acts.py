@@ -9,16 +9,13 @@ nothing had been done, and every counter begins anew.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from k4t.errors import K4tError
 from k4t.model.value import value
-from k4t.monitor import history
-from k4t.tree.edit import write_file
+from k4t.monitor import statefile
 
 FORMAT = 1
 MAX_ACTS = 500
@@ -64,30 +61,17 @@ NONE = Memory()
 
 
 def path(cluster_id: str) -> Path:
-    return history.path(cluster_id).with_name(f"{cluster_id}.acts.json")
+    return statefile.path(cluster_id, "acts")
 
 
 def load(file: Path) -> tuple[Memory, str]:
     """What is there, if it can be believed; and why not, "" also where there is none yet."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            return NONE, f"{file} is larger than {MAX_BYTES >> 20} MiB"
-        return decode(json.loads(file.read_bytes())), ""
-    except FileNotFoundError:
-        return NONE, ""
-    except OSError as error:
-        return NONE, f"can't read {file}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        return NONE, f"{file} is damaged, or of another format"
+    return statefile.read(file, decode, NONE, max_bytes=MAX_BYTES)
 
 
 def save(file: Path, memory: Memory) -> None:
     """Raises K4tError with the path."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise K4tError(f"can't make {file.parent}: {error.strerror}") from error
-    write_file(file, json.dumps(encode(memory), separators=(",", ":")).encode() + b"\n", 0o600)
+    statefile.write(file, encode(memory))
 
 
 def encode(memory: Memory) -> dict[str, Any]:

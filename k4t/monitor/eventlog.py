@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from k4t.errors import K4tError
-from k4t.monitor import history
+from k4t.monitor import statefile
 from k4t.monitor.events import Event, decode, encode
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -19,7 +19,7 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 def path(cluster_id: str) -> Path:
-    return history.path(cluster_id).with_name(f"{cluster_id}.events.jsonl")
+    return statefile.path(cluster_id).with_name(f"{cluster_id}.events.jsonl")
 
 
 def append(file: Path, events: Iterable[Event]) -> None:

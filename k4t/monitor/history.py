@@ -9,18 +9,15 @@ It only says how sure a check may be: one that is lost, damaged or of another fo
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from k4t.errors import K4tError
 from k4t.model.monitor import CHECKS_MAX
 from k4t.model.value import value
+from k4t.monitor import statefile
 from k4t.monitor.facts import Ticks
-from k4t.tree.edit import write_file
 
 FORMAT = 1
 MAX_SAID = 300
@@ -66,29 +63,14 @@ def recent(history: History, now_s: float) -> History:
     return history
 
 
-def path(cluster_id: str) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))
-    return state / "k4t" / "monitor" / f"{cluster_id}.json"
-
-
 def load(file: Path) -> History:
     """What is there, if it can be believed."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            return NONE
-        found = json.loads(file.read_bytes())
-        return decode(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return NONE
+    return statefile.read(file, decode, NONE, max_bytes=MAX_BYTES)[0]
 
 
 def save(file: Path, history: History) -> None:
     """Raises K4tError with the path."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise K4tError(f"can't make {file.parent}: {error.strerror}") from error
-    write_file(file, json.dumps(encode(history), separators=(",", ":")).encode() + b"\n", 0o600)
+    statefile.write(file, encode(history))
 
 
 def encode(history: History) -> dict[str, Any]:

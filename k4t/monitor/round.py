@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet
 from k4t.model.value import value
-from k4t.monitor import check, eventlog, events, history
+from k4t.monitor import check, eventlog, events, history, statefile
 from k4t.monitor.action import Outcome
 from k4t.monitor.check import Looked
 from k4t.monitor.events import Event
@@ -99,7 +99,7 @@ class Course:
 
 def course(cluster_id: str) -> Course:
     """Where it was left off."""
-    file = history.path(cluster_id)
+    file = statefile.path(cluster_id)
     return Course(file, eventlog.path(cluster_id), history.load(file))
 
 

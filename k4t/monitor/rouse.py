@@ -10,7 +10,6 @@ What is remembered of it, in XDG_STATE_HOME/k4t/monitor/CLUSTERID.roused.json; t
 from __future__ import annotations
 
 import dataclasses
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -26,12 +25,11 @@ from k4t.master.power.places import directory, everywhere, places
 from k4t.model.hosts import Ssh
 from k4t.model.spec import Tree
 from k4t.model.value import value
-from k4t.monitor import history, keys
+from k4t.monitor import keys, statefile
 from k4t.monitor.facts import Facts
 from k4t.monitor.signs.sign import unix_s
 from k4t.remote import restricted
 from k4t.remote.transport import Transport
-from k4t.tree.edit import write_file
 
 FORMAT = 1
 MAX_BYTES = 1024 * 1024
@@ -274,30 +272,21 @@ def _pause_s(first_s: float, tries: int) -> float:
 
 
 def path(cluster_id: str) -> Path:
-    return history.path(cluster_id).with_name(f"{cluster_id}.roused.json")
+    return statefile.path(cluster_id, "roused")
 
 
 def load(file: Path) -> Memory:
     """One that is lost or damaged is as if nobody had been called: a machine that is on is called once too often."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            return Memory()
-        return _decoded(json.loads(file.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        return Memory()
+    return statefile.read(file, _decoded, Memory(), max_bytes=MAX_BYTES)[0]
 
 
 def save(file: Path, memory: Memory) -> None:
     """Raises K4tError with the path."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise K4tError(f"can't make {file.parent}: {error.strerror}") from error
     found = {
         "format": FORMAT, "called_s": memory.called_s, "told_s": memory.told_s, "tries": memory.tries,
         "queued": {id: {"on": on, "until_s": until_s} for id, (on, until_s) in memory.queued.items()},
     }  # fmt: skip
-    write_file(file, json.dumps(found, separators=(",", ":")).encode() + b"\n", 0o600)
+    statefile.write(file, found)
 
 
 def _decoded(found: Mapping[str, Any]) -> Memory:

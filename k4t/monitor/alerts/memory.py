@@ -8,21 +8,19 @@ One that is lost, damaged or of another format is as if there had been none: wha
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from k4t.errors import K4tError
 from k4t.model.value import value
+from k4t.monitor import statefile
 from k4t.monitor.action import Action, Outcome
 from k4t.monitor.alerts.box import Box
 from k4t.monitor.alerts.message import EVENTS, Item, Message
 from k4t.monitor.alerts.step import State, Told
 from k4t.monitor.judge import LEVELS
-from k4t.tree.edit import write_file
 
 T = TypeVar("T")
 FORMAT = 1
@@ -51,26 +49,13 @@ NONE = Kept()
 
 def load(file: Path) -> tuple[Kept, str]:
     """What is there, if it can be believed; and what is to be said of it."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            return NONE, f"{file} is too large to be read: what is open is told again"
-        return decode(json.loads(file.read_bytes())), ""
-    except FileNotFoundError:
-        return NONE, ""
-    except OSError as error:
-        return NONE, f"can't read {file}: {error.strerror}: what is open is told again"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        return NONE, f"{file} is damaged: what is open is told again"
+    kept, why = statefile.read(file, decode, NONE, max_bytes=MAX_BYTES)
+    return kept, why and f"{why}: what is open is told again"
 
 
 def save(file: Path, kept: Kept) -> None:
     """Raises K4tError with the path."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise K4tError(f"can't make {file.parent}: {error.strerror}") from error
-    data = json.dumps(encode(kept), separators=(",", ":")).encode()
-    write_file(file, data + b"\n", 0o600)
+    statefile.write(file, encode(kept))
 
 
 def encode(kept: Kept) -> dict[str, Any]:

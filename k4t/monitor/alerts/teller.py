@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from k4t import failpoints
 from k4t.errors import K4tError
 from k4t.model.monitor import Alert
+from k4t.monitor import statefile
 from k4t.monitor.action import Outcome
 from k4t.monitor.alerts import box, memory
 from k4t.monitor.alerts.deliver import Delivery, SecretOf, label
@@ -40,9 +41,7 @@ END_S = 3.0
 
 def path(cluster_id: str) -> Path:
     """XDG_STATE_HOME/k4t/monitor/CLUSTERID.alerts.json"""
-    from k4t.monitor import history
-
-    return history.path(cluster_id).with_name(f"{cluster_id}.alerts.json")
+    return statefile.path(cluster_id, "alerts")
 
 
 class Teller:

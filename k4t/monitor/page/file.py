@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from k4t.monitor import eventlog, history, scaling
+from k4t.monitor import eventlog, scaling, wants
 from k4t.monitor.check import Looked
 from k4t.monitor.page import page
 from k4t.tree.edit import write_file
@@ -17,7 +16,7 @@ def text(looked: Looked, now_s: float, *, refresh_s: float) -> str:
     """Raises nothing: what is not remembered is not shown."""
     head, cluster = looked.facts.head, looked.facts.cluster_id
     apps = [app.name for app in looked.tree.apps.values() if app.scale is not None]
-    remembered = _remembered(cluster) if apps else scaling.NONE
+    remembered = wants.remembered(cluster) if apps else scaling.NONE
     return page(
         looked, looked.tree, head.revisions if head else (), now_s, refresh_s=refresh_s,
         events=eventlog.read(eventlog.path(cluster))[-EVENTS_MOST:],
@@ -28,10 +27,3 @@ def text(looked: Looked, now_s: float, *, refresh_s: float) -> str:
 def write(file: Path, looked: Looked, now_s: float, *, refresh_s: float) -> None:
     """In one step. Raises K4tError with the path."""
     write_file(file, text(looked, now_s, refresh_s=refresh_s).encode())
-
-
-def _remembered(cluster_id: str) -> scaling.Memory:
-    try:
-        return scaling.decode(json.loads(history.path(cluster_id).with_name(f"{cluster_id}.samples.json").read_bytes()))
-    except (OSError, ValueError, RecursionError):
-        return scaling.NONE
