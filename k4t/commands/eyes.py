@@ -42,7 +42,7 @@ def eyes(
         with wiring.watched(tree, given.db) as fleet:
             yield fleet, wiring.redo_log(given.db, tree)
         return
-    from k4t.monitor import blind
+    from k4t.monitor.looking import blind
 
     with wiring.watched(blind.tree_of(hosts), given.db, [known_hosts] if known_hosts else []) as fleet:
         blind.turned(fleet, blind.find(fleet, cluster))

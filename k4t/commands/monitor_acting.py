@@ -13,7 +13,7 @@ from k4t.errors import Locked
 
 if TYPE_CHECKING:
     from k4t.model.spec import Tree
-    from k4t.monitor.action import Outcome
+    from k4t.monitor.acting.action import Outcome
     from k4t.monitor.alerts.teller import Teller
     from k4t.monitor.check import Looked
     from k4t.monitor.round import Course
@@ -74,8 +74,8 @@ class Actors:
 
     def __init__(self, given: Globals, course: Course, tree: Tree) -> None:
         from k4t.commands.intents import new_id
-        from k4t.monitor import acts, wants
-        from k4t.monitor.act import Acting, Executor
+        from k4t.monitor.acting import acts, wants
+        from k4t.monitor.acting.act import Acting, Executor
 
         self._given = given
         self._course = course

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k4t.errors import Locked
-from k4t.monitor.act import Handed, Handing, Order
+from k4t.monitor.acting.act import Handed, Handing, Order
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from k4t.master.fleet import Fleet
     from k4t.master.power.intents import Intent
     from k4t.model.spec import Tree
-    from k4t.monitor.action import Action
+    from k4t.monitor.acting.action import Action
     from k4t.monitor.check import Looked
 
 ROUSE_S = 300.0
@@ -46,18 +46,18 @@ class Hands:
 
     def taken(self, tree: Tree) -> None:
         """Whether this machine is the master stands in the tree."""
-        from k4t.monitor import rouse
+        from k4t.monitor.acting import rouse
 
         self._here = rouse.is_here(tree)
 
     def withdraw(self, looked: Looked, action: Action) -> str:
-        from k4t.monitor import withdraw
+        from k4t.monitor.acting import withdraw
 
         with self._fleet(looked) as fleet:
             return withdraw.withdraw(fleet, looked, action.name, action.cause)
 
     def give_back(self, looked: Looked, action: Action) -> str:
-        from k4t.monitor import withdraw
+        from k4t.monitor.acting import withdraw
 
         with self._fleet(looked) as fleet:
             return withdraw.give_back(fleet, looked, action.name)
@@ -66,14 +66,14 @@ class Hands:
         """Here: of what lies in this working copy, what a monitor queued; a person's waits for `k4t wake`."""
         from k4t.commands.perform import MONITOR
         from k4t.master.power import queue
-        from k4t.monitor import rouse
+        from k4t.monitor.acting import rouse
 
         if not self._here:
             return frozenset(rouse.load(rouse.path(self._cluster_id)).queued)
         return frozenset(id for id, data in queue.files_here(self._db).items() if MONITOR.encode() in data)
 
     def hand_over(self, looked: Looked, orders: Sequence[Order]) -> Handing:
-        from k4t.monitor import rouse
+        from k4t.monitor.acting import rouse
 
         intents = [_intent(order, self._cluster_id) for order in orders]
         if self._here:

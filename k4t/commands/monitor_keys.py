@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from k4t.master.power.places import Failure
     from k4t.master.run import Run
     from k4t.model.hosts import Dns, Gateway
-    from k4t.monitor.allowed import Tried
+    from k4t.monitor.acting.allowed import Tried
 
 MAX_BYTES = 16 * 1024
 KeyFile = Annotated[
@@ -35,7 +35,7 @@ def key(
 ) -> None:
     """Print the public key of this machine's monitor, which `k4t monitor authorize` takes on the master. It is made the
     first time."""
-    from k4t.monitor import keys
+    from k4t.monitor.acting import keys
     from k4t.wiring import read
 
     given: Globals = ctx.obj
@@ -54,7 +54,7 @@ def key(
 
 def _check(given: Globals) -> None:
     """The exit status says the gravest of what was wrong: 77 where it is not let in, 69 where nobody answered."""
-    from k4t.monitor.allowed import tried
+    from k4t.monitor.acting.allowed import tried
     from k4t.wiring import read, watched
 
     with watched(read(given.db), given.db) as fleet:

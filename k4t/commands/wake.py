@@ -208,7 +208,7 @@ def _detached(given: Globals, power: bool | None) -> None:
 def _forced(given: Globals, cluster_id: str) -> None:
     """What the monitor's key runs here, whatever it asks for: what it may, and nothing else. Raises typer.Exit."""
     from k4t import command
-    from k4t.monitor import probe
+    from k4t.monitor.looking import probe
     from k4t.remote.restricted import PROBE, ROUSE
 
     asked = os.environ.pop("SSH_ORIGINAL_COMMAND", "")

@@ -20,11 +20,11 @@ from k4t.master.power.signed import Refused, Trust
 from k4t.model.spec import Tree
 from k4t.model.state import Head, Observed
 from k4t.model.value import value
-from k4t.monitor import gather, reach
-from k4t.monitor.blind import named
 from k4t.monitor.facts import Facts, Host, OffNotice, OpenTransaction, Target
 from k4t.monitor.history import NONE, History
 from k4t.monitor.judge import Judgement, judge, remembered
+from k4t.monitor.looking import gather, reach
+from k4t.monitor.looking.blind import named
 from k4t.monitor.signs import signs
 from k4t.monitor.signs.sign import unix_s
 

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from k4t.master.inspection.events import Happening
 from k4t.model.value import value
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.facts import Kind, Subject
 from k4t.monitor.history import Entry, History
 from k4t.monitor.judge import LEVELS, Judgement, is_blind

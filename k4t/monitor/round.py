@@ -15,7 +15,7 @@ from k4t.errors import K4tError
 from k4t.master.fleet import Fleet
 from k4t.model.value import value
 from k4t.monitor import check, eventlog, events, history, statefile
-from k4t.monitor.action import Outcome
+from k4t.monitor.acting.action import Outcome
 from k4t.monitor.check import Looked
 from k4t.monitor.events import Event
 from k4t.monitor.history import History

@@ -11,7 +11,7 @@ from typing import Any
 
 from k4t.model.monitor import UNITS, Threshold
 from k4t.model.state import ParticipantState
-from k4t.monitor.action import Outcome
+from k4t.monitor.acting.action import Outcome
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Disk, Docker, Facts, Host
 from k4t.monitor.judge import Finding

@@ -23,7 +23,7 @@ import pytest
 from k4t import wiring
 from k4t.errors import Partial
 from k4t.master.power import intents
-from k4t.monitor import keys, rouse, withdraw
+from k4t.monitor.acting import keys, rouse, withdraw
 from k4t.monitor.check import Looked, check
 from k4t.monitor.history import NONE
 from k4t.remote.registrar import RegistrarParticipant

@@ -14,7 +14,7 @@ import pytest
 
 from k4t import wiring
 from k4t.monitor import scaling
-from k4t.monitor.action import Action
+from k4t.monitor.acting.action import Action
 from k4t.monitor.check import Looked, check
 from k4t.monitor.history import NONE, History
 from k4t.node import stats, usage

@@ -11,14 +11,14 @@ from k4t.model.hosts import Power
 from k4t.model.monitor import Monitor, Policy
 from k4t.model.spec import Tree
 from k4t.model.state import Dead, Head, ParticipantState, Withdrawn
-from k4t.monitor import acts, policies
-from k4t.monitor.action import Action, Outcome
-from k4t.monitor.acts import Memory
+from k4t.monitor.acting import acts, policies
+from k4t.monitor.acting.action import Action, Outcome
+from k4t.monitor.acting.acts import Memory
+from k4t.monitor.acting.policies import Decision
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Answer, Docker, Facts, Failure
 from k4t.monitor.history import NONE, History
 from k4t.monitor.judge import judge
-from k4t.monitor.policies import Decision
 from k4t.monitor.signs import signs
 from k4t.remote.restricted import BY
 from tests.monitor import clusters

@@ -14,9 +14,9 @@ import pytest
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet
 from k4t.model.monitor import Policy
-from k4t.monitor import acts
-from k4t.monitor.act import Acting, Executor, Handed, Handing, Hands, Order
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting import acts
+from k4t.monitor.acting.act import Acting, Executor, Handed, Handing, Hands, Order
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.check import Looked
 from tests.monitor.course import SILENT, Course, Picture, tree
 

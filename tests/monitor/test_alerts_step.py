@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k4t.model.monitor import Alert
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.alerts import box
 from k4t.monitor.alerts import step as steps
 from k4t.monitor.alerts.box import Box

@@ -16,7 +16,7 @@ import pytest
 
 from k4t.errors import K4tError
 from k4t.model.monitor import Alert
-from k4t.monitor.action import Outcome
+from k4t.monitor.acting.action import Outcome
 from k4t.monitor.alerts import box, memory
 from k4t.monitor.alerts.teller import Teller
 from k4t.monitor.check import Looked

@@ -18,7 +18,7 @@ import pytest
 
 from k4t.errors import K4tError, SecretUnavailable
 from k4t.model.monitor import Alert
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.alerts import mail, program
 from k4t.monitor.alerts.bound import Bound
 from k4t.monitor.alerts.deliver import deliver, label

@@ -17,9 +17,9 @@ from k4t import command
 from k4t.command import Completed
 from k4t.errors import ConnectionLost
 from k4t.model.state import Head
-from k4t.monitor import probe
-from k4t.monitor.answer import Garbage, parse
 from k4t.monitor.facts import Reading, Ticks
+from k4t.monitor.looking import probe
+from k4t.monitor.looking.answer import Garbage, parse
 from k4t.remote.fake import FakeTransport
 from k4t.remote.head import encode
 

@@ -8,8 +8,8 @@ import pytest
 
 from k4t.errors import HostUnreachable, Usage
 from k4t.master.fleet import Fleet
-from k4t.monitor import blind
 from k4t.monitor.facts import Facts
+from k4t.monitor.looking import blind
 from k4t.monitor.signs import signs
 from k4t.remote.fake import FakeTransport
 from tests.monitor.test_answer import GOOD

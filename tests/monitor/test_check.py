@@ -12,8 +12,9 @@ from k4t.master.power import announce, here
 from k4t.master.power.announce import Off
 from k4t.model.hosts import Power
 from k4t.model.spec import Backup, Tree
-from k4t.monitor import check, gather
+from k4t.monitor import check
 from k4t.monitor.facts import Host, OffNotice, Subject, Target
+from k4t.monitor.looking import gather
 from k4t.monitor.signs.sign import unix_s
 from k4t.remote.fake import FakeTransport
 from tests.backup.trees import AT, Cluster, make

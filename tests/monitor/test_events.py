@@ -10,7 +10,7 @@ import pytest
 
 from k4t.errors import K4tError
 from k4t.monitor import eventlog
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.aside import Aside
 from k4t.monitor.check import Looked
 from k4t.monitor.events import Event, changes, decode, encode, happenings, of_outcome

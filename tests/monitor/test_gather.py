@@ -15,9 +15,9 @@ from k4t.errors import HostKeyChanged, HostUnreachable, K4tError
 from k4t.master.fleet import Fleet
 from k4t.model.hosts import Node, Ssh
 from k4t.model.spec import Cluster, Tree
-from k4t.monitor import gather
 from k4t.monitor.check import Looked, check
 from k4t.monitor.history import NONE
+from k4t.monitor.looking import gather
 from k4t.monitor.signs.hosts import cut_off
 from k4t.remote.fake import FakeTransport
 from k4t.remote.transport import Transport

@@ -18,9 +18,9 @@ import pytest
 from k4t import wiring
 from k4t.model.hosts import Gateway, Ssh
 from k4t.model.spec import Backup, Cluster, Tree
-from k4t.monitor import gather
 from k4t.monitor.check import Looked, check
 from k4t.monitor.history import NONE
+from k4t.monitor.looking import gather
 from tests.lab.processes import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

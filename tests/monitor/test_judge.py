@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from k4t.errors import K4tError
 from k4t.model.monitor import CHECKS_MAX, DEFAULTS, Monitor, Threshold
 from k4t.monitor.facts import Subject, Ticks
-from k4t.monitor.gather import busy_percent
 from k4t.monitor.history import GAP_S, NONE, Entry, History, load, recent, save
 from k4t.monitor.judge import Judgement, judge, remembered, step
+from k4t.monitor.looking.gather import busy_percent
 from k4t.monitor.signs.sign import Sign, Signs
 from tests.monitor.world import NOW_S, facts
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from k4t.model.monitor import Policy
-from k4t.monitor import acts
-from k4t.monitor.action import Action
+from k4t.monitor.acting import acts
+from k4t.monitor.acting.action import Action
 from k4t.monitor.facts import Failure
 from tests.monitor.course import ALL, SILENT, Course, Picture, tree
 

@@ -19,9 +19,9 @@ from k4t.master.power.intents import Intent
 from k4t.model.hosts import Dns, Gateway, Node, Power, Ssh
 from k4t.model.spec import Cluster as ClusterOf
 from k4t.model.spec import Tree
-from k4t.monitor import keys, rouse
+from k4t.monitor.acting import keys, rouse
+from k4t.monitor.acting.rouse import Memory
 from k4t.monitor.facts import Host, OffNotice, Subject
-from k4t.monitor.rouse import Memory
 from k4t.remote.fake import FakeHost, FakeTransport
 from tests.backup.trees import Cluster
 from tests.monitor.world import NOW_S, facts, reading

@@ -20,7 +20,7 @@ from k4t.model.monitor import Monitor, Policy
 from k4t.model.spec import Backup
 from k4t.model.state import Dead, Facts, Head, NodeState, Observed, Stranger
 from k4t.monitor import spare
-from k4t.monitor.action import Action
+from k4t.monitor.acting.action import Action
 from k4t.monitor.check import Looked, _desired
 from k4t.monitor.facts import Docker, Host, Subject
 from k4t.monitor.facts import Facts as Seen

@@ -16,9 +16,9 @@ from k4t.master.power import intents, queue
 from k4t.master.power.signed import Trust
 from k4t.model.hosts import Power
 from k4t.model.monitor import Policy
-from k4t.monitor import wants
-from k4t.monitor.act import Order
-from k4t.monitor.action import Action
+from k4t.monitor.acting import wants
+from k4t.monitor.acting.act import Order
+from k4t.monitor.acting.action import Action
 from tests.monitor.course import Course, Picture, tree
 
 pytestmark = pytest.mark.unit

@@ -9,9 +9,9 @@ import pytest
 
 from k4t.errors import Partial
 from k4t.model.state import ParticipantState, Withdrawn
-from k4t.monitor import withdraw
+from k4t.monitor.acting import withdraw
+from k4t.monitor.acting.withdraw import Done, Plan
 from k4t.monitor.facts import Answer, Facts, Failure
-from k4t.monitor.withdraw import Done, Plan
 from k4t.registrar.document import Document, Endpoint, Epoch
 from k4t.remote.registrar import Several
 from tests.monitor.world import away, endpoint, facts, member

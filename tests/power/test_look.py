@@ -13,7 +13,7 @@ from k4t.master.power import look
 from k4t.model.hosts import Node
 from k4t.model.spec import Cluster, Tree
 from k4t.model.state import Container, Dead, Head, NodeState, Observed, ParticipantState
-from k4t.monitor import acts
+from k4t.monitor.acting import acts
 from k4t.registrar.document import Document, Epoch
 from k4t.remote.lock import Holder, LocalLock
 

@@ -15,7 +15,7 @@ import pytest
 
 from k4t.command import Completed
 from k4t.errors import StepError, Usage
-from k4t.monitor import keys
+from k4t.monitor.acting import keys
 from k4t.registrar import authorize
 from k4t.remote import restricted
 from k4t.tree import signing

@@ -128,7 +128,7 @@ def _transactions(run: Run) -> tuple[str, ...]:
 
 
 def acts_here(cluster_id: str) -> bool:
-    """Whether `monitor check --act` was called on this machine just now (k4t/monitor/acts.py has the file)."""
+    """Whether `monitor check --act` was called on this machine just now (k4t/monitor/acting/acts.py has the file)."""
     state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))
     try:
         changed_s = (state / "k4t" / "monitor" / f"{cluster_id}.acts.json").stat().st_mtime

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from k4t.model.value import value
 from k4t.monitor import statefile
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.alerts.box import Box
 from k4t.monitor.alerts.message import EVENTS, Item, Message
 from k4t.monitor.alerts.step import State, Told

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from k4t.model.monitor import Alert
 from k4t.model.value import value
-from k4t.monitor.action import Outcome
+from k4t.monitor.acting.action import Outcome
 from k4t.monitor.facts import Kind, Subject
 from k4t.monitor.judge import LEVELS
 

@@ -19,7 +19,7 @@ from dataclasses import field, replace
 
 from k4t.model.monitor import Alert
 from k4t.model.value import value
-from k4t.monitor.action import Action, Outcome
+from k4t.monitor.acting.action import Action, Outcome
 from k4t.monitor.alerts.message import Event, Item, Message, identity, ordered
 from k4t.monitor.judge import LEVELS, Finding, is_blind
 

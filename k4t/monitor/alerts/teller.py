@@ -20,7 +20,7 @@ from k4t import failpoints
 from k4t.errors import K4tError
 from k4t.model.monitor import Alert
 from k4t.monitor import statefile
-from k4t.monitor.action import Outcome
+from k4t.monitor.acting.action import Outcome
 from k4t.monitor.alerts import box, memory
 from k4t.monitor.alerts.deliver import Delivery, SecretOf, label
 from k4t.monitor.alerts.memory import Desk

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from k4t.monitor import eventlog, scaling, wants
+from k4t.monitor import eventlog, scaling
+from k4t.monitor.acting import wants
 from k4t.monitor.check import Looked
 from k4t.monitor.page import page
 from k4t.tree.edit import write_file

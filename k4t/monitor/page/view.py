@@ -11,12 +11,12 @@ from functools import cached_property
 from k4t.model.monitor import Measure
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Revision
+from k4t.monitor.acting.policies import FULL, GONE, UNHEALTHY
 from k4t.monitor.check import Looked
 from k4t.monitor.events import Event
 from k4t.monitor.facts import Facts
 from k4t.monitor.judge import Finding
 from k4t.monitor.page.markup import Html, element, text
-from k4t.monitor.policies import FULL, GONE, UNHEALTHY
 from k4t.monitor.signs.sign import ago
 
 SIGNS = {"ok": "✓", "warning": "!", "critical": "✕", "unknown": "?", "plain": "·"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k4t.master.fleet import Fleet
 from k4t.model.app import App
-from k4t.monitor.action import Action
+from k4t.monitor.acting.action import Action
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Facts
 from k4t.monitor.scaling.measure import Answers, measured

@@ -18,7 +18,7 @@ from k4t.model.hosts import Node
 from k4t.model.monitor import Policy
 from k4t.model.spec import Tree
 from k4t.model.state import Facts, Observed
-from k4t.monitor.action import Action
+from k4t.monitor.acting.action import Action
 from k4t.monitor.check import Looked
 from k4t.monitor.history import GAP_S
 from k4t.monitor.spare.memory import NONE, Asked, Memory

@@ -17,7 +17,7 @@ from k4t.model.participant import Capabilities
 from k4t.model.spec import Tree
 from k4t.model.state import Container, Head, NodeState
 from k4t.monitor import scaling
-from k4t.monitor.action import Action
+from k4t.monitor.acting.action import Action
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Answer, Docker, Facts
 from k4t.monitor.history import NONE

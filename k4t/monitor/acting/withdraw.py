@@ -17,7 +17,7 @@ from k4t.errors import K4tError, LoginRefused, Partial, RegistrarMismatch
 from k4t.master.fleet import WITHOUT_SHELL, Fleet, begun
 from k4t.model.state import ParticipantState, Withdrawn
 from k4t.model.value import value
-from k4t.monitor import keys
+from k4t.monitor.acting import keys
 from k4t.monitor.facts import Facts
 from k4t.registrar.document import Endpoint
 from k4t.remote import restricted

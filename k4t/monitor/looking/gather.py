@@ -31,9 +31,10 @@ from k4t.model.hosts import Node, Ssh
 from k4t.model.participant import Participant
 from k4t.model.state import NodeState, ParticipantState
 from k4t.model.value import value
-from k4t.monitor import keys, probe
-from k4t.monitor.answer import Garbage
+from k4t.monitor.acting import keys
 from k4t.monitor.facts import Docker, Failure, FailureKind, Host, Reading, Subject, Ticks
+from k4t.monitor.looking import probe
+from k4t.monitor.looking.answer import Garbage
 from k4t.node import events
 from k4t.node.call import Request
 from k4t.node.docker import Engine

@@ -25,7 +25,8 @@ from k4t.master.power.places import directory, everywhere, places
 from k4t.model.hosts import Ssh
 from k4t.model.spec import Tree
 from k4t.model.value import value
-from k4t.monitor import keys, statefile
+from k4t.monitor import statefile
+from k4t.monitor.acting import keys
 from k4t.monitor.facts import Facts
 from k4t.monitor.signs.sign import unix_s
 from k4t.remote import restricted

@@ -15,7 +15,7 @@ from k4t.model.hosts import Gateway
 from k4t.model.state import Container, ParticipantState
 from k4t.model.value import value
 from k4t.monitor.facts import Answer
-from k4t.monitor.gather import Asked
+from k4t.monitor.looking.gather import Asked
 from k4t.node import health
 from k4t.registrar.document import Endpoint
 from k4t.remote.transport import Transport

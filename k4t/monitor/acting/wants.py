@@ -8,7 +8,7 @@ from typing import Any
 
 from k4t.master.fleet import Fleet
 from k4t.monitor import scaling, spare, statefile
-from k4t.monitor.action import Action
+from k4t.monitor.acting.action import Action
 from k4t.monitor.check import Looked
 
 MAX_BYTES = 16 * 1024 * 1024

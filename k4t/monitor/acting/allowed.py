@@ -13,7 +13,8 @@ from k4t.errors import K4tError, LoginRefused, Unreachable
 from k4t.master.backup import keys as signing_keys
 from k4t.master.fleet import Fleet, begun
 from k4t.model.value import value
-from k4t.monitor import gather, keys, probe, rouse, withdraw
+from k4t.monitor.acting import keys, rouse, withdraw
+from k4t.monitor.looking import gather, probe
 from k4t.remote import restricted
 from k4t.remote.registrar import RegistrarParticipant
 

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 
 from k4t.model.monitor import Policy
 from k4t.model.value import value
-from k4t.monitor.action import OWN, Action, Verb
-from k4t.monitor.acts import BEGUN, DRY_RUN, FAILED, MAX_ACTS, Act, Memory
+from k4t.monitor.acting.action import OWN, Action, Verb
+from k4t.monitor.acting.acts import BEGUN, DRY_RUN, FAILED, MAX_ACTS, Act, Memory
 
 HOUR_S = 3600.0
 AGAIN_S: Mapping[Verb, float] = {

@@ -22,8 +22,8 @@ import time
 
 from k4t.command import Completed
 from k4t.errors import ConnectionLost
-from k4t.monitor.answer import PROCESSES, parse
 from k4t.monitor.facts import Reading
+from k4t.monitor.looking.answer import PROCESSES, parse
 from k4t.remote.lock import STATE
 from k4t.remote.restricted import PROBE
 from k4t.remote.transport import Transport

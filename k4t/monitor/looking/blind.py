@@ -16,8 +16,8 @@ from k4t.master.fleet import Fleet, begun, hosts_of
 from k4t.model.hosts import Dns, Gateway, Node, Ssh
 from k4t.model.spec import Cluster, Tree
 from k4t.model.state import NodeState
-from k4t.monitor import gather, probe
 from k4t.monitor.facts import Docker, Facts, Host, Reading, Subject
+from k4t.monitor.looking import gather, probe
 from k4t.remote.ssh_config import split_hop
 
 GATEWAYS = frozenset({"envoy", "haproxy", "nginx"})

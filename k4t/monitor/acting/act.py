@@ -21,10 +21,10 @@ from k4t import failpoints
 from k4t.errors import K4tError
 from k4t.master.fleet import Fleet
 from k4t.model.value import value
-from k4t.monitor import acts, limits
-from k4t.monitor.action import OWN, Action, Outcome
+from k4t.monitor.acting import acts, limits
+from k4t.monitor.acting.action import OWN, Action, Outcome
+from k4t.monitor.acting.policies import Decision, adopted, decide, settled
 from k4t.monitor.check import Looked
-from k4t.monitor.policies import Decision, adopted, decide, settled
 
 OWN_S = 60.0
 """An endpoint is out, or given back, within this, or that has failed."""

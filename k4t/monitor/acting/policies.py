@@ -15,14 +15,14 @@ from functools import cached_property
 from k4t.model.hosts import Node
 from k4t.model.monitor import Policy
 from k4t.model.value import value
-from k4t.monitor import limits, withdraw
-from k4t.monitor.action import OWN, Action, Outcome
-from k4t.monitor.acts import Memory
+from k4t.monitor.acting import limits, withdraw
+from k4t.monitor.acting.action import OWN, Action, Outcome
+from k4t.monitor.acting.acts import Memory
+from k4t.monitor.acting.limits import Room
 from k4t.monitor.check import Looked
 from k4t.monitor.facts import Facts
 from k4t.monitor.history import BACK_S, GAP_S
 from k4t.monitor.judge import Finding
-from k4t.monitor.limits import Room
 from k4t.monitor.signs.apps import replicas
 from k4t.monitor.signs.sign import View
 

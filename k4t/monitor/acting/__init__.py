@@ -1,0 +1,1 @@
+"""What the monitor does by itself: decided (policies, limits, wants), and done (act, withdraw, rouse)."""
