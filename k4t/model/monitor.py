@@ -71,6 +71,12 @@ BACKUP_SLACK_S = 60.0
 """A copy may be this late before its age counts at all, however short its period is."""
 
 
+AFTER = 3
+AFTER_OF: Mapping[When, int] = {"node-gone": 18}
+"""Checks in a row, where monitor.xml names no other number. Three minutes, with the default interval: a host that is
+only rebooted is there again by then, and nobody switches it off meanwhile."""
+
+
 @value
 class Policy:
     """What the monitor does by itself. `after`: so many checks in a row; `per_hour`: at most so often;
@@ -81,7 +87,7 @@ class Policy:
     when: When
     enabled: bool = False
     dry_run: bool = False
-    after: int = 3
+    after: int = AFTER
     per_hour: int = 2
     max_nodes_percent: float = 20.0
     keep_nodes: int = 1

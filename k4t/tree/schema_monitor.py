@@ -39,7 +39,12 @@ POLICY = element(
     ),
     attribute("enabled", v.BOOLEAN, "Whether it acts.", "false"),
     attribute("dry-run", v.BOOLEAN, "It only says what it would do.", "false"),
-    attribute("after", v.POSITIVE, "After so many checks in a row.", "3"),
+    attribute(
+        "after",
+        v.POSITIVE,
+        "After so many checks in a row. Without it 3; `node-gone` 18, so that no host that is only rebooted is switched "
+        "off. Its endpoints are taken out long before.",
+    ),
     attribute("per-hour", v.POSITIVE, "At most so often an hour, each kind of action.", "2"),
     attribute(
         "max-nodes",

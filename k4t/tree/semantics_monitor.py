@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from k4t.errors import Finding
 from k4t.model.monitor import (
+    AFTER,
+    AFTER_OF,
     CHECKS_MAX,
     DEFAULTS,
     LOWER_IS_WORSE,
@@ -79,7 +81,8 @@ def _policy(item: Item, findings: list[Finding]) -> Policy:
             message = f"{name}= is of {those} alone"
             findings.append(finding(item.where, "policy", message, f"write it there, or take {name}= away"))
     return Policy(
-        values["when"], values["enabled"], values["dry-run"], values["after"], values["per-hour"],
+        values["when"], values["enabled"], values["dry-run"], values["after"] or AFTER_OF.get(values["when"], AFTER),
+        values["per-hour"],
         values["max-nodes"], values["keep-nodes"], item.where, values["above"], values["below"], values["for"],
     )  # fmt: skip
 

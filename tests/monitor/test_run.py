@@ -35,7 +35,7 @@ MONITOR = """\
   <threshold of="load" warning="never" critical="never"/>
   <threshold of="memory" warning="99%" critical="never"/>
   <threshold of="disk" warning="never" critical="never"/>
-  <policy when="node-gone" enabled="true" keep-nodes="0" max-nodes="100%"/>
+  <policy when="node-gone" enabled="true" after="3" keep-nodes="0" max-nodes="100%"/>
 </monitor>
 """
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from k4t.model.hosts import Node
-from k4t.model.monitor import Policy
+from k4t.model.monitor import AFTER, Policy
 from k4t.model.value import value
 from k4t.monitor.acting import limits, withdraw
 from k4t.monitor.acting.action import OWN, Action, Outcome
@@ -297,7 +297,7 @@ def _node_back(scene: Scene) -> Iterator[Wish]:
     policy, gone = scene.policy("node-back"), scene.looked.tree.monitor.policy("node-gone")
     for name in sorted(withdraw.held_of(scene.facts) & scene.nodes.keys()):
         count = scene.memory.runs.get(f"well:{name}", 0)
-        if count >= gone.after:
+        if count >= min(gone.after, AFTER):
             cause = f"node {name} answers again, for {count} checks"
             yield Wish(Action(gone.when, "give-back", name, cause, dry_run=gone.enabled and gone.dry_run))
     if policy is None:
