@@ -42,7 +42,7 @@ POLICY = element(
     attribute(
         "after",
         v.POSITIVE,
-        "After so many checks in a row. Without it 3; `node-gone` 18, so that no host that is only rebooted is switched "
+        "After so many checks in a row. Without it 3; `node-gone` 18, so that no host that only reboots is switched "
         "off. Its endpoints are taken out long before.",
     ),
     attribute("per-hour", v.POSITIVE, "At most so often an hour, each kind of action.", "2"),
