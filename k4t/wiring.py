@@ -50,6 +50,9 @@ WAIT_S = 3600.0
 LOGINS = 64
 """At once, of what looks at all hosts."""
 WATCH_ANSWER_S = 15.0
+WATCH_DIAL_S = 4.0
+"""For a host to take a TCP connection: two more attempts of the kernel's. A monitor looks again soon, and who is gone
+should be known within two looks."""
 SILENT_S = 5.0
 GATEWAYS: Mapping[str, Callable[[Gateway, Cluster, Callable[[], Transport]], RegistrarParticipant]] = {
     "envoy": Envoy,
@@ -156,7 +159,9 @@ def opened(
 def watched(tree: Tree, db: Path, keys: Sequence[Path] = ()) -> Iterator[Fleet]:
     """What looks and never acts works with this: connections and drivers, no lock, every answer bounded. `keys`: files
     of known hosts that count alone, in place of the tree's and the user's."""
-    connector = Connector(keys or known_hosts_of(db), run_id=secrets.token_hex(8), max_logins=LOGINS)
+    connector = Connector(
+        keys or known_hosts_of(db), run_id=secrets.token_hex(8), max_logins=LOGINS, dial_s=WATCH_DIAL_S
+    )
     fleet = Fleet(tree, connector.connect, {})
     watch(fleet, db)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 import random
 import socket
@@ -69,7 +70,8 @@ class Connector:
     """Opens connections for one run. Safe for many threads; jump hosts are shared.
 
     `known_hosts` are asked in order (db/known_hosts first), then those that ~/.ssh/config names; or, in their place,
-    `trusted` alone. `max_logins` bounds the logins under way at once, `run_id` marks every command (see
+    `trusted` alone. `max_logins` bounds the logins under way at once, `dial_s` the time for a host to take a TCP
+    connection (the rest of the connect time-out is for what it says then), `run_id` marks every command (see
     `k4t.remote.lock`). `environ` gives HOME, SSH_AUTH_SOCK and PATH.
     """
 
@@ -79,11 +81,13 @@ class Connector:
         *,
         run_id: str,
         max_logins: int = 16,
+        dial_s: float = math.inf,
         environ: Mapping[str, str] | None = None,
         trusted: KnownHosts | None = None,
     ) -> None:
         self.run_id = run_id
         self._trusted = trusted
+        self._dial_s = dial_s
         self._files = tuple(known_hosts)
         self._environ = dict(os.environ if environ is None else environ)
         self._resolver = Resolver(self._environ, _read_config)
@@ -179,7 +183,7 @@ class Connector:
             return _dial_through(name, target, via)
         if target.proxy_command:
             return _dial_proxy(name, target.proxy_command, self._environ)
-        return dial.dial(name, target.host, target.port, target.connect_timeout_s)
+        return dial.dial(name, target.host, target.port, min(target.connect_timeout_s, self._dial_s))
 
     def _jump(self, name: str, jumps: tuple[Target, ...]) -> ParamikoSession | None:
         """The session to the last of the jump hosts, opened once and shared by all who go that way."""

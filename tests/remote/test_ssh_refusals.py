@@ -17,6 +17,7 @@ import pytest
 from k4t.errors import HostKeyChanged, HostKeyUnknown, HostUnreachable, K4tError, LoginRefused
 from k4t.model.hosts import Ssh
 from k4t.remote.connection import SshTransport
+from k4t.remote.ssh import Connector
 from tests.remote import sshd
 from tests.remote.sshd import Sshd
 
@@ -49,6 +50,9 @@ def test_no_answer(server: Sshd) -> None:
         started = time.monotonic()
         message = refused(server, HostUnreachable, replace(server.ssh, port=port, connect_timeout_s=0.5))
         assert time.monotonic() - started < 20
+        watcher = Connector([], run_id="r", environ=server.environ(), dial_s=0.2)  # looks again soon, and waits less
+        with pytest.raises(HostUnreachable, match=r"does not answer within 0\.2 s"):
+            watcher.connect("h1", replace(server.ssh, port=port, connect_timeout_s=30.0), "127.0.0.1")
         for filler in fillers:
             filler.close()
     assert message.startswith(f"h1: 127.0.0.1:{port} does not answer within 0.5 s; is the host up")
