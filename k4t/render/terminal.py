@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import termios
 import threading
@@ -39,24 +40,29 @@ def raw() -> Iterator[None]:
 
 @contextlib.contextmanager
 def resizing(session: Session) -> Iterator[None]:
-    """Pass each new size on, and the present one once more: it may have changed since the command was begun. The
-    handler only takes a note: a call from inside it might wait for itself."""
-    changed, ended = threading.Event(), threading.Event()
+    """Pass each new size on, and the present one once more: it may have changed since the command was begun.
+
+    The signal itself wakes who does it (`signal.set_wakeup_fd`): a handler in Python would run only when the main
+    thread comes back to it, and one that was just about to wait for output would not before the command says more.
+    """
+    woken, bell = socket.socketpair()
+    bell.setblocking(False)
 
     def follow() -> None:
-        while changed.wait() and not ended.is_set():
-            changed.clear()
+        with woken:
             session.resize(size())
+            while woken.recv(READ_BYTES):
+                session.resize(size())
 
-    before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
-    changed.set()
+    before = signal.signal(signal.SIGWINCH, lambda *_: None)  # any handler of ours: without one, nobody is woken
+    rung = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=follow, name="terminal size", daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(rung)
         signal.signal(signal.SIGWINCH, before)
-        ended.set()
-        changed.set()
+        bell.close()
 
 
 def feed(session: Session) -> None:
