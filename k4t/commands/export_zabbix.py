@@ -9,11 +9,9 @@ from typing import Annotated
 import typer
 
 from k4t.commands.export import export_app
-from k4t.commands.eyes import eyes, look
+from k4t.commands.eyes import duration_s, eyes, look
 from k4t.errors import Usage
 from k4t.options import Globals
-
-LEAST_S, MOST_S = 1.0, 300.0
 
 
 @export_app.command(epilog="Example: k4t monitor export zabbix --server zabbix.example.com:10051 --host k4t-prod")
@@ -48,7 +46,7 @@ def zabbix(
     everything once and send that; else print it, for an agent's UserParameter. Exit status 0 when that is done,
     whatever is found; 69 when Zabbix is away."""
     given: Globals = ctx.obj
-    timeout_s = _timeout_s(timeout)
+    timeout_s = duration_s("--timeout", timeout, 1.0, "5m", "10s")
     if template is not None:
         if server or host or at or cluster or known_hosts:
             raise Usage("--template looks at nothing and sends nothing", "give it alone, or with --agent")
@@ -89,15 +87,3 @@ def _check(
     began_s = time.monotonic()
     sender.deliver(encode(document), server, host, timeout_s)
     given.console.note(f"{server} was told of {host} in {time.monotonic() - began_s:.1f} s: {looked.judgement.level}")
-
-
-def _timeout_s(text: str) -> float:
-    from k4t.tree.values import PERIOD
-
-    try:
-        seconds = float(str(PERIOD.parse(text)))
-    except ValueError:
-        seconds = 0.0
-    if not LEAST_S <= seconds <= MOST_S:
-        raise Usage(f"--timeout {text} is no duration from 1s to 5m", "such as 10s")
-    return seconds

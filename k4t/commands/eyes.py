@@ -60,3 +60,17 @@ def look(fleet: Fleet, log: LogPlace | None, *, now: bool, has_tree: bool) -> tu
 
     looked, _, notes = course(fleet.tree.cluster.id).look(fleet, log, time.time(), has_tree=has_tree)
     return looked, notes
+
+
+def duration_s(option: str, text: str, least_s: float, most: str, such_as: str) -> float:
+    """An option's value. Raises Usage for what is no duration, shorter than `least_s` or longer than `most`."""
+    from k4t.tree.values import PERIOD
+
+    most_s = float(str(PERIOD.parse(most)))
+    try:
+        seconds = float(str(PERIOD.parse(text)))
+    except ValueError:
+        seconds = 0.0
+    if not least_s <= seconds <= most_s:
+        raise Usage(f"{option} {text} is no duration from {least_s:g}s to {most}", f"such as {such_as}")
+    return seconds

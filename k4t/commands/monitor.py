@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from k4t.commands.common import group
-from k4t.commands.eyes import ClusterId, Hosts, KnownHosts, eyes, look
+from k4t.commands.eyes import ClusterId, Hosts, KnownHosts, duration_s, eyes, look
 from k4t.errors import K4tError, Usage
 from k4t.options import Globals
 
@@ -105,7 +105,7 @@ def page(
     from k4t.tree.edit import write_file
 
     given: Globals = ctx.obj
-    refresh_s = _refresh_s(refresh)
+    refresh_s = duration_s("--refresh", refresh, REFRESH_LEAST_S, "1h", "30s")
     with eyes(given, hosts or [], cluster, known_hosts) as (fleet, log):
         looked, notes = look(fleet, log, now=False, has_tree=not hosts)
     text = file.text(looked, time.time(), refresh_s=refresh_s)
@@ -117,15 +117,3 @@ def page(
     write_file(out, text.encode())
     if given.console.output != "table":
         given.console.data({"version": 1, "file": str(out), "level": looked.judgement.level})
-
-
-def _refresh_s(text: str) -> float:
-    from k4t.tree.values import PERIOD
-
-    try:
-        seconds = float(str(PERIOD.parse(text)))
-    except ValueError:
-        seconds = 0.0
-    if not REFRESH_LEAST_S <= seconds <= REFRESH_MOST_S:
-        raise Usage(f"--refresh {text} is no duration from 1s to 1h", "such as 30s")
-    return seconds
